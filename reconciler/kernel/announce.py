@@ -1,0 +1,88 @@
+"""Telling the neighbours where an address is now: after a start, a renumbering or a move.
+
+Without it a switch keeps sending to the old port and neighbours to the old hardware address, until their entries age.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable
+
+from reconciler.kernel import netns
+from reconciler.kernel.rtnl import IpAddress
+from reconciler.kernel.syscalls import translated
+
+_ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
+_ARP_REQUEST = 1
+_BROADCAST = b"\xff" * 6
+_ALL_NODES = ipaddress.IPv6Address("ff02::1")
+_ALL_NODES_MAC = bytes.fromhex("333300000001")
+_ICMPV6, _NEIGHBOR_ADVERTISEMENT, _HOP_LIMIT = 58, 136, 255
+_OVERRIDE = 0x20000000
+_TARGET_LINK_LAYER = 2
+
+
+def announce(namespace: int, index: int, mac: str, addresses: Iterable[IpAddress]) -> None:
+    """Announce addresses from a link, which is up, of a network namespace given by its descriptor.
+
+    Sent once: whoever needs certainty sends again after a second.
+    Raises: KernelError.
+    """
+    frames = [frame_for(mac, address) for address in addresses]
+    netns.call_in(namespace, lambda: _send(index, frames))
+
+
+def frame_for(mac: str, address: IpAddress) -> bytes:
+    """Build the Ethernet frame that announces an address."""
+    hardware = bytes.fromhex(mac.replace(":", ""))
+    if isinstance(address, ipaddress.IPv4Address):
+        return gratuitous_arp(hardware, address)
+    return unsolicited_advertisement(hardware, address)
+
+
+def gratuitous_arp(hardware: bytes, address: ipaddress.IPv4Address) -> bytes:
+    """Build an ARP announcement: a request whose sender asks for itself.
+
+    Source: RFC 5227, section 3.
+    """
+    ethernet = _BROADCAST + hardware + struct.pack("!H", _ETH_P_ARP)
+    return ethernet + struct.pack(
+        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, _ARP_REQUEST, hardware, address.packed, bytes(6), address.packed
+    )
+
+
+def unsolicited_advertisement(hardware: bytes, address: ipaddress.IPv6Address) -> bytes:
+    """Build a neighbour advertisement to all nodes that overrides what they know.
+
+    Source: RFC 4861, sections 4.4 and 7.2.6.
+    """
+    option = struct.pack("!BB6s", _TARGET_LINK_LAYER, 1, hardware)
+    body = struct.pack("!I16s", _OVERRIDE, address.packed) + option
+    message = struct.pack("!BBH", _NEIGHBOR_ADVERTISEMENT, 0, 0) + body
+    checksum = _checksum(_pseudo_header(address, len(message)) + message)
+    message = struct.pack("!BBH", _NEIGHBOR_ADVERTISEMENT, 0, checksum) + body
+    header = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, _HOP_LIMIT) + address.packed + _ALL_NODES.packed
+    return _ALL_NODES_MAC + hardware + struct.pack("!H", _ETH_P_IPV6) + header + message
+
+
+def _pseudo_header(source: ipaddress.IPv6Address, length: int) -> bytes:
+    return source.packed + _ALL_NODES.packed + struct.pack("!IxxxB", length, _ICMPV6)
+
+
+def _checksum(data: bytes) -> int:
+    """Sum up data of an even length (RFC 1071)."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def _send(index: int, frames: Iterable[bytes]) -> None:
+    with (
+        translated("announce addresses on", f"link {index}"),
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock,
+    ):
+        sock.bind((socket.if_indextoname(index), 0))
+        for frame in frames:
+            sock.send(frame)

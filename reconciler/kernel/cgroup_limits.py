@@ -1,0 +1,215 @@
+"""The limits of a cgroup by name, whichever version holds each: writing, and reading over and over.
+
+Names are the manifest's field paths (`LIMITS`), values the canonical form of `cgroup_values`. A name is absent from
+what is read if this host cannot enforce it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+
+from reconciler.errors import TerminalError
+from reconciler.kernel import cgroup_file, cgroup_v1, cgroup_v2
+from reconciler.kernel import cgroup_values as values
+from reconciler.kernel.cgroup_layout import Hierarchy, Layout
+from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
+
+LIMITS = tuple(cgroup_v2.FILES)
+
+_MOST_BYTES = 4096  # a page: what the kernel prints into a limit file fits
+
+
+def enforceable(layout: Layout) -> frozenset[str]:
+    """List the limits that this host's kernel enforces; v1 knows no barrier and no guarantee of memory."""
+    names = {name for name, _, _ in _limit_files(layout)}
+    if not _accounts_swap(layout):
+        names.discard("memory.swap")
+    return frozenset(names)
+
+
+def _accounts_swap(layout: Layout) -> bool:
+    memory = layout.of("memory")
+    if memory is None or not memory.unified:
+        return memory is not None and os.path.exists(memory.path("/memory.memsw.limit_in_bytes"))
+    # The root of v2 has no limit files: ask a child that has memory's.
+    children = (entry.path for entry in os.scandir(memory.directory) if entry.is_dir(follow_symlinks=False))
+    limited = [child for child in children if os.path.exists(f"{child}/memory.max")]
+    return not limited or os.path.exists(f"{limited[0]}/memory.swap.max")
+
+
+def write_limit(layout: Layout, cgroup: str, limit: str, value: LimitValue) -> None:
+    """Write one limit of an existing cgroup. A lower limit of memory reclaims first, and never opens a gap.
+
+    Raises: KernelError; with EBUSY if more is in use than can be reclaimed. TerminalError, if this host cannot
+    enforce the limit.
+    """
+    hierarchy = _hierarchy(layout, limit)
+    version = cgroup_v2 if hierarchy.unified else cgroup_v1
+    version.write_limit(hierarchy.path(cgroup), limit, value)
+
+
+def write_limits(layout: Layout, cgroup: str, limits: Mapping[str, LimitValue]) -> None:
+    """Write several limits; on v1, memory and swap in one go, as they depend on each other.
+
+    Raises: as `write_limit`.
+    """
+    rest = dict(limits)
+    memory = layout.of("memory")
+    if memory is not None and not memory.unified and {"memory.limit", "memory.swap"} <= rest.keys():
+        pair = ((name, rest.pop(name)) for name in ("memory.limit", "memory.swap"))
+        numbers = {name: value for name, value in pair if not isinstance(value, frozenset)}
+        cgroup_v1.write_memory(memory.path(cgroup), numbers)
+    for limit, value in rest.items():
+        write_limit(layout, cgroup, limit, value)
+
+
+def stored_value(layout: Layout, limit: str, value: LimitValue) -> LimitValue:
+    """Give the value that is read back after this one was written: whole pages; on v1, None for all CPUs there are.
+
+    Raises: KernelError.
+    """
+    if isinstance(value, int) and limit.startswith("memory."):
+        return values.whole_pages(value)
+    hierarchy = layout.of("cpuset")
+    if isinstance(value, frozenset) and hierarchy is not None and not hierarchy.unified:
+        everything = cgroup_file.read(hierarchy.path(f"/{cgroup_v1.FILES[limit].names[0]}"))
+        return None if value == values.parse_list(everything) else value
+    return value
+
+
+def limit_paths(layout: Layout, cgroup: str) -> Iterator[str]:
+    """List the files that hold the limits of a cgroup."""
+    for _, hierarchy, limit in _limit_files(layout):
+        for name in limit.names:
+            if not name.startswith("../"):
+                yield f"{hierarchy.path(cgroup)}/{name}"
+
+
+class LimitReader:
+    """Reads the limits of many VEs over and over, on descriptors that stay open.
+
+    A kept descriptor costs one pread(2) for each file. Removal of a cgroup is noticed by ENODEV, also if one of the
+    same path was made again since. ``keep`` bounds how many VEs keep descriptors; further ones, and all of them once
+    the process has no descriptor left, are opened for each read.
+    """
+
+    def __init__(self, layout: Layout, *, keep: int = 256) -> None:
+        self._limits = tuple(_limit_files(layout))
+        self._keep = keep
+        self._kept: dict[str, dict[str, int]] = {}
+
+    def read(self, cgroup: str) -> dict[str, LimitValue] | None:
+        """Read the limits of one cgroup; None if it is missing in a hierarchy that holds one of them.
+
+        Raises: KernelError.
+        """
+        files = self._kept.get(cgroup)
+        texts = None if files is None else self._read_open(cgroup, files)
+        if texts is None:
+            texts = self._read_new(cgroup)
+        return None if texts is None else self._decode(cgroup, texts)
+
+    def forget(self, cgroup: str) -> None:
+        """Close what is kept of one cgroup."""
+        _close(self._kept.pop(cgroup, {}))
+
+    def close(self) -> None:
+        """Close all that is kept."""
+        while self._kept:
+            _close(self._kept.popitem()[1])
+
+    def _read_open(self, cgroup: str, files: dict[str, int]) -> dict[str, str] | None:
+        try:
+            return {path: os.pread(descriptor, _MOST_BYTES, 0).decode() for path, descriptor in files.items()}
+        except OSError as err:
+            self.forget(cgroup)
+            if err.errno == errno.ENODEV:
+                return None
+            raise cgroup_file.failure("read limits of", cgroup, err) from err
+
+    def _read_new(self, cgroup: str) -> dict[str, str] | None:
+        files = self._open(cgroup)
+        if files is None:
+            return None
+        self._kept[cgroup] = files
+        texts = self._read_open(cgroup, files)
+        if len(self._kept) > self._keep:
+            self.forget(cgroup)
+        return texts
+
+    def _open(self, cgroup: str) -> dict[str, int] | None:
+        files: dict[str, int] = {}
+        try:
+            for _, hierarchy, limit in self._limits:
+                directory = hierarchy.path(cgroup)
+                for path in (f"{directory}/{name}" for name in limit.names):
+                    if path not in files and (descriptor := _open_optional(path, directory)) is not None:
+                        files[path] = descriptor
+        except _AbsentError:
+            _close(files)
+            return None
+        except OSError as err:
+            _close(files)
+            if err.errno == errno.EMFILE and self._kept:
+                self.close()
+                self._keep = 0
+                return self._open(cgroup)
+            raise cgroup_file.failure("read limits of", cgroup, err) from err
+        return files
+
+    def _decode(self, cgroup: str, texts: dict[str, str]) -> dict[str, LimitValue]:
+        found: dict[str, LimitValue] = {}
+        for name, hierarchy, limit in self._limits:
+            directory = hierarchy.path(cgroup)
+            parts = tuple(texts[path] for file in limit.names if (path := f"{directory}/{file}") in texts)
+            if len(parts) == len(limit.names):
+                try:
+                    found[name] = limit.decode(parts)
+                except NoMeaningError:
+                    continue
+        return found
+
+
+class _AbsentError(Exception):
+    """The directory itself is missing, not only a file that this kernel does not have."""
+
+
+def _open_optional(path: str, directory: str) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as err:
+        if err.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        if not os.path.isdir(directory):
+            raise _AbsentError from err
+        return None
+
+
+def _close(files: dict[str, int]) -> None:
+    for descriptor in files.values():
+        os.close(descriptor)
+
+
+def read_limits(layout: Layout, cgroup: str) -> dict[str, LimitValue] | None:
+    """Read all limits once; None if the cgroup is not there. For many reads, keep a `LimitReader`.
+
+    Raises: KernelError.
+    """
+    return LimitReader(layout, keep=0).read(cgroup)
+
+
+def _limit_files(layout: Layout) -> Iterator[tuple[str, Hierarchy, LimitFiles]]:
+    for name, on_v2 in cgroup_v2.FILES.items():
+        hierarchy = layout.of(on_v2.controller)
+        files = None if hierarchy is None else (cgroup_v2 if hierarchy.unified else cgroup_v1).FILES.get(name)
+        if hierarchy is not None and files is not None:
+            yield name, hierarchy, files
+
+
+def _hierarchy(layout: Layout, limit: str) -> Hierarchy:
+    for name, hierarchy, _ in _limit_files(layout):
+        if name == limit:
+            return hierarchy
+    raise TerminalError(f"write {limit}: this host's cgroups cannot enforce it")

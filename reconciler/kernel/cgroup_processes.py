@@ -1,0 +1,133 @@
+"""Power over the processes of a cgroup: list, freeze, thaw, kill. Only what is inside the given path is touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+
+from reconciler.errors import KernelError, TimeLimitError
+from reconciler.kernel import cgroup_file, pidfd
+from reconciler.kernel.cgroup_layout import Hierarchy, Layout
+
+_PAUSE_S = 0.002  # between looks at a state that the kernel reaches by itself
+
+
+def processes(layout: Layout, cgroup: str) -> frozenset[int]:
+    """List the processes in a cgroup and below it; empty if it is not there.
+
+    Raises: KernelError.
+    """
+    pids: set[int] = set()
+    for directory in cgroup_file.directories(_freezer(layout).path(cgroup)):
+        text = cgroup_file.read_optional(f"{directory}/cgroup.procs") or ""
+        pids.update(int(word) for word in text.split())
+    return frozenset(pids)
+
+
+def freezer_directory(layout: Layout, cgroup: str) -> str:
+    """Give the directory that `freeze` freezes: what criu must be told as ``--freeze-cgroup``."""
+    return _freezer(layout).path(cgroup)
+
+
+def freeze(layout: Layout, cgroup: str, *, timeout_s: float = 5.0) -> None:
+    """Stop every process of a cgroup until `thaw`; already frozen is success.
+
+    If the time is over the cgroup is thawed again: nothing stays half frozen.
+    Raises: TimeLimitError; KernelError.
+    Source: cgroup-v2.rst, "cgroup.freeze"; Linux Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst.
+    """
+    hierarchy = _freezer(layout)
+    deadline = time.monotonic() + timeout_s
+    _write_state(hierarchy, cgroup, frozen=True)
+    while not is_frozen(layout, cgroup):
+        if time.monotonic() > deadline:
+            thaw(layout, cgroup)
+            raise TimeLimitError(f"freeze {hierarchy.path(cgroup)}: not frozen after {timeout_s} s")
+        time.sleep(_PAUSE_S)
+        if not hierarchy.unified:  # v1 gives up on a task that was busy; writing again makes it try again
+            _write_state(hierarchy, cgroup, frozen=True)
+
+
+def thaw(layout: Layout, cgroup: str) -> None:
+    """Let the processes of a cgroup run again; already running is success.
+
+    Raises: KernelError.
+    """
+    _write_state(_freezer(layout), cgroup, frozen=False)
+
+
+def is_frozen(layout: Layout, cgroup: str) -> bool:
+    """Tell whether every process of a cgroup stands still.
+
+    Raises: KernelError.
+    """
+    hierarchy = _freezer(layout)
+    directory = hierarchy.path(cgroup)
+    if hierarchy.unified:
+        return "frozen 1" in cgroup_file.read(f"{directory}/cgroup.events").splitlines()
+    return cgroup_file.read(f"{directory}/freezer.state").strip() == "FROZEN"
+
+
+def _write_state(hierarchy: Hierarchy, cgroup: str, *, frozen: bool) -> None:
+    directory = hierarchy.path(cgroup)
+    if hierarchy.unified:
+        cgroup_file.write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
+    else:
+        cgroup_file.write(f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+
+def kill(layout: Layout, cgroup: str, *, timeout_s: float = 10.0) -> None:
+    """Kill every process of a cgroup and wait until they are gone; none there, and no such cgroup, is success.
+
+    A zombie that its parent does not reap counts as gone on neither version: the parent must reap.
+    Raises: TimeLimitError; KernelError.
+    """
+    hierarchy = _freezer(layout)
+    deadline = time.monotonic() + timeout_s
+    while processes(layout, cgroup):
+        if not (hierarchy.unified and _kill_by_kernel(hierarchy.path(cgroup))):
+            _kill_one_by_one(layout, cgroup)
+        while processes(layout, cgroup) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+        if time.monotonic() >= deadline:
+            left = sorted(processes(layout, cgroup))
+            raise TimeLimitError(f"kill processes of {cgroup}: {left} are still there after {timeout_s} s")
+
+
+def _kill_by_kernel(directory: str) -> bool:
+    """Use ``cgroup.kill``; False before Linux 5.14."""
+    try:
+        cgroup_file.write(f"{directory}/cgroup.kill", "1")
+    except KernelError as err:
+        if err.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def _kill_one_by_one(layout: Layout, cgroup: str) -> None:
+    """Freeze, so that nothing forks away meanwhile, signal what is listed, and thaw, so that the signal is taken."""
+    try:
+        freeze(layout, cgroup, timeout_s=1.0)
+    except TimeLimitError:
+        pass  # a task that cannot be frozen can still be signalled
+    try:
+        for pid in processes(layout, cgroup):
+            _kill_member(_freezer(layout), cgroup, pid)
+    finally:
+        thaw(layout, cgroup)
+
+
+def _kill_member(hierarchy: Hierarchy, cgroup: str, pid: int) -> None:
+    """Kill one process, if it still is one of this cgroup once a descriptor holds it."""
+    process = pidfd.identify(pid)
+    descriptor = None if process is None else pidfd.open_process(process)
+    if descriptor is None:
+        return
+    try:
+        if pid in _members_below(hierarchy.path(cgroup)):
+            pidfd.send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,193 @@
+"""Commands: the only place that starts a program, in a process group of its own and never past its deadline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from reconciler.errors import CommandError, MissingToolError, TimeLimitError
+from reconciler.kernel.syscalls import kernel_error
+
+if TYPE_CHECKING:
+    import asyncio
+
+OUTPUT_KEPT = 2000
+"""Characters of a failed command's output that its error carries; the end, where tools say what was wrong."""
+
+_PACKAGES = {
+    "btrfs": "btrfs-progs",
+    "busybox": "busybox-static",
+    "criu": "criu",
+    "crun": "crun",
+    "debootstrap": "debootstrap",
+    "git": "git",
+    "gpg": "gnupg",
+    "ip": "iproute2",
+    "lxcfs": "lxcfs",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.erofs": "erofs-utils",
+    "mkfs.ext4": "e2fsprogs",
+    "mmdebstrap": "mmdebstrap",
+    "nft": "nftables",
+    "resize2fs": "e2fsprogs",
+    "runc": "runc",
+    "setquota": "quota",
+    "skopeo": "skopeo",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+    "tar": "tar",
+    "tc": "iproute2",
+    "umoci": "umoci",
+}
+
+# The service manager takes messages on these from its own child only; a command must not speak in our name.
+_PRIVATE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+# What is left to read after the group was killed is in the pipes already, unless a process that left the group
+# holds them open: that one is not waited for.
+_DRAIN_SECONDS = 1.0
+
+
+def run(
+    argv: Sequence[str], *, timeout_s: float, input: bytes | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run a command to its end and return what it printed on stdout.
+
+    It gets its own process group, no descriptor of ours but pipes, ``/`` as working directory, and the C locale with
+    UTF-8. ``env`` is added to our own environment. A command that leaves a background process behind with its
+    stdout open counts as not ended.
+
+    Units: seconds.
+    Raises: CommandError, if it ends otherwise than with status 0; TimeLimitError, after its whole group was killed;
+    MissingToolError, if there is no such program.
+    """
+    with _started(argv[0]):
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=_environment(env),
+            process_group=0,
+        )
+    try:
+        out, err_out = process.communicate(input, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise _too_late(argv, timeout_s, _end(process)) from None
+    except BaseException:
+        _end(process)
+        raise
+    return _result(argv, process.returncode, out, err_out)
+
+
+async def run_async(
+    argv: Sequence[str], *, timeout_s: float, input: bytes | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run a command as `run` does, without blocking the event loop; a cancellation kills its group as well.
+
+    Units: seconds.
+    Raises: as `run`.
+    """
+    import asyncio
+
+    with _started(argv[0]):
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            env=_environment(env),
+            process_group=0,
+        )
+    talk = asyncio.ensure_future(process.communicate(input))
+    try:
+        out, err_out = await asyncio.wait_for(asyncio.shield(talk), timeout_s)
+    except TimeoutError:
+        raise _too_late(argv, timeout_s, await _end_async(process, talk)) from None
+    except BaseException:
+        await _end_async(process, talk)
+        raise
+    assert process.returncode is not None
+    return _result(argv, process.returncode, out, err_out)
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in _PRIVATE_VARIABLES}
+    return {**inherited, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **(extra or {})}
+
+
+def _result(argv: Sequence[str], status: int, out: bytes, err_out: bytes) -> str:
+    if status == 0:
+        return _text(out)
+    ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    output = (_text(out) + _text(err_out))[-OUTPUT_KEPT:]
+    last = output.strip().rpartition("\n")[2]
+    raise CommandError(f"run {argv[0]}: {ended}" + (f": {last}" if last else ""), status=status, output=output)
+
+
+@contextmanager
+def _started(program: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as err:
+        seen = "no such program" if isinstance(err, FileNotFoundError) else "not executable"
+        package = _PACKAGES.get(os.path.basename(program))
+        remedy = f"; install the Debian package {package}" if package else ""
+        raise MissingToolError(f"run {program}: {seen}{remedy}") from err
+    except OSError as err:
+        raise kernel_error("run", program, err.errno or 0) from err
+
+
+def _too_late(argv: Sequence[str], timeout_s: float, output: str) -> TimeLimitError:
+    last = output.strip().rpartition("\n")[2]
+    return TimeLimitError(f"run {argv[0]}: not ended after {timeout_s:g} s" + (f", last said {last!r}" if last else ""))
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    _kill_group(process.pid, reaped=process.returncode is not None)
+    try:
+        out, err_out = process.communicate(timeout=_DRAIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+        return ""
+    return _text(out + err_out)[-OUTPUT_KEPT:]
+
+
+async def _end_async(process: asyncio.subprocess.Process, talk: asyncio.Future[tuple[bytes, bytes]]) -> str:
+    import asyncio
+
+    _kill_group(process.pid, reaped=process.returncode is not None)
+    try:
+        out, err_out = await asyncio.wait_for(talk, _DRAIN_SECONDS)
+    except TimeoutError:
+        return ""
+    return _text(out + err_out)[-OUTPUT_KEPT:]
+
+
+def _kill_group(leader: int, *, reaped: bool) -> None:
+    # A number cannot become a process again while a group has it. So if the leader is reaped and its number is a
+    # process, then the group is gone and the number a stranger's.
+    if reaped and _exists(leader):
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.getpgid(pid)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

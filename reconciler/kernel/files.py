@@ -1,0 +1,213 @@
+"""Files of our own: whole or not there, one writer at a time, and removal that stays on one file system."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from reconciler.errors import BusyError, KernelError
+from reconciler.kernel import mount
+from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
+from reconciler.kernel.syscalls import AT_FDCWD, checked, libc, file_errors
+
+_RENAME_EXCHANGE = 2
+_LOCK_POLL_SECONDS = 0.02
+
+
+def write_atomic(path: str, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file so that a crash at any moment leaves the old or the new content, on disk when this returns.
+
+    A crash may leave a ``.<name>.<8 hex digits>.tmp`` beside it.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.urandom(4).hex()}.tmp")
+    with file_errors("write", path):
+        try:
+            _write_new(temporary, data, mode)
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    sync_directory(directory or ".")
+
+
+def sync_directory(path: str) -> None:
+    """Flush a directory's entries to disk: only then does a rename in it survive a power cut.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    with file_errors("flush", path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def read_bytes_if_exists(path: str) -> bytes | None:
+    """Read a file whole; None, if there is no such file.
+
+    Raises: KernelError, if it is there but cannot be read.
+    """
+    with file_errors("read", path):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+
+def allocate(path: str, size: int) -> None:
+    """Make sure that a file has at least this size and that every byte of it has its place on disk.
+
+    Units: bytes.
+    Raises: NoSpaceError, if there is no room; KernelError.
+    """
+    with file_errors("allocate", path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
+
+
+def exchange(first: str, second: str) -> None:
+    """Swap what two names on one file system stand for, in one step that nobody can see the middle of.
+
+    Raises: KernelError.
+    Source: renameat2(2), RENAME_EXCHANGE.
+    """
+    result = libc.renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    checked(result, "exchange", f"{first} and {second}")
+
+
+@contextmanager
+def lock(path: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold a file's lock; it ends with the block or with the process. The file stays, with the holder's pid in it.
+
+    Units: seconds, of waiting for another holder.
+    Raises: BusyError, naming the holder; KernelError.
+    Source: flock(2).
+    """
+    with file_errors("lock", path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with file_errors("lock", path):
+            _acquire(fd, path, time.monotonic() + wait_s)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        # Closing alone would not free it if a child process had inherited the descriptor.
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory with all that is in it, or a single file; absent is success.
+
+    Follows no symbolic link and enters no mount point. Any depth takes two descriptors.
+
+    Raises: BusyError, if something is mounted at or below it; KernelError.
+    """
+    where = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
+    _refuse_mounts(where)
+    with file_errors("remove", path):
+        try:
+            fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except NotADirectoryError:
+            os.unlink(where)
+            return
+        _empty(fd, where)
+        os.rmdir(where)
+
+
+def _write_new(path: str, data: bytes, mode: int) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+
+
+def _acquire(fd: int, path: str, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            if time.monotonic() >= deadline:
+                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "not known"
+                raise BusyError(f"lock {path}: held by another process, pid {holder}") from err
+        time.sleep(_LOCK_POLL_SECONDS)
+
+
+def _refuse_mounts(path: str) -> None:
+    for found in mount.read_mounts():
+        if found.target == path or found.target.startswith(path + "/"):
+            raise BusyError(f"remove {path}: {found.source} is mounted at {found.target}; unmount it first")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Level:
+    """A directory on the way down: its identity, its name in the one above, and its directories still to empty."""
+
+    identity: tuple[int, int]
+    name: str
+    left: list[str]
+
+
+def _empty(fd: int, path: str) -> None:
+    """Empty the directory behind a descriptor, which is closed; depth costs memory, neither stack nor descriptors."""
+    levels = [_level(fd, "")]
+    try:
+        while levels:
+            if levels[-1].left:
+                name = levels[-1].left.pop()
+                fd = _step(fd, name, path, resolve=RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+                levels.append(_level(fd, name))
+                continue
+            done = levels.pop()
+            if levels:
+                fd = _step(fd, "..", path, resolve=RESOLVE_NO_XDEV)
+                _expect(fd, levels[-1], path)
+                os.rmdir(done.name, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _step(fd: int, name: str, path: str, *, resolve: int) -> int:
+    following = openat2(fd, name, os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
+    os.close(fd)
+    return following
+
+
+def _level(fd: int, name: str) -> _Level:
+    directories = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+            else:
+                os.unlink(entry.name, dir_fd=fd)
+    return _Level(identity=_identity(fd), name=name, left=directories)
+
+
+def _expect(fd: int, level: _Level, path: str) -> None:
+    # Without this a directory moved elsewhere while we were in it would let us go on removing there.
+    if _identity(fd) != level.identity:
+        raise KernelError(f"remove {path}: a directory in it was moved meanwhile; nothing outside was touched")
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino

@@ -1,0 +1,95 @@
+"""Network namespaces: their descriptors, and work done inside one by a thread that is made for it and ends.
+
+A namespace is held as a descriptor of its ``ns/net`` file. setns(2) changes the calling thread only, so a thread
+that enters a namespace never comes back from it: it would be one wrong turn from changing the host.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from reconciler.errors import KernelError
+from reconciler.kernel.syscalls import checked, libc, translated
+
+CLONE_NEWNET = 0x40000000
+
+_Result = TypeVar("_Result")
+
+
+def open_of(pid: int, *, pidfd: int) -> int:
+    """Open the network namespace of a process; the caller closes the descriptor.
+
+    The pidfd, opened while the pid was known to be right, proves that the pid was not given to another process.
+    Raises: KernelError, with ESRCH if the process is gone.
+    """
+    path = f"/proc/{pid}/ns/net"
+    with translated("open", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with translated("open", f"{path} of a process that is gone"):
+            signal.pidfd_send_signal(pidfd, 0)
+    except KernelError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def inode(descriptor: int) -> int:
+    """Read the number that identifies a namespace as long as it lives.
+
+    Raises: KernelError.
+    Source: namespaces(7), "The /proc/pid/ns/ directory".
+    """
+    with translated("stat", f"network namespace {descriptor}"):
+        return os.fstat(descriptor).st_ino
+
+
+def create() -> int:
+    """Make an empty network namespace that lives as long as its descriptor, which the caller closes.
+
+    Raises: KernelError.
+    """
+
+    def unshare() -> int:
+        checked(libc.unshare(CLONE_NEWNET), "create", "network namespace")
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    return _in_own_thread(unshare)
+
+
+def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
+    """Call a function in a network namespace and give back what it returns.
+
+    The caller waits, so the function must be one that cannot hang. Commands that it runs, the sockets that it opens
+    and the files of ``/proc/sys/net`` that it reads are those of the namespace.
+    Raises: KernelError, if the namespace cannot be entered; whatever the function raises.
+    """
+
+    def enter_and_call() -> _Result:
+        checked(libc.setns(descriptor, CLONE_NEWNET), "enter", f"network namespace {descriptor}")
+        return function()
+
+    return _in_own_thread(enter_and_call)
+
+
+def open_socket_in(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    """Open a socket that belongs to a network namespace and can be used from anywhere.
+
+    Raises: KernelError.
+    """
+
+    def open_socket() -> socket.socket:
+        with translated("open", f"socket of family {family} in network namespace {descriptor}"):
+            return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+
+    return call_in(descriptor, open_socket)
+
+
+def _in_own_thread(function: Callable[[], _Result]) -> _Result:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as once:
+        return once.submit(function).result()

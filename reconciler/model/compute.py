@@ -1,0 +1,104 @@
+"""Compute: CPU, memory and processes, as the cgroup of a VE holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from reconciler.model.identity import Uid
+
+CPU_PERIOD_US = 100_000
+"""CPU time is counted as microseconds per period of this length.
+
+Source: Linux Documentation/admin-guide/cgroup-v2.rst, "cpu.max" (its default period).
+"""
+
+LimitValue: TypeAlias = "int | frozenset[int] | None"
+"""A number, a set of CPU or node numbers, or None for unlimited."""
+
+
+class Limit(StrEnum):
+    """A limit by the path of its field in the manifest."""
+
+    CPU_WEIGHT = "cpu.weight"
+    CPU_LIMIT = "cpu.limit"
+    CPUS = "cpu.cpus"
+    NODES = "cpu.nodes"
+    MEMORY_LIMIT = "memory.limit"
+    MEMORY_BARRIER = "memory.barrier"
+    MEMORY_GUARANTEE = "memory.guarantee"
+    SWAP = "memory.swap"
+    PROCESSES = "processes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSpec:
+    """Units: weight 1..10000; CPU time in microseconds per `CPU_PERIOD_US`; memory in bytes; None is unlimited.
+
+    ``cpu_guarantee_us`` is admission and weight, no kernel file of its own. ``cpus`` and ``nodes`` None: all.
+    """
+
+    cpu_weight: int = 100
+    cpu_limit_us: int | None = None
+    cpu_guarantee_us: int = 0
+    cpus: frozenset[int] | None = None
+    nodes: frozenset[int] | None = None
+    memory_limit: int | None = 512 << 20
+    memory_barrier: int | None = None
+    memory_guarantee: int = 0
+    swap: int | None = 0
+    processes: int | None = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeUse:
+    """What a VE uses now. Units: bytes; microseconds of CPU since the cgroup was made; tasks."""
+
+    memory: int | None = None
+    cpu_us: int | None = None
+    processes: int | None = None
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeObservation:
+    """The limits read from the cgroup, in the units of `ComputeSpec`.
+
+    A limit that this host cannot enforce is absent from ``limits``. ``use`` does not take part in comparisons: it
+    changes all the time.
+    """
+
+    limits: Mapping[Limit, LimitValue]
+    use: ComputeUse = field(default_factory=ComputeUse, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateCgroup:
+    """Make the VE's cgroup with its limits, before anything runs in it."""
+
+    uid: Uid
+    limits: Mapping[Limit, LimitValue]
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetLimit:
+    """Write one limit of an existing cgroup and read it back.
+
+    Units: those of `ComputeSpec`; None is unlimited.
+    """
+
+    uid: Uid
+    limit: Limit
+    value: LimitValue
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveCgroup:
+    """Remove the VE's cgroup, which must be empty of processes."""
+
+    uid: Uid
+    serves: str = field(default="", compare=False)

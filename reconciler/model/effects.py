@@ -1,0 +1,58 @@
+"""Every way in which vectl changes a host: one closed union of data."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, get_args
+
+from reconciler.model import compute, network, power, volume
+
+Effect: TypeAlias = (
+    volume.BuildTemplate
+    | volume.RemoveTemplate
+    | volume.WriteRecord
+    | volume.CreateVolume
+    | volume.SetVolumeSize
+    | volume.TrashVe
+    | volume.RestoreVe
+    | volume.PurgeTrash
+    | compute.CreateCgroup
+    | compute.SetLimit
+    | compute.RemoveCgroup
+    | power.CreateRuntime
+    | power.StartRuntime
+    | power.StopRuntime
+    | power.DeleteRuntime
+    | power.ForgetEnd
+    | network.CreateNetwork
+    | network.SetNetworkMtu
+    | network.SetNetworkUp
+    | network.AddGateway
+    | network.RemoveGateway
+    | network.SetForwarding
+    | network.SetUplink
+    | network.RemoveNetwork
+    | network.LoadFilter
+    | network.CreateInterface
+    | network.RemoveInterface
+    | network.AttachInterface
+    | network.SetInterfaceUp
+    | network.SetLoopbackUp
+    | network.SetInterfaceMtu
+    | network.SetInterfaceMac
+    | network.AddAddress
+    | network.RemoveAddress
+    | network.AddRoute
+    | network.RemoveRoute
+    | network.AddHostRoute
+    | network.RemoveHostRoute
+    | network.AnnounceAddress
+    | network.SetHostname
+    | network.SetResolver
+)
+
+EFFECT_TYPES: tuple[type, ...] = get_args(Effect)
+
+
+def effect_name(effect: Effect) -> str:
+    """Give the effect's name as failpoints, journal and log know it, e.g. ``SetLimit``."""
+    return type(effect).__name__

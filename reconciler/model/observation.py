@@ -1,0 +1,90 @@
+"""What a host was seen to be, at one moment, facet by facet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from reconciler.model.compute import ComputeObservation, Limit
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Digest, NetworkName, Uid
+from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
+from reconciler.model.power import PowerObservation
+from reconciler.model.volume import Record, TrashEntry, VolumeObservation
+
+
+class Facet(StrEnum):
+    """A part of the host that is observed, diffed and changed by files of one name."""
+
+    POWER = "power"
+    COMPUTE = "compute"
+    VOLUME = "volume"
+    NETWORK = "network"
+
+
+ALL_FACETS = frozenset(Facet)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which VEs to look at (``uids`` None: all that are there), and whether at the host's own objects too."""
+
+    uids: frozenset[Uid] | None = None
+    host: bool = True
+
+
+EVERYTHING = Scope()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VeObservation:
+    """One VE. A facet is None where it cannot exist (no cgroup; no namespace because nothing runs), `Unknown` where it
+    could not be read or was not asked for."""
+
+    uid: Uid
+    record: Record | Unknown
+    power: PowerObservation | Unknown
+    compute: ComputeObservation | Unknown | None
+    volume: VolumeObservation | Unknown
+    network: VeNetworkObservation | Unknown | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What this host can do. ``enforceable``: the limits its kernel can hold. ``why_not``: the reason by limit.
+
+    Units: ``memory`` bytes of the machine; ``cpus`` and ``nodes`` the numbers there are.
+    """
+
+    cgroup: str
+    enforceable: frozenset[Limit]
+    why_not: Mapping[Limit, str] = field(default_factory=dict)
+    memory: int = 0
+    cpus: frozenset[int] = frozenset()
+    nodes: frozenset[int] = frozenset({0})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolObservation:
+    """Units: bytes."""
+
+    size: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostObservation:
+    """One host. ``ves`` holds those in scope; ``complete``: it holds every VE that is on the host.
+
+    ``templates``: digest of the image by key of the source. Parts outside the scope are `Unknown`.
+    """
+
+    capabilities: Capabilities
+    ves: Mapping[Uid, VeObservation]
+    complete: bool
+    networks: Mapping[NetworkName, HostNetworkObservation] | Unknown
+    filter: FilterObservation | Unknown
+    templates: Mapping[Digest, Digest] | Unknown
+    trash: tuple[TrashEntry, ...] | Unknown
+    pool: PoolObservation | Unknown = field(compare=False)

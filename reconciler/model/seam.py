@@ -1,0 +1,64 @@
+"""The seam between deciding and doing: every change of a host goes through `Effects`, every look through `Observer`.
+
+Two implementations stand behind it, the real host and the in-memory twin, and one contract test holds them together.
+Counting, failpoints, journal and logging are wrappers of the one method.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from reconciler.model.effects import Effect
+from reconciler.model.identity import Allocation, VeName
+from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
+
+
+class Effects(Protocol):
+    """Performs effects."""
+
+    async def perform(self, effect: Effect) -> None:
+        """Carry out one effect; doing it twice is doing it once, "already so" is success.
+
+        Returns nothing: what was made is observed.
+        Raises: VectlError.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """Looks at the host."""
+
+    async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
+        """Read the host's present state; a part that cannot be read is `Unknown`, never an exception, never absent."""
+        ...
+
+
+class Host(Effects, Observer, Protocol):
+    """Both sides of the seam."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can turn it."""
+
+    def now(self) -> float:
+        """Give the time of day. Units: seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Give a time that never goes back. Units: seconds."""
+        ...
+
+
+class Coordinator(Protocol):
+    """Decides who owns a VE and which ids it gets."""
+
+    async def allocate(self, name: VeName) -> Allocation:
+        """Give the allocation of a VE that is about to be created; the same one until it exists or is released.
+
+        Raises: StateError, if no range of ids is left.
+        """
+        ...
+
+    async def release(self, name: VeName) -> None:
+        """Take back an allocation that was not used."""
+        ...

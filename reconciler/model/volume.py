@@ -1,0 +1,194 @@
+"""Volume: a VE's template, its own data, its record, and the trash they may end in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from reconciler.model.facts import Json
+from reconciler.model.identity import Digest, TemplateName, Uid, VeName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltinSource:
+    """A template that vectl builds from what the host has, without a network."""
+
+    name: str = "busybox"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebootstrapSource:
+    """A Debian or Ubuntu suite, built by mmdebstrap from the host's own package sources unless a mirror is named."""
+
+    suite: str
+    packages: tuple[str, ...] = ()
+    mirror: str | None = None
+    variant: str = "minbase"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TarballSource:
+    """A tar archive of a root file system, by path or URL, pinned by its SHA-256."""
+
+    sha256: str
+    path: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OciSource:
+    """An OCI image, pinned by its digest."""
+
+    image: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimplestreamsSource:
+    """An image of an Incus or LXC image server, pinned by its fingerprint."""
+
+    server: str
+    alias: str
+    fingerprint: str
+
+
+TemplateSource: TypeAlias = BuiltinSource | DebootstrapSource | TarballSource | OciSource | SimplestreamsSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSpec:
+    """A template by name; ``key`` names its source, so equal sources share one image whatever they are called.
+
+    Shape: ``key`` is the SHA-256 of the source's canonical JSON.
+    """
+
+    name: TemplateName
+    key: Digest
+    source: TemplateSource
+    init: tuple[str, ...] = ("/sbin/init",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeSpec:
+    """Units: ``size`` bytes, None for unlimited. ``template`` is read at creation only."""
+
+    template: TemplateName
+    size: int | None = 8 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The durable state of a VE that lies beside its data and travels with it.
+
+    ``applied``: the fields of the last spec that was carried out, canonical JSON by path; what differs from it is
+    intent, what differs from the host though equal to it is drift. ``protect`` outlives the manifest. ``source``
+    names the source that the VE came from: another source never prunes it. Units: ``created_at`` seconds since the
+    epoch.
+    """
+
+    uid: Uid
+    name: VeName
+    id_base: int
+    template: TemplateName
+    template_digest: Digest | None
+    init: tuple[str, ...]
+    source: str
+    created_at: float
+    protect: bool = False
+    applied: Mapping[str, Json] = field(default_factory=dict)
+    requests_done: tuple[str, ...] = ()
+    snapshot_births: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeObservation:
+    """``present``: the subvolume with its upper and work directories exists. ``size``: the limit in force, bytes.
+
+    ``used`` (bytes referenced) takes no part in comparisons.
+    """
+
+    present: bool
+    size: int | None = None
+    used: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrashEntry:
+    """A removed VE whose data is still there. Units: ``trashed_at`` seconds since the epoch."""
+
+    id: str
+    trashed_at: float
+    record: Record
+    used: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildTemplate:
+    """Build a template's image, unless an image of the same source is there already."""
+
+    template: TemplateSpec
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveTemplate:
+    """Remove a template's image that nothing uses any more."""
+
+    key: Digest
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRecord:
+    """Write a VE's record, durably; makes the VE's directory.
+
+    A ``template_digest`` of None in the record is filled with the digest of the image of ``template_key``.
+    """
+
+    record: Record
+    template_key: Digest | None = None
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVolume:
+    """Make the VE's subvolume with its limit in force before the first byte is written. Units: bytes."""
+
+    uid: Uid
+    size: int | None
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetVolumeSize:
+    """Change the limit of the VE's subvolume. Units: bytes, None for unlimited."""
+
+    uid: Uid
+    size: int | None
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrashVe:
+    """Move a stopped VE's whole directory into the trash, by one rename."""
+
+    uid: Uid
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreVe:
+    """Move a VE's directory back out of the trash, by one rename."""
+
+    uid: Uid
+    trash_id: str
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurgeTrash:
+    """Delete an entry of the trash with all its data, for good."""
+
+    trash_id: str
+    serves: str = field(default="", compare=False)

@@ -1,0 +1,107 @@
+"""Compute: limits that are written into the cgroup while the VE runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.model.action import Impact
+from reconciler.model.compute import ComputeObservation, ComputeSpec, CreateCgroup, Limit, LimitValue, SetLimit
+from reconciler.model.identity import Uid
+from reconciler.model.observation import Capabilities, Facet
+from reconciler.plan.field import Difference, Field, Value
+
+FIELDS = (
+    Field(path="cpu.weight", facet=Facet.COMPUTE, impact=Impact.LIVE, default=100, effect="share under contention"),
+    Field(path="cpu.limit", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="hard limit"),
+    Field(path="cpu.guarantee", facet=None, impact=Impact.NONE, default=0, effect="admission, weight"),
+    Field(path="cpu.cpus", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="pinning"),
+    Field(path="cpu.nodes", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="memory nodes"),
+    Field(path="memory.limit", facet=Facet.COMPUTE, impact=Impact.LIVE, default=512 << 20, effect="hard limit"),
+    Field(path="memory.barrier", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="reclaim above"),
+    Field(path="memory.guarantee", facet=Facet.COMPUTE, impact=Impact.LIVE, default=0, effect="kept from reclaim"),
+    Field(path="memory.swap", facet=Facet.COMPUTE, impact=Impact.LIVE, default=0, effect="hard limit"),
+    Field(path="processes", facet=Facet.COMPUTE, impact=Impact.LIVE, default=4096, effect="hard limit"),
+)
+
+
+def limits(spec: ComputeSpec) -> dict[Limit, LimitValue]:
+    """Give the limits that a spec asks the kernel for.
+
+    The weight is the greater of the declared one and the guarantee's share: 100 for each whole CPU guaranteed.
+    """
+    return {
+        Limit.CPU_WEIGHT: max(spec.cpu_weight, min(10_000, spec.cpu_guarantee_us // 1000)),
+        Limit.CPU_LIMIT: spec.cpu_limit_us,
+        Limit.CPUS: spec.cpus,
+        Limit.NODES: spec.nodes,
+        Limit.MEMORY_LIMIT: spec.memory_limit,
+        Limit.MEMORY_BARRIER: spec.memory_barrier,
+        Limit.MEMORY_GUARANTEE: spec.memory_guarantee,
+        Limit.SWAP: spec.swap,
+        Limit.PROCESSES: spec.processes,
+    }
+
+
+def enforceable_limits(spec: ComputeSpec, capabilities: Capabilities) -> dict[Limit, LimitValue]:
+    """Give the limits that this host can hold, with "all CPUs" and "all nodes" spelled out."""
+    wanted = limits(spec)
+    if wanted[Limit.CPUS] is None:
+        wanted[Limit.CPUS] = capabilities.cpus
+    if wanted[Limit.NODES] is None:
+        wanted[Limit.NODES] = capabilities.nodes
+    return {limit: value for limit, value in wanted.items() if limit in capabilities.enforceable}
+
+
+def unenforceable(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, str]:
+    """Name the limits that were asked for and that this host cannot hold, with the reason by path."""
+    default = limits(ComputeSpec())
+    return {
+        limit.value: capabilities.why_not.get(limit, "not in this kernel")
+        for limit, value in limits(spec).items()
+        if limit not in capabilities.enforceable and value != default[limit]
+    }
+
+
+def desired_values(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, Value]:
+    """Give what the cgroup should hold, by path."""
+    return {limit.value: value for limit, value in enforceable_limits(spec, capabilities).items()}
+
+
+def record_values(spec: ComputeSpec) -> dict[str, Value]:
+    """Give what is kept in the record only."""
+    return {"cpu.guarantee": spec.cpu_guarantee_us}
+
+
+def observed_values(observed: ComputeObservation) -> dict[str, Value]:
+    """Give what the cgroup holds, by path."""
+    return {limit.value: value for limit, value in observed.limits.items()}
+
+
+def impact(difference: Difference, observed: ComputeObservation) -> Impact:
+    """Judge a change: a memory or process limit under the present use may cost processes."""
+    use = {"memory.limit": observed.use.memory, "processes": observed.use.processes}.get(difference.path)
+    limit = difference.desired
+    if isinstance(limit, int) and use is not None and limit < use:
+        return Impact.LIVE_RISK
+    return difference.field.impact
+
+
+def is_shrinking(difference: Difference) -> bool:
+    """Say whether a change gives less than there was; growth comes first in a plan."""
+    desired, observed = difference.desired, difference.observed
+    if isinstance(desired, int) and isinstance(observed, int):
+        return desired < observed
+    return observed is None and isinstance(desired, int)
+
+
+def set_effects(uid: Uid, difference: Difference) -> tuple[SetLimit, ...]:
+    """Carry out one difference."""
+    value = difference.desired
+    assert value is None or isinstance(value, int | frozenset)
+    return (SetLimit(uid=uid, limit=Limit(difference.path), value=value),)
+
+
+def boot_effects(uid: Uid, spec: ComputeSpec, capabilities: Capabilities) -> tuple[CreateCgroup, ...]:
+    """Make the cgroup with all limits before anything runs in it."""
+    wanted: Mapping[Limit, LimitValue] = enforceable_limits(spec, capabilities)
+    return (CreateCgroup(uid=uid, limits=wanted),)

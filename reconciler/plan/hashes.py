@@ -1,0 +1,40 @@
+"""Hashes of plans: what a reviewer consents to, equal wherever the same change is planned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+
+from reconciler.model.action import Action, Origin
+from reconciler.model.facts import Json
+from reconciler.model.identity import HostName
+
+
+def canonical(value: Json) -> bytes:
+    """Give the one byte form of a JSON value: sorted keys, no white space, no escapes beyond need.
+
+    Source: RFC 8785 in spirit; numbers are integers and short floats here, which Python prints the same way.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def ve_hashes(host: HostName, actions: Iterable[Action]) -> dict[str, str]:
+    """Hash the intent of each VE: (host, name, op, path, after, impact) of its actions of origin git, sorted.
+
+    Nothing that differs between a review and the host takes part: no uid, before, time, drift or downtime.
+    """
+    by_ve: dict[str, list[Json]] = defaultdict(list)
+    for action in actions:
+        if action.origin is Origin.GIT:
+            by_ve[action.ve].append([action.op.value, action.path, action.after, action.impact.word])
+    return {
+        ve: hashlib.sha256(canonical([host, ve, sorted(parts, key=canonical)])).hexdigest()
+        for ve, parts in sorted(by_ve.items())
+    }
+
+
+def action_hash(hashes: Iterable[str]) -> str:
+    """Hash a host's plan from its VEs' hashes; the empty plan has a hash too."""
+    return hashlib.sha256(canonical([*sorted(hashes)])).hexdigest()

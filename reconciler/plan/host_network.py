@@ -1,0 +1,195 @@
+"""The host's side of the networks: bridges, gateways, forwarding, and the filter between the VEs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from reconciler.model.action import Action, Impact, Operation, Origin, Phase, Reason
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Json
+from reconciler.model.identity import NetworkName, Uid, VeName, bridge_name, derived_mac, host_link_name
+from reconciler.model.network import (
+    AddGateway,
+    Address,
+    CreateNetwork,
+    FilterObservation,
+    FilterRules,
+    HostNetworkObservation,
+    LoadFilter,
+    Masquerade,
+    NetworkMode,
+    NetworkSpec,
+    Port,
+    PortForward,
+    RemoveGateway,
+    RemoveNetwork,
+    SetForwarding,
+    SetNetworkMtu,
+    SetNetworkUp,
+    SetUplink,
+    VeNetworkSpec,
+)
+from reconciler.plan.field import to_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A VE that is or will be on this host, with the network that it is allowed to use."""
+
+    name: VeName
+    uid: Uid
+    network: VeNetworkSpec
+
+
+def used_networks(
+    members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]
+) -> dict[NetworkName, NetworkSpec]:
+    """Give the networks that this host needs: those that a VE of it is on."""
+    names = {interface.network for member in members for interface in member.network.interfaces.values()}
+    return {name: networks[name] for name in sorted(names) if name in networks}
+
+
+def needs_forwarding(network: NetworkSpec) -> bool:
+    """Say whether the kernel must route for the network."""
+    return network.mode is NetworkMode.ROUTED or network.nat or bool(network.forwards)
+
+
+def plan_networks(
+    wanted: Mapping[NetworkName, NetworkSpec], observed: Mapping[NetworkName, HostNetworkObservation]
+) -> Iterator[Action]:
+    """Yield the actions that make the host's networks what they should be; removals carry a late phase."""
+    for name, network in wanted.items():
+        seen = observed.get(name)
+        if seen is None:
+            create = _action(name, "", None, _describe(network), _make(network))
+            yield replace(create, op=Operation.CREATE, origin=Origin.GIT, reason=Reason.NEW_MANIFEST)
+        else:
+            yield from _changes(network, seen)
+    for name in sorted(observed.keys() - wanted.keys()):
+        remove = _action(name, "", name, None, (RemoveNetwork(network=name),))
+        yield replace(
+            remove,
+            op=Operation.DESTROY,
+            origin=Origin.GIT,
+            reason=Reason.MANIFEST_REMOVED,
+            phase=Phase.HOST_REMOVE,
+        )
+
+
+def _make(network: NetworkSpec) -> tuple[Effect, ...]:
+    gateways = tuple(AddGateway(network=network.name, address=a) for a in sorted(network.gateways, key=str))
+    forwarding = (SetForwarding(network=network.name),) if needs_forwarding(network) else ()
+    uplink = (SetUplink(network=network.name, uplink=network.uplink),) if network.uplink else ()
+    return (CreateNetwork(network=network), *gateways, SetNetworkUp(network=network.name), *forwarding, *uplink)
+
+
+def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Action]:
+    name = network.name
+    if seen.mtu != network.mtu:
+        yield _action(name, "mtu", seen.mtu, network.mtu, (SetNetworkMtu(network=name, mtu=network.mtu),))
+    added = sorted(network.gateways - seen.addresses, key=str)
+    removed = sorted(seen.addresses - network.gateways, key=str)
+    if added or removed:
+        effects: list[Effect] = [AddGateway(network=name, address=address) for address in added]
+        effects += [RemoveGateway(network=name, address=address) for address in removed]
+        yield _action(name, "gateway", to_json(seen.addresses), to_json(network.gateways), tuple(effects))
+    if not seen.up:
+        yield _action(name, "up", False, True, (SetNetworkUp(network=name),))
+    if needs_forwarding(network) and not seen.forwarding:
+        yield _action(name, "forwarding", False, True, (SetForwarding(network=name),))
+    if seen.uplink != network.uplink:
+        effect = SetUplink(network=name, uplink=network.uplink)
+        yield _action(name, "uplink", seen.uplink, network.uplink, (effect,))
+
+
+def _action(network: NetworkName, path: str, before: Json, after: Json, effects: tuple[Effect, ...]) -> Action:
+    """Build the correction of a change by hand; the caller replaces what is different."""
+    action = Action(
+        ve=f"network/{network}",
+        uid=None,
+        op=Operation.UPDATE,
+        path=path,
+        before=before,
+        after=after,
+        reason=Reason.DRIFTED,
+        impact=Impact.LIVE,
+        origin=Origin.DRIFT,
+        phase=Phase.HOST,
+        effects=effects,
+    )
+    if any(isinstance(effect, SetUplink) for effect in effects):
+        danger = f"changes which link of the host is a port of {network}: it could cut off the host"
+        return replace(action, impact=Impact.HOST_RISK, origin=Origin.GIT, danger=danger)
+    return action
+
+
+def _describe(network: NetworkSpec) -> Json:
+    return {"mode": network.mode.value, "gateway": to_json(network.gateways), "nat": network.nat, "mtu": network.mtu}
+
+
+def filter_rules(instance: str, members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]) -> FilterRules:
+    """Give the whole content of our nftables tables for these VEs on these networks."""
+    present = list(members)
+    return FilterRules(
+        ports=frozenset(_ports(instance, present)),
+        masquerades=frozenset(
+            Masquerade(subnet=subnet, bridge=bridge_name(instance, network.name))
+            for network in networks.values()
+            if network.nat
+            for subnet in network.subnets
+        ),
+        forwards=frozenset(_forwards(present, networks)),
+    )
+
+
+def _ports(instance: str, members: Iterable[Member]) -> Iterator[Port]:
+    for member in members:
+        for interface in member.network.interfaces.values():
+            yield Port(
+                link=host_link_name(instance, member.uid, interface.name),
+                mac=interface.mac or derived_mac(member.uid, interface.name),
+                addresses=frozenset(address.ip for address in interface.addresses),
+                mode=interface.mode,
+            )
+
+
+def _forwards(members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]) -> Iterator[PortForward]:
+    by_name = {member.name: member for member in members}
+    for network in networks.values():
+        for forward in network.forwards:
+            member = by_name.get(VeName(forward.ve))
+            for address in _first_of_each_family(member, network.name) if member else ():
+                yield PortForward(listen=forward.listen, protocol=forward.protocol, to=address, port=forward.port)
+
+
+def _first_of_each_family(member: Member, network: NetworkName) -> Iterator[Address]:
+    on_it = [i for _, i in sorted(member.network.interfaces.items()) if i.network == network]
+    addresses = sorted((a.ip for i in on_it for a in i.addresses), key=str)
+    for version in (4, 6):
+        yield from [address for address in addresses if address.version == version][:1]
+
+
+def plan_filter(wanted: FilterRules, observed: FilterObservation, *, changed: bool) -> Iterator[Action]:
+    """Yield the one action that loads the filter, if the kernel does not hold exactly these rules."""
+    if observed.rules == wanted:
+        return
+    yield Action(
+        ve="filter",
+        uid=None,
+        op=Operation.UPDATE,
+        path="rules",
+        before=_count(observed.rules),
+        after=_count(wanted),
+        reason=Reason.SPEC_CHANGED if changed else Reason.DRIFTED,
+        impact=Impact.LIVE,
+        origin=Origin.GIT if changed else Origin.DRIFT,
+        phase=Phase.HOST,
+        effects=(LoadFilter(rules=wanted),),
+    )
+
+
+def _count(rules: FilterRules | None) -> Json:
+    if rules is None:
+        return None
+    return {"ports": len(rules.ports), "nat": len(rules.masquerades), "forwards": len(rules.forwards)}

@@ -1,0 +1,296 @@
+"""Network: a VE's names and interfaces, all changed live; only a lost address or link costs connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_interface
+
+from reconciler.model.action import Impact
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Json
+from reconciler.model.identity import NetworkName, Uid, bridge_name, derived_mac
+from reconciler.model.network import (
+    DEFAULT_MTU,
+    AddAddress,
+    AddHostRoute,
+    Address,
+    AddRoute,
+    AnnounceAddress,
+    AttachInterface,
+    CreateInterface,
+    Interface,
+    InterfaceObservation,
+    InterfaceSpec,
+    NetworkMode,
+    NetworkSpec,
+    RemoveAddress,
+    RemoveHostRoute,
+    RemoveInterface,
+    RemoveRoute,
+    SetHostname,
+    SetInterfaceMac,
+    SetInterfaceMtu,
+    SetInterfaceUp,
+    SetLoopbackUp,
+    SetResolver,
+    VeNetworkObservation,
+    VeNetworkSpec,
+)
+from reconciler.model.observation import Facet
+from reconciler.plan.field import Difference, Field, Value, changed_paths, find_field
+
+FIELDS = (
+    Field(path="hostname", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the VE's name>"),
+    Field(path="dns", facet=Facet.NETWORK, impact=Impact.LIVE, default=None, effect="/etc/resolv.conf"),
+    Field(path="interfaces.*", facet=Facet.NETWORK, impact=Impact.NETWORK, default=None, effect="link made or removed"),
+    Field(path="interfaces.*.network", facet=Facet.NETWORK, impact=Impact.NETWORK, default="<required>"),
+    Field(path="interfaces.*.mtu", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the Network's>"),
+    Field(path="interfaces.*.mac", facet=Facet.NETWORK, impact=Impact.NETWORK, default="<derived from uid>"),
+    Field(path="interfaces.*.up", facet=Facet.NETWORK, impact=Impact.LIVE, default=True),
+    Field(path="interfaces.*.addresses", facet=Facet.NETWORK, impact=Impact.NETWORK, default=[]),
+    Field(path="interfaces.*.routes", facet=Facet.NETWORK, impact=Impact.LIVE, default="<default by the gateways>"),
+    Field(path="loopback", facet=Facet.NETWORK, impact=Impact.LIVE, default=True),
+)
+
+_ABSENT = "<absent>"
+
+
+class InterfacePlan:
+    """What one interface of one VE should be, in the same form in which it is observed."""
+
+    def __init__(self, instance: str, uid: Uid, spec: InterfaceSpec) -> None:
+        self.spec, self.uid = spec, uid
+        self.mac = spec.mac or derived_mac(uid, spec.name)
+        self.bridge = bridge_name(instance, spec.network) if spec.mode is NetworkMode.BRIDGED else None
+        self.host_routes = frozenset(a.ip for a in spec.addresses) if spec.mode is NetworkMode.ROUTED else frozenset()
+
+    def values(self) -> dict[str, Value]:
+        """Give the canonical values by the last part of the path."""
+        return {
+            "network": (self.bridge, self.spec.isolated),
+            "mtu": self.spec.mtu,
+            "mac": self.mac,
+            "up": True,
+            "addresses": (self.spec.addresses, self.host_routes),
+            "routes": self.spec.routes,
+        }
+
+
+def _observed(link: InterfaceObservation) -> dict[str, Value]:
+    return {
+        "network": (link.bridge, link.isolated),
+        "mtu": link.mtu,
+        "mac": link.mac,
+        "up": link.up and link.host_up,
+        "addresses": (link.addresses, link.host_routes),
+        "routes": link.routes,
+    }
+
+
+def differences(
+    instance: str, uid: Uid, spec: VeNetworkSpec, observed: VeNetworkObservation
+) -> Iterator[tuple[str, Field, Value, Value]]:
+    """Yield (path, field, desired, observed) of everything that is not as desired."""
+    yield from _named(spec, observed)
+    for name in sorted(observed.interfaces.keys() - spec.interfaces.keys()):
+        path = f"interfaces.{name}"
+        yield path, find_field(FIELDS, path), None, observed.interfaces[name]
+    for name, interface in sorted(spec.interfaces.items()):
+        wanted, path = InterfacePlan(instance, uid, interface), f"interfaces.{name}"
+        link = observed.interfaces.get(name)
+        if link is None:
+            yield path, find_field(FIELDS, path), interface, None
+            continue
+        seen = _observed(link)
+        for part in changed_paths(wanted.values(), seen):
+            yield f"{path}.{part}", find_field(FIELDS, f"{path}.{part}"), wanted.values()[part], seen[part]
+
+
+def _named(spec: VeNetworkSpec, observed: VeNetworkObservation) -> Iterator[tuple[str, Field, Value, Value]]:
+    if spec.hostname != observed.hostname:
+        yield "hostname", find_field(FIELDS, "hostname"), spec.hostname, observed.hostname
+    if spec.resolver is not None and spec.resolver != observed.resolver:
+        yield "dns", find_field(FIELDS, "dns"), spec.resolver, observed.resolver
+    if not observed.loopback_up:
+        yield "loopback", find_field(FIELDS, "loopback"), True, False
+
+
+def record_values(spec: VeNetworkSpec) -> dict[str, Value]:
+    """Give the spec's own words by path, for the record and for people."""
+    values: dict[str, Value] = {"hostname": spec.hostname, "dns": spec.resolver}
+    for name, interface in sorted(spec.interfaces.items()):
+        values[f"interfaces.{name}.network"] = interface.network
+        values[f"interfaces.{name}.mtu"] = interface.mtu
+        values[f"interfaces.{name}.mac"] = interface.mac or "auto"
+        values[f"interfaces.{name}.addresses"] = interface.addresses
+        values[f"interfaces.{name}.routes"] = interface.routes
+    return values
+
+
+def observed_values(observed: VeNetworkObservation) -> dict[str, Value]:
+    """Give what was seen, in the shape of the spec."""
+    values: dict[str, Value] = {"hostname": observed.hostname, "dns": observed.resolver}
+    for name, link in sorted(observed.interfaces.items()):
+        for part in ("mtu", "mac", "addresses", "routes"):
+            values[f"interfaces.{name}.{part}"] = getattr(link, part)
+        values[f"interfaces.{name}.up"] = link.up and link.host_up
+        values[f"interfaces.{name}.bridge"] = link.bridge
+    return values
+
+
+def explain(path: str, value: Value) -> Value:
+    """Give the part of a compared value that means something to people."""
+    if value is None or not path.startswith("interfaces."):
+        return value
+    if path.endswith((".addresses", ".network")) and isinstance(value, tuple):
+        return value[0]
+    if path.count(".") == 1 and isinstance(value, InterfaceSpec | InterfaceObservation):
+        return value.addresses
+    return value
+
+
+def impact(difference: Difference) -> Impact:
+    """Judge a change: connections drop only where an address or a link goes away."""
+    desired, observed = difference.desired, difference.observed
+    if difference.path.count(".") == 1 and difference.path.startswith("interfaces."):
+        return Impact.NETWORK if desired is None else Impact.LIVE
+    if difference.path.endswith(".addresses"):
+        assert isinstance(desired, tuple)
+        assert isinstance(observed, tuple)
+        return Impact.NETWORK if observed[0] - desired[0] else Impact.LIVE
+    return difference.field.impact
+
+
+def set_effects(instance: str, uid: Uid, spec: VeNetworkSpec, difference: Difference) -> tuple[Effect, ...]:
+    """Carry out one difference."""
+    match difference.path.split("."):
+        case ["hostname"]:
+            return (SetHostname(uid=uid, hostname=spec.hostname),)
+        case ["dns"]:
+            assert spec.resolver is not None
+            return (SetResolver(uid=uid, resolver=spec.resolver),)
+        case ["loopback"]:
+            return (SetLoopbackUp(uid=uid),)
+        case ["interfaces", name] if difference.desired is None:
+            return (RemoveInterface(uid=uid, interface=name),)
+        case ["interfaces", name]:
+            return tuple(_make(InterfacePlan(instance, uid, spec.interfaces[name])))
+        case ["interfaces", name, part]:
+            return tuple(_change(InterfacePlan(instance, uid, spec.interfaces[name]), part, difference))
+    raise AssertionError(difference.path)
+
+
+def _make(wanted: InterfacePlan) -> Iterator[Effect]:
+    spec, uid = wanted.spec, wanted.uid
+    yield CreateInterface(uid=uid, interface=spec.name, mac=wanted.mac, mtu=spec.mtu)
+    for address in sorted(spec.addresses, key=str):
+        yield AddAddress(uid=uid, interface=spec.name, address=address)
+    yield _attach(wanted)
+    yield SetInterfaceUp(uid=uid, interface=spec.name)
+    for host_route in sorted(wanted.host_routes, key=str):
+        yield AddHostRoute(uid=uid, interface=spec.name, address=host_route)
+    yield from _routes(wanted)
+    yield from announcements(uid, spec)
+
+
+def _attach(wanted: InterfacePlan) -> AttachInterface:
+    spec = wanted.spec
+    return AttachInterface(
+        uid=wanted.uid, interface=spec.name, network=spec.network, mode=spec.mode, isolated=spec.isolated
+    )
+
+
+def _routes(wanted: InterfacePlan) -> Iterator[AddRoute]:
+    """Routes on the link come before the routes through a gateway that they make reachable."""
+    for route in sorted(wanted.spec.routes, key=lambda r: (r.via != "", r.to, r.via)):
+        yield AddRoute(uid=wanted.uid, interface=wanted.spec.name, route=route)
+
+
+def announcements(uid: Uid, spec: InterfaceSpec) -> Iterator[AnnounceAddress]:
+    """Tell the neighbours all addresses of an interface."""
+    for address in sorted(spec.addresses, key=str):
+        yield AnnounceAddress(uid=uid, interface=spec.name, address=address.ip)
+
+
+def _change(wanted: InterfacePlan, part: str, difference: Difference) -> Iterator[Effect]:
+    uid, name = wanted.uid, wanted.spec.name
+    match part:
+        case "network":
+            yield _attach(wanted)
+        case "mtu":
+            yield SetInterfaceMtu(uid=uid, interface=name, mtu=wanted.spec.mtu)
+        case "mac":
+            yield SetInterfaceMac(uid=uid, interface=name, mac=wanted.mac)
+            yield from announcements(uid, wanted.spec)
+        case "up":
+            yield _attach(wanted)
+            yield SetInterfaceUp(uid=uid, interface=name)
+            for address in sorted(wanted.spec.addresses, key=str):  # the kernel drops IPv6 ones from a link set down
+                yield AddAddress(uid=uid, interface=name, address=address)
+            yield from _routes(wanted)
+        case "addresses":
+            yield from _renumber(wanted, difference)
+        case "routes":
+            yield from _reroute(wanted, difference)
+
+
+def _renumber(wanted: InterfacePlan, difference: Difference) -> Iterator[Effect]:
+    """Add before removing, so that the VE is never without an address, and mend the routes that went with the old."""
+    uid, name = wanted.uid, wanted.spec.name
+    assert isinstance(difference.observed, tuple)
+    had: frozenset[Interface] = difference.observed[0]
+    led: frozenset[Address] = difference.observed[1]
+    added = sorted(wanted.spec.addresses - had, key=str)
+    for address in added:
+        yield AddAddress(uid=uid, interface=name, address=address)
+    for host_route in sorted(wanted.host_routes - led, key=str):
+        yield AddHostRoute(uid=uid, interface=name, address=host_route)
+    for address in sorted(had - wanted.spec.addresses, key=str):
+        yield RemoveAddress(uid=uid, interface=name, address=address)
+    for host_route in sorted(led - wanted.host_routes, key=str):
+        yield RemoveHostRoute(uid=uid, interface=name, address=host_route)
+    yield from _routes(wanted)
+    for address in added:
+        yield AnnounceAddress(uid=uid, interface=name, address=address.ip)
+
+
+def _reroute(wanted: InterfacePlan, difference: Difference) -> Iterator[Effect]:
+    assert isinstance(difference.observed, frozenset)
+    for route in sorted(difference.observed - wanted.spec.routes):
+        yield RemoveRoute(uid=wanted.uid, interface=wanted.spec.name, route=route)
+    for route in sorted(wanted.spec.routes - difference.observed, key=lambda r: (r.via != "", r.to, r.via)):
+        yield AddRoute(uid=wanted.uid, interface=wanted.spec.name, route=route)
+
+
+def boot_effects(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, ...]:
+    """Fill the namespaces of a created VE before its init is let go."""
+    effects: list[Effect] = [SetLoopbackUp(uid=uid), SetHostname(uid=uid, hostname=spec.hostname)]
+    if spec.resolver is not None:
+        effects.append(SetResolver(uid=uid, resolver=spec.resolver))
+    for _, interface in sorted(spec.interfaces.items()):
+        effects.extend(_make(InterfacePlan(instance, uid, interface)))
+    return tuple(effects)
+
+
+def addresses(interfaces: Mapping[str, InterfaceSpec]) -> frozenset[Address]:
+    """Give all addresses of a VE."""
+    return frozenset(a.ip for interface in interfaces.values() for a in interface.addresses)
+
+
+def applied_spec(name: str, applied: Mapping[str, Json], networks: Mapping[NetworkName, NetworkSpec]) -> VeNetworkSpec:
+    """Give back, from a record, the network that a VE was last given; what is not in it is left out."""
+    interfaces = {}
+    for link in sorted({path.split(".")[1] for path in applied if path.startswith("interfaces.")}):
+        parts = {part: applied.get(f"interfaces.{link}.{part}") for part in ("network", "mac", "mtu", "addresses")}
+        addresses = parts["addresses"] if isinstance(parts["addresses"], list) else []
+        mtu = parts["mtu"]
+        on = NetworkName(str(parts["network"]))
+        interfaces[link] = InterfaceSpec(
+            name=link,
+            network=on,
+            mode=networks[on].mode if on in networks else NetworkMode.BRIDGED,
+            addresses=frozenset(ip_interface(str(address)) for address in addresses),
+            mac=None if parts["mac"] == "auto" else str(parts["mac"]),
+            mtu=mtu if isinstance(mtu, int) else DEFAULT_MTU,
+        )
+    return VeNetworkSpec(hostname=str(applied.get("hostname", name)), interfaces=interfaces)

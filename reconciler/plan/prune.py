@@ -1,0 +1,203 @@
+"""Removal, and everything that stands in its way: a removal is carried out only on positive evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.model.action import Action, Impact, Operation, Origin, Phase, Reason, Refusal, Reversible
+from reconciler.model.compute import RemoveCgroup
+from reconciler.model.facts import Json, Unknown
+from reconciler.model.fleet import VeSpec
+from reconciler.model.identity import Uid, VeName
+from reconciler.model.observation import VeObservation
+from reconciler.model.power import PowerObservation
+from reconciler.model.volume import PurgeTrash, Record, TrashEntry, TrashVe
+from reconciler.plan import power
+from reconciler.plan.spec import unknown_paths
+
+MASS_REMOVAL_SHARE = 0.1
+"""More than this share of a source's or a host's VEs within a day stops until consent. Units: fraction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneRules:
+    """``source``: only VEs that came from it. ``inventory``: only VEs that this host made. ``pending``: names whose
+    absence is too young to count. ``recent``: removals within the last day. ``on``: whether to prune at all.
+    """
+
+    source: str
+    inventory: frozenset[Uid]
+    on: bool = True
+    pending: frozenset[VeName] = frozenset()
+    recent: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunePlan:
+    """``mass``: the number of removals if it is one that needs consent, else 0."""
+
+    actions: tuple[Action, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    unknown: tuple[str, ...] = ()
+    waiting: tuple[tuple[str, str], ...] = ()
+    orphans: tuple[str, ...] = ()
+    mass: int = 0
+
+
+def plan_prune(
+    unclaimed: Sequence[VeObservation], new: Sequence[VeSpec], fleet_names: frozenset[VeName], rules: PruneRules
+) -> PrunePlan:
+    """Plan the removal of VEs that no manifest of the whole fleet names any more."""
+    actions, refused, unknown, waiting, orphans = [], [], [], [], []
+    for ve in unclaimed:
+        if paths := unknown_paths(ve):
+            unknown += [f"{_name(ve)}.{path}: {reason}" for path, reason in paths.items()]
+            continue
+        assert isinstance(ve.record, Record)
+        record = ve.record
+        if record.name in fleet_names:
+            refused.append(_placed_elsewhere(record))
+        elif record.source != rules.source or record.uid not in rules.inventory:
+            continue
+        elif not rules.on:
+            orphans.append(str(record.name))
+        elif refusal := _refusal(record, new):
+            refused.append(refusal)
+        elif record.name in rules.pending:
+            waiting.append((str(record.name), "removed from the directory; waits for the prune delay"))
+        else:
+            actions.append(_remove(ve, record))
+    if unknown:  # nothing is pruned while anything is not known
+        return PrunePlan(refused=tuple(refused), unknown=tuple(unknown), orphans=tuple(orphans))
+    return PrunePlan(
+        actions=tuple(actions),
+        refused=tuple(refused),
+        waiting=tuple(waiting),
+        orphans=tuple(orphans),
+        mass=_mass(len(actions), rules),
+    )
+
+
+def _name(ve: VeObservation) -> str:
+    return str(ve.uid if isinstance(ve.record, Unknown) else ve.record.name)
+
+
+def _placed_elsewhere(record: Record) -> Refusal:
+    return Refusal(
+        ve=record.name,
+        uid=record.uid,
+        rule="NoCoordinator",
+        message="its manifest names another host or another uid now, but its data is here and nobody can move it",
+        remedy="put `host` back, or set up a coordinator",
+    )
+
+
+def _refusal(record: Record, new: Sequence[VeSpec]) -> Refusal | None:
+    if record.protect:
+        return Refusal(
+            ve=record.name,
+            uid=record.uid,
+            rule="Protected",
+            message="its manifest is gone, but it is protected",
+            remedy=f"`vectl unprotect {record.name}` lets it go, putting the manifest back keeps it",
+        )
+    for spec in new:
+        if spec.uid is None and spec.renamed_from is None and (why := _alike(record, spec)):
+            return Refusal(
+                ve=record.name,
+                uid=record.uid,
+                rule="LooksLikeRename",
+                message=f"it disappears while {spec.name!r} appears with the same {why}",
+                remedy=f"add `renamedFrom: {record.name}` (or `uid: {record.uid}`) to the metadata of {spec.name!r}",
+            )
+    return None
+
+
+def _alike(record: Record, spec: VeSpec) -> str:
+    mine = _recorded_addresses(record.applied)
+    theirs = {str(a) for interface in spec.network.interfaces.values() for a in interface.addresses}
+    if shared := sorted(mine & theirs):
+        return f"address {shared[0]}"
+    hostname = record.applied.get("hostname")
+    if hostname == spec.network.hostname and hostname != record.name:
+        return f"hostname {hostname}"
+    return ""
+
+
+def _recorded_addresses(applied: Mapping[str, Json]) -> set[str]:
+    found: set[str] = set()
+    for path, value in applied.items():
+        if path.startswith("interfaces.") and path.endswith(".addresses") and isinstance(value, list):
+            found |= {str(address) for address in value}
+    return found
+
+
+def rename_suspects(refused: Sequence[Refusal], new: Sequence[VeSpec]) -> dict[VeName, Refusal]:
+    """Give the refusal of each new VE that a refused removal may be a rename to."""
+    suspects = {}
+    for refusal in refused:
+        if refusal.rule != "LooksLikeRename":
+            continue
+        for spec in new:
+            if f"{spec.name!r} appears" in refusal.message:
+                suspects[spec.name] = Refusal(
+                    ve=spec.name, rule=refusal.rule, message=f"looks like {refusal.ve!r} renamed", remedy=refusal.remedy
+                )
+    return suspects
+
+
+def _remove(ve: VeObservation, record: Record) -> Action:
+    assert isinstance(ve.power, PowerObservation)
+    uid = record.uid
+    effects = (
+        *power.stop_effects(uid, power.stop_timeout_s(record.applied), ve.power),
+        RemoveCgroup(uid=uid),
+        TrashVe(uid=uid),
+    )
+    return Action(
+        ve=record.name,
+        uid=uid,
+        op=Operation.DESTROY,
+        path="",
+        before=record.name,
+        after=None,
+        reason=Reason.MANIFEST_REMOVED,
+        impact=Impact.RESTART,
+        origin=Origin.GIT,
+        phase=Phase.DESTROY,
+        reversible=Reversible.YES,
+        danger=f"{record.name}: stopped and moved to the trash, where its data is kept for a while",
+        effects=effects,
+    )
+
+
+def _mass(count: int, rules: PruneRules) -> int:
+    if count == 0:
+        return 0
+    whole = count >= rules.total
+    many = count + rules.recent > max(1, MASS_REMOVAL_SHARE * (rules.total + rules.recent))
+    return count if many or (whole and rules.total > 1) else 0
+
+
+def plan_purge(trash: Sequence[TrashEntry], now: float, keep_s: float) -> tuple[Action, ...]:
+    """Plan the end of what has been in the trash long enough. Units: seconds; ``now`` since the epoch."""
+    return tuple(
+        Action(
+            ve=entry.record.name,
+            uid=entry.record.uid,
+            op=Operation.DESTROY,
+            path="trash",
+            before=entry.id,
+            after=None,
+            reason=Reason.TRASH_EXPIRED,
+            impact=Impact.DATA_LOSS,
+            origin=Origin.POLICY,
+            phase=Phase.PURGE,
+            reversible=Reversible.NO,
+            effects=(PurgeTrash(trash_id=entry.id),),
+        )
+        for entry in trash
+        if now - entry.trashed_at >= keep_s
+    )

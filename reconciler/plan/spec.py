@@ -1,0 +1,92 @@
+"""A whole spec as canonical values by path: for the record, for the hashes, and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reconciler.model.action import Impact, Origin
+from reconciler.model.facts import Json, Unknown
+from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
+from reconciler.model.observation import VeObservation
+from reconciler.model.power import PowerState
+from reconciler.plan import compute, network, power, volume
+from reconciler.plan.field import Field, Value, to_json
+
+_OWN_FIELDS = (
+    Field(path="labels", facet=None, impact=Impact.NONE, default={}),
+    Field(path="description", facet=None, impact=Impact.NONE, default=""),
+    Field(
+        path="protect", facet=None, impact=Impact.NONE, default=False, effect="refuses deletion; outlives the manifest"
+    ),
+    Field(path="drift", facet=None, impact=Impact.NONE, default={"default": "correct", "fields": {}}),
+    Field(path="name", facet=None, impact=Impact.NONE, default="<required>", effect="needs uid or renamedFrom"),
+)
+
+FIELDS: tuple[Field, ...] = power.FIELDS + compute.FIELDS + volume.FIELDS + network.FIELDS + _OWN_FIELDS
+"""Every field that this version carries out, with its default and its impact."""
+
+
+def spec_values(spec: VeSpec) -> dict[str, Json]:
+    """Give all fields of a spec by path, as canonical JSON."""
+    values: dict[str, Value] = {
+        **power.record_values(spec.power),
+        "rlimits": dict(spec.rlimits),
+        "features.nesting": spec.nesting,
+        **{limit.value: value for limit, value in compute.limits(spec.compute).items()},
+        "cpu.weight": spec.compute.cpu_weight,
+        **compute.record_values(spec.compute),
+        "template": spec.volume.template,
+        **volume.desired_values(spec.volume),
+        **network.record_values(spec.network),
+        "labels": dict(spec.labels),
+        "description": spec.description,
+        "drift": spec.drift,
+    }
+    return {path: to_json(value) for path, value in values.items()}
+
+
+def observed_values(observed: VeObservation) -> dict[str, Json]:
+    """Give what was seen of a VE by path, in the same form; what cannot be there is left out."""
+    values: dict[str, Value] = {}
+    if not isinstance(observed.power, Unknown):
+        values["power"] = "running" if observed.power.state is PowerState.RUNNING else "stopped"
+        if observed.power.launch is not None:
+            values.update(power.observed_values(observed.power.launch))
+    if observed.compute is not None and not isinstance(observed.compute, Unknown):
+        values.update(compute.observed_values(observed.compute))
+    if not isinstance(observed.volume, Unknown):
+        values.update(volume.observed_values(observed.volume))
+    if observed.network is not None and not isinstance(observed.network, Unknown):
+        values.update(network.observed_values(observed.network))
+    if not isinstance(observed.record, Unknown):
+        values["template"] = observed.record.template
+    return {path: to_json(value) for path, value in values.items()}
+
+
+def unknown_paths(observed: VeObservation) -> dict[str, str]:
+    """Name the facets that could not be read, with the reason."""
+    facets: dict[str, object] = {
+        "record": observed.record,
+        "power": observed.power,
+        "compute": observed.compute,
+        "volume": observed.volume,
+        "network": observed.network,
+    }
+    return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
+
+
+def origin_of(path: str, applied: Mapping[str, Json], desired: Mapping[str, Json]) -> Origin:
+    """Say who wants a difference at ``path``: the manifests, if they say now what was not applied yet; else it drifted.
+
+    A path that no manifest can name (a link's state) is always drift.
+    """
+    prefix = f"{path}."
+    was = {key: value for key, value in applied.items() if key == path or key.startswith(prefix)}
+    now = {key: value for key, value in desired.items() if key == path or key.startswith(prefix)}
+    return Origin.DRIFT if was == now else Origin.GIT
+
+
+def drift_policy(path: str, spec: DriftSpec) -> DriftPolicy:
+    """Give the policy of the longest prefix that names the path."""
+    prefixes = [prefix for prefix in spec.fields if path == prefix or path.startswith(f"{prefix}.")]
+    return spec.fields[max(prefixes, key=len)] if prefixes else spec.default

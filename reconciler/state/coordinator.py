@@ -1,0 +1,118 @@
+"""Who gets which ids: the coordinator of a host that has no other, and the one that only pretends."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from reconciler.errors import StateError
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import IDS_PER_VE, Allocation, Uid, VeName
+from reconciler.state import ids
+from reconciler.state.ids import IdRange
+from reconciler.state.inventory import Entry, Inventory, Phase
+
+_PLACEHOLDERS = uuid.UUID("6f0a3c1e-5b7d-4f8e-9a57-1d2f6c9be004")
+"""A name space of our own for the identities of VEs that are only planned. Source: RFC 9562, section 5.5."""
+
+
+class LocalCoordinator:
+    """A `Coordinator` for one host. An allocation is an entry of the inventory in the phase `CREATING`.
+
+    So there is one truth about what is being made, and it is on disk before anything is made.
+    """
+
+    __slots__ = ("_existing", "_inventory", "_reserved", "_slot", "_source")
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        *,
+        instance: str,
+        source: str,
+        existing: Callable[[], Mapping[Uid, int]],
+        reserved: Callable[[], Iterable[IdRange]] = ids.read_subids,
+    ) -> None:
+        """Shape: ``existing`` gives the first id of every record in the pool and in the trash, by uid."""
+        self._inventory = inventory
+        self._source = source
+        self._slot = ids.first_slot(instance)
+        self._existing = existing
+        self._reserved = reserved
+
+    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
+        """Give a VE that is about to be created its identity and ids; the same ones until its record exists.
+
+        ``uid``: the identity that its manifest pins, if any.
+
+        Raises: StateError, if no range is left or an entry of the inventory cannot be read.
+        """
+        existing, entries = self._existing(), self._entries()
+        begun = _begun(name, entries.values(), existing)
+        if begun is not None and uid in (None, begun.uid):
+            return Allocation(uid=begun.uid, id_base=begun.id_base)
+        entry = self._pinned(name, begun, uid) if begun else self._new(name, uid, {**existing, **_bases(entries)})
+        self._inventory.put(entry)
+        if begun:
+            self._inventory.clear(begun.uid)
+        return Allocation(uid=entry.uid, id_base=entry.id_base)
+
+    async def release(self, name: VeName) -> None:
+        """Take back an allocation of which nothing was made; one that is in use stays.
+
+        Raises: StateError, if an entry of the inventory cannot be read.
+        """
+        begun = _begun(name, self._entries().values(), self._existing())
+        if begun is not None:
+            self._inventory.clear(begun.uid)
+
+    def _entries(self) -> dict[Uid, Entry]:
+        entries = {}
+        for uid, entry in self._inventory.read().items():
+            if isinstance(entry, Unknown):
+                # Its ids may be in use: whoever gets the same range could read another VE's files.
+                raise StateError(f"allocate ids: the range of {uid} is not known; {entry.reason}")
+            entries[uid] = entry
+        return entries
+
+    def _pinned(self, name: VeName, begun: Entry, uid: Uid | None) -> Entry:
+        return begun if uid is None else replace(begun, name=name, uid=uid)
+
+    def _new(self, name: VeName, uid: Uid | None, bases: Mapping[Uid, int]) -> Entry:
+        reserved = (*self._reserved(), *(IdRange(base) for base in bases.values()))
+        return Entry(
+            uid=uid or Uid(str(uuid.uuid4())),
+            name=name,
+            source=self._source,
+            id_base=ids.lowest_free(self._slot, reserved),
+            phase=Phase.CREATING,
+        )
+
+
+class DryCoordinator:
+    """A `Coordinator` for plans that nobody carries out: the same placeholder for the same name, nothing written."""
+
+    __slots__ = ()
+
+    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
+        """Give a placeholder."""
+        span = ids.LAST_SLOT + 1 - ids.FIRST_SLOT
+        slot = ids.FIRST_SLOT + int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % span
+        return Allocation(uid=uid or Uid(str(uuid.uuid5(_PLACEHOLDERS, name))), id_base=slot * IDS_PER_VE)
+
+    async def release(self, name: VeName) -> None:
+        """Do nothing: nothing was given."""
+
+
+def _begun(name: VeName, entries: Iterable[Entry], existing: Mapping[Uid, int]) -> Entry | None:
+    """Find the allocation of a name of which no record exists yet."""
+    for entry in entries:
+        if entry.name == name and entry.phase is Phase.CREATING and entry.uid not in existing:
+            return entry
+    return None
+
+
+def _bases(entries: Mapping[Uid, Entry]) -> dict[Uid, int]:
+    return {uid: entry.id_base for uid, entry in entries.items()}

@@ -1,0 +1,104 @@
+"""The inventory: what this host made, is making or is removing. Only what is in it may ever be pruned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reconciler.errors import StateError
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Uid, VeName
+from reconciler.state import layout
+from reconciler.state.document import Document
+
+_FORMAT = 1
+_FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json\Z")
+
+
+class Phase(StrEnum):
+    """`CREATING` is written before the first effect, `REMOVING` before the first one of a removal."""
+
+    CREATING = "creating"
+    PRESENT = "present"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One VE. ``source`` names the source that it came from. Units: ``id_base`` first id of its range."""
+
+    uid: Uid
+    name: VeName
+    source: str
+    id_base: int
+    phase: Phase
+
+
+class Inventory:
+    """The entries, one file each below ``directory``: one that is damaged leaves the others readable."""
+
+    __slots__ = ("_directory",)
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def read(self) -> Mapping[Uid, Entry | Unknown]:
+        """Read all entries; a damaged one is `Unknown`, and its VE is neither changed nor pruned.
+
+        Raises: KernelError.
+        """
+        found = (_FILE.match(name) for name in layout.names_in(self._directory))
+        return {uid: self._read(uid) for uid in (Uid(match[1]) for match in found if match)}
+
+    def put(self, entry: Entry) -> None:
+        """Write an entry, durably, before what it announces is done.
+
+        Raises: KernelError, NoSpaceError.
+        """
+        self._document(entry.uid).write(
+            {
+                "uid": entry.uid,
+                "name": entry.name,
+                "source": entry.source,
+                "id_base": entry.id_base,
+                "phase": entry.phase.value,
+            }
+        )
+
+    def clear(self, uid: Uid) -> None:
+        """Forget an entry, after its VE was observed to be gone; absent is success.
+
+        Raises: KernelError.
+        """
+        layout.remove_file(self._document(uid).path)
+
+    def _document(self, uid: Uid) -> Document:
+        path = f"{self._directory}/{uid}.json"
+        if _FILE.match(f"{uid}.json") is None:
+            raise StateError(f"write {path}: expected a UUID in lower case, got {uid!r}")
+        return Document(path=path, format=_FORMAT, remedy="mend it, or remove it to leave its VE to `vectl adopt`")
+
+    def _read(self, uid: Uid) -> Entry | Unknown:
+        try:
+            return self._parse(uid)
+        except StateError as err:
+            return Unknown(str(err))
+
+    def _parse(self, uid: Uid) -> Entry | Unknown:
+        document = self._document(uid)
+        fields = document.read()
+        if fields is None:
+            return Unknown(f"read {document.path}: it went away while the inventory was read")
+        entry = Entry(
+            uid=Uid(fields.text("uid")),
+            name=VeName(fields.text("name")),
+            source=fields.text("source"),
+            id_base=fields.integer("id_base"),
+            phase=fields.word("phase", Phase),
+        )
+        fields.end()
+        if entry.uid != uid:
+            raise fields.error(f"expected the entry of its name, got that of {entry.uid!r}")
+        return entry

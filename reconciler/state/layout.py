@@ -1,0 +1,78 @@
+"""The directories of an instance's own files, which only root enters."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from reconciler.kernel import files
+from reconciler.kernel.syscalls import translated
+from reconciler.model.instance import Instance
+
+
+def inventory_dir(instance: Instance) -> str:
+    """Give the directory of the inventory's entries."""
+    return f"{instance.state_dir}/inventory"
+
+
+def journal_dir(instance: Instance) -> str:
+    """Give the directory of the journal's open intents."""
+    return f"{instance.state_dir}/journal"
+
+
+def conditions_dir(instance: Instance) -> str:
+    """Give the directory of the conditions, gone after a reboot as what they tell of is."""
+    return f"{instance.run_dir}/conditions"
+
+
+def events_file(instance: Instance) -> str:
+    """Give the path of the newer part of the events."""
+    return f"{instance.state_dir}/events.jsonl"
+
+
+def prepare(instance: Instance) -> None:
+    """Make the directories that are not there yet.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    for path in (inventory_dir(instance), journal_dir(instance), conditions_dir(instance)):
+        make_directory(path)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory and those above it, so that they outlive a power cut; "already so" is success.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    make_directory(parent)
+    with translated("make directory", path), suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    files.sync_directory(parent)
+
+
+def names_in(path: str) -> tuple[str, ...]:
+    """List a directory, sorted; none, if there is no such directory.
+
+    Raises: KernelError.
+    """
+    with translated("list", path):
+        try:
+            return tuple(sorted(os.listdir(path)))
+        except FileNotFoundError:
+            return ()
+
+
+def remove_file(path: str) -> None:
+    """Remove a file so that it stays removed after a power cut; absent is success.
+
+    Raises: KernelError.
+    """
+    with translated("remove", path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+    files.sync_directory(os.path.dirname(path))
