@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from reconciler.kernel import netns
 from reconciler.kernel.rtnl import IpAddress
-from reconciler.kernel.syscalls import translated
+from reconciler.kernel.syscalls import kernel_error
 
 _ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
 _ARP_REQUEST = 1
@@ -73,16 +73,17 @@ def _pseudo_header(source: ipaddress.IPv6Address, length: int) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """Sum up data of an even length (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 def _send(index: int, frames: Iterable[bytes]) -> None:
-    with (
-        translated("announce addresses on", f"link {index}"),
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as sock,
-    ):
-        sock.bind((socket.if_indextoname(index), 0))
-        for frame in frames:
-            sock.send(frame)
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    try:
+        with socket.socket(socket.AF_PACKET, kind) as sock:
+            sock.bind((socket.if_indextoname(index), 0))
+            for frame in frames:
+                sock.send(frame)
+    except OSError as err:
+        raise kernel_error("announce", f"addresses on link {index}", err.errno or 0) from err

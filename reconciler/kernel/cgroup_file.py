@@ -6,6 +6,9 @@ import errno
 import os
 
 from reconciler.errors import KernelError
+from reconciler.kernel.syscalls import translated
+
+_ABSENT = frozenset({errno.ENOENT, errno.ENODEV})  # ENODEV: removed between open and read
 
 
 def read(path: str) -> str:
@@ -13,11 +16,8 @@ def read(path: str) -> str:
 
     Raises: KernelError.
     """
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
-    except OSError as err:
-        raise failure("read", path, err) from err
+    with translated("read", path), open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def read_optional(path: str) -> str | None:
@@ -28,37 +28,34 @@ def read_optional(path: str) -> str | None:
     try:
         return read(path)
     except KernelError as err:
-        if err.errno in (errno.ENOENT, errno.ENODEV):
+        if err.errno in _ABSENT:
             return None
         raise
 
 
 def write(path: str, text: str) -> None:
-    """Write a file with one write(2), as the kernel wants it.
+    """Write a file with one write(2), as the kernel wants it; nothing is written as a newline.
 
     Raises: KernelError.
     """
-    try:
+    with translated(f"write {text!r} to", path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, text.encode() or b"\n")
         finally:
             os.close(descriptor)
-    except OSError as err:
-        raise failure(f"write {text!r} to", path, err) from err
 
 
 def make_directory(path: str) -> None:
-    """Make a directory; already there is success.
+    """Make a cgroup; already there is success.
 
     Raises: KernelError.
     """
-    try:
-        os.mkdir(path, 0o755)
-    except FileExistsError:
-        return
-    except OSError as err:
-        raise failure("create cgroup", path, err) from err
+    with translated("create cgroup", path):
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            return
 
 
 def remove_directory(path: str) -> bool:
@@ -66,22 +63,30 @@ def remove_directory(path: str) -> bool:
 
     Raises: KernelError.
     """
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError as err:
-        if err.errno == errno.EBUSY:
-            return False
-        raise failure("remove cgroup", path, err) from err
+    with translated("remove cgroup", path):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return True
+        except OSError as err:
+            if err.errno == errno.EBUSY:
+                return False
+            raise
     return True
 
 
 def directories(path: str) -> list[str]:
-    """List a cgroup and all below it, parents first; empty if it is not there."""
-    return [top for top, _, _ in os.walk(path)]
+    """List a cgroup and all below it, parents first; empty if it is not there.
+
+    Raises: KernelError.
+    """
+    found: list[str] = []
+    with translated("list", path):
+        for top, _, _ in os.walk(path, onerror=_unless_absent):
+            found.append(top)
+    return found
 
 
-def failure(verb: str, path: str, err: OSError) -> KernelError:
-    """Build the exception for a failed file operation."""
-    return KernelError(f"{verb} {path}: {err.strerror}", errno=err.errno or 0)
+def _unless_absent(err: OSError) -> None:
+    if err.errno not in _ABSENT:
+        raise err

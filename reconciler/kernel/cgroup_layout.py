@@ -14,7 +14,8 @@ from reconciler.errors import MissingToolError
 from reconciler.kernel import cgroup_file
 
 _LEGACY_CONTROLLERS = frozenset(
-    "blkio cpu cpuacct cpuset devices freezer hugetlb memory misc net_cls net_prio perf_event pids rdma".split()
+    {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb"}
+    | {"memory", "misc", "net_cls", "net_prio", "perf_event", "pids", "rdma"}
 )
 _CORE_OF_V2 = frozenset({"cpuacct", "devices", "freezer"})  # there in every cgroup, without a controller of the name
 

@@ -15,6 +15,7 @@ from reconciler.kernel import cgroup_file, cgroup_v1, cgroup_v2
 from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
+from reconciler.kernel.syscalls import kernel_error
 
 LIMITS = tuple(cgroup_v2.FILES)
 
@@ -127,7 +128,7 @@ class LimitReader:
             self.forget(cgroup)
             if err.errno == errno.ENODEV:
                 return None
-            raise cgroup_file.failure("read limits of", cgroup, err) from err
+            raise kernel_error("read limits of", cgroup, err.errno or 0) from err
 
     def _read_new(self, cgroup: str) -> dict[str, str] | None:
         files = self._open(cgroup)
@@ -156,7 +157,7 @@ class LimitReader:
                 self.close()
                 self._keep = 0
                 return self._open(cgroup)
-            raise cgroup_file.failure("read limits of", cgroup, err) from err
+            raise kernel_error("read limits of", cgroup, err.errno or 0) from err
         return files
 
     def _decode(self, cgroup: str, texts: dict[str, str]) -> dict[str, LimitValue]:

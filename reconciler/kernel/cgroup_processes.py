@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import time
 
-from reconciler.errors import KernelError, TimeLimitError
+from reconciler.errors import KernelError, MissingToolError, TimeLimitError
 from reconciler.kernel import cgroup_file, pidfd
 from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 
 _PAUSE_S = 0.002  # between looks at a state that the kernel reaches by itself
+_RETRY_KILL_S = 0.2  # after that, something forked away from under the signals
 
 
 def processes(layout: Layout, cgroup: str) -> frozenset[int]:
@@ -79,21 +81,28 @@ def _write_state(hierarchy: Hierarchy, cgroup: str, *, frozen: bool) -> None:
 
 
 def kill(layout: Layout, cgroup: str, *, timeout_s: float = 10.0) -> None:
-    """Kill every process of a cgroup and wait until they are gone; none there, and no such cgroup, is success.
+    """Kill every process of a cgroup and wait until none is left; no such cgroup is success.
 
-    A zombie that its parent does not reap counts as gone on neither version: the parent must reap.
+    Zombies do not count: the kernel does not list them, and they do not keep a cgroup from being removed.
     Raises: TimeLimitError; KernelError.
     """
-    hierarchy = _freezer(layout)
     deadline = time.monotonic() + timeout_s
-    while processes(layout, cgroup):
-        if not (hierarchy.unified and _kill_by_kernel(hierarchy.path(cgroup))):
-            _kill_one_by_one(layout, cgroup)
-        while processes(layout, cgroup) and time.monotonic() < deadline:
-            time.sleep(_PAUSE_S)
-        if time.monotonic() >= deadline:
-            left = sorted(processes(layout, cgroup))
-            raise TimeLimitError(f"kill processes of {cgroup}: {left} are still there after {timeout_s} s")
+    while left := processes(layout, cgroup):
+        if time.monotonic() > deadline:
+            raise TimeLimitError(f"kill processes of {cgroup}: {sorted(left)} are still there after {timeout_s} s")
+        _kill_once(layout, cgroup)
+        _await_empty(layout, cgroup, until=min(deadline, time.monotonic() + _RETRY_KILL_S))
+
+
+def _kill_once(layout: Layout, cgroup: str) -> None:
+    hierarchy = _freezer(layout)
+    if not (hierarchy.unified and _kill_by_kernel(hierarchy.path(cgroup))):
+        _kill_one_by_one(layout, cgroup)
+
+
+def _await_empty(layout: Layout, cgroup: str, *, until: float) -> None:
+    while processes(layout, cgroup) and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
 
 
 def _kill_by_kernel(directory: str) -> bool:
@@ -109,25 +118,40 @@ def _kill_by_kernel(directory: str) -> bool:
 
 def _kill_one_by_one(layout: Layout, cgroup: str) -> None:
     """Freeze, so that nothing forks away meanwhile, signal what is listed, and thaw, so that the signal is taken."""
-    try:
+    with contextlib.suppress(TimeLimitError):  # a task that cannot be frozen can still be signalled
         freeze(layout, cgroup, timeout_s=1.0)
-    except TimeLimitError:
-        pass  # a task that cannot be frozen can still be signalled
     try:
         for pid in processes(layout, cgroup):
-            _kill_member(_freezer(layout), cgroup, pid)
+            _kill_member(cgroup, pid)
     finally:
         thaw(layout, cgroup)
 
 
-def _kill_member(hierarchy: Hierarchy, cgroup: str, pid: int) -> None:
+def _kill_member(cgroup: str, pid: int) -> None:
     """Kill one process, if it still is one of this cgroup once a descriptor holds it."""
     process = pidfd.identify(pid)
     descriptor = None if process is None else pidfd.open_process(process)
     if descriptor is None:
         return
     try:
-        if pid in _members_below(hierarchy.path(cgroup)):
+        if _is_member(cgroup, pid):
             pidfd.send_signal(descriptor, signal.SIGKILL)
     finally:
         os.close(descriptor)
+
+
+def _is_member(cgroup: str, pid: int) -> bool:
+    """Tell whether a process is in a cgroup or below it, in any hierarchy.
+
+    Source: cgroups(7), "/proc/pid/cgroup".
+    """
+    text = cgroup_file.read_optional(f"/proc/{pid}/cgroup") or ""
+    paths = (line.split(":", 2)[-1] for line in text.splitlines())
+    return any(path == cgroup or path.startswith(f"{cgroup}/") for path in paths)
+
+
+def _freezer(layout: Layout) -> Hierarchy:
+    hierarchy = layout.of("freezer")
+    if hierarchy is None:
+        raise MissingToolError("find the freezer: neither cgroup v2 nor v1's freezer is mounted")
+    return hierarchy

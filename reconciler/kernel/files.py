@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from reconciler.errors import BusyError, KernelError
 from reconciler.kernel import mount
 from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
-from reconciler.kernel.syscalls import AT_FDCWD, checked, libc, file_errors
+from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, libc
 
 _RENAME_EXCHANGE = 2
 _LOCK_POLL_SECONDS = 0.02

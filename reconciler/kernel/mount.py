@@ -114,7 +114,8 @@ def mount_image(image: str, target: str, *, fstype: str, read_only: bool, option
     system.
     """
     if is_mounted(target):
-        return _expect_image(image, target)
+        _expect_image(image, target)
+        return
     flags = _MS_NOSUID | _MS_NODEV | (_MS_RDONLY if read_only else 0)
     # Without direct I/O each block of a writable image would be cached twice. The pages of a read-only image are
     # the file's own.

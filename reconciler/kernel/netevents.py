@@ -82,6 +82,8 @@ class _Listener:
     def __init__(self, protocol: int, groups: tuple[int, ...]) -> None:
         self._socket = nlsocket.open_here(protocol)
         self._socket.setblocking(False)
+        # A socket without a port of its own gets no notices.
+        self._socket.bind((0, 0))
         nlsocket.enlarge_buffer(self._socket, _BUFFER_BYTES)
         for group in groups:
             self._socket.setsockopt(SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
@@ -165,7 +167,8 @@ class NftEvents(_Listener):
         """Collect a table's name; the message that names the new generation ends a transaction."""
         found = netlink.attributes(message.payload, _NFGENMSG_BYTES)
         if message.kind & 0xFF != _NFT_MSG_NEWGEN:
-            family = _FAMILY_NAMES.get(message.payload[0], str(message.payload[0]))
+            number = int.from_bytes(message.payload[:1], "big")
+            family = _FAMILY_NAMES.get(number, str(number))
             self._touched.add((family, netlink.text(found.get(_NFTA_TABLE, b""))))
             return None
         tables, self._touched = frozenset(self._touched), set()
@@ -196,7 +199,7 @@ def parse_route_event(message: netlink.Message, nsid: int | None) -> RouteEvent 
             return RouteEvent(kind=kind, nsid=nsid, index=route.index, protocol=route.protocol)
         case EventKind.NAMESPACE | EventKind.NAMESPACE_GONE:
             found = netlink.attributes(message.payload, _RTGENMSG_BYTES)
-            return RouteEvent(kind=kind, nsid=netlink.s32(found[_NETNSA_NSID]))
+            return RouteEvent(kind=kind, nsid=netlink.s32(found.get(_NETNSA_NSID, b"")))
         case _:
             assert_never(kind)
 

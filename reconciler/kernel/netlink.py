@@ -117,15 +117,19 @@ def text(value: bytes) -> str:
 
 
 def u32(value: bytes) -> int:
-    """Decode a 32-bit number in the host's byte order."""
-    number: int = U32.unpack_from(value)[0]
-    return number
+    """Decode a 32-bit number in the host's byte order.
+
+    Raises: KernelFormatError, if there are fewer than four bytes.
+    """
+    return _number(U32, value)
 
 
 def s32(value: bytes) -> int:
-    """Decode a signed 32-bit number in the host's byte order."""
-    number: int = S32.unpack_from(value)[0]
-    return number
+    """Decode a signed 32-bit number in the host's byte order.
+
+    Raises: KernelFormatError, if there are fewer than four bytes.
+    """
+    return _number(S32, value)
 
 
 def error_of(message: Message) -> tuple[int, str]:
@@ -149,6 +153,13 @@ def _extended_offset(message: Message) -> int:
     if message.flags & NLM_F_CAPPED:
         return 4 + HEADER.size
     return 4 + ((u32(message.payload[4:8]) + 3) & ~3)
+
+
+def _number(form: struct.Struct, value: bytes) -> int:
+    if len(value) < form.size:
+        raise KernelFormatError(f"parse netlink number: expected {form.size} bytes, got {len(value)}")
+    number: int = form.unpack_from(value)[0]
+    return number
 
 
 def _bad_attribute(length: int, room: int) -> KernelFormatError:

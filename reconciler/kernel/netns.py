@@ -13,8 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from reconciler.errors import KernelError
-from reconciler.kernel.syscalls import checked, libc, translated
+from reconciler.kernel.syscalls import checked, kernel_error, libc
 
 CLONE_NEWNET = 0x40000000
 
@@ -28,14 +27,12 @@ def open_of(pid: int, *, pidfd: int) -> int:
     Raises: KernelError, with ESRCH if the process is gone.
     """
     path = f"/proc/{pid}/ns/net"
-    with translated("open", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _open(path)
     try:
-        with translated("open", f"{path} of a process that is gone"):
-            signal.pidfd_send_signal(pidfd, 0)
-    except KernelError:
+        signal.pidfd_send_signal(pidfd, 0)
+    except OSError as err:
         os.close(descriptor)
-        raise
+        raise kernel_error("open", f"{path} of a process that is gone", err.errno or 0) from err
     return descriptor
 
 
@@ -45,8 +42,10 @@ def inode(descriptor: int) -> int:
     Raises: KernelError.
     Source: namespaces(7), "The /proc/pid/ns/ directory".
     """
-    with translated("stat", f"network namespace {descriptor}"):
+    try:
         return os.fstat(descriptor).st_ino
+    except OSError as err:
+        raise kernel_error("stat", f"network namespace {descriptor}", err.errno or 0) from err
 
 
 def create() -> int:
@@ -57,9 +56,9 @@ def create() -> int:
 
     def unshare() -> int:
         checked(libc.unshare(CLONE_NEWNET), "create", "network namespace")
-        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return _open("/proc/thread-self/ns/net")
 
-    return _in_own_thread(unshare)
+    return in_own_thread(unshare)
 
 
 def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
@@ -74,7 +73,7 @@ def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
         checked(libc.setns(descriptor, CLONE_NEWNET), "enter", f"network namespace {descriptor}")
         return function()
 
-    return _in_own_thread(enter_and_call)
+    return in_own_thread(enter_and_call)
 
 
 def open_socket_in(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -84,12 +83,22 @@ def open_socket_in(descriptor: int, family: int, kind: int, protocol: int = 0) -
     """
 
     def open_socket() -> socket.socket:
-        with translated("open", f"socket of family {family} in network namespace {descriptor}"):
+        try:
             return socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+        except OSError as err:
+            what = f"socket of family {family} in network namespace {descriptor}"
+            raise kernel_error("open", what, err.errno or 0) from err
 
     return call_in(descriptor, open_socket)
 
 
-def _in_own_thread(function: Callable[[], _Result]) -> _Result:
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as err:
+        raise kernel_error("open", path, err.errno or 0) from err
+
+
+def in_own_thread(function: Callable[[], _Result]) -> _Result:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as once:
         return once.submit(function).result()

@@ -59,8 +59,8 @@ class NftSocket(nlsocket.NetlinkSocket):
 
         Raises: KernelError.
         """
-        answers = self.request(_SUBSYSTEM | _GETGEN, _header(0), doing="read nftables generation")
-        return int.from_bytes(netlink.attributes(answers[0], _NFGENMSG_BYTES)[_GEN_ID], "big")
+        answer = self.ask(_SUBSYSTEM | _GETGEN, _header(0), doing="read nftables generation")
+        return int.from_bytes(netlink.attributes(answer, _NFGENMSG_BYTES).get(_GEN_ID, b""), "big")
 
     def fingerprints(self, tables: Iterable[TableName]) -> Fingerprints:
         """Read the fingerprints of tables, all at one generation.
@@ -81,7 +81,7 @@ class NftSocket(nlsocket.NetlinkSocket):
         named = encode_attribute(_TABLE, name.encode() + b"\0")
         doing = f"read nftables table {family} {name}"
         try:
-            table = self.request(_SUBSYSTEM | _GETTABLE, _header(number) + named, doing=doing)[0]
+            table = self.ask(_SUBSYSTEM | _GETTABLE, _header(number) + named, doing=doing)
             listing = self._listing(number, name, table, doing=doing)
         except KernelError as err:
             if err.errno == errno.ENOENT:

@@ -75,6 +75,16 @@ class NetlinkSocket:
                     return answers
                 answers.append(message.payload)
 
+    def ask(self, kind: int, payload: bytes, *, doing: str) -> bytes:
+        """Send a request that is answered by one message, and give its payload.
+
+        Raises: KernelError.
+        """
+        answers = self.request(kind, payload, doing=doing)
+        if not answers:
+            raise KernelFormatError(f"{doing}: the kernel acknowledged and gave no answer")
+        return answers[0]
+
     def dump(self, kind: int, payload: bytes, *, doing: str) -> list[bytes]:
         """List a table of the kernel; a listing that changed while it was read is read once more.
 

@@ -24,6 +24,7 @@ _FSCONFIG_SET_STRING = 1
 _FSCONFIG_CMD_CREATE = 6
 
 _TMPFS_BYTES = 1 << 16
+_LAYER_MODE = 0o755
 
 # index: hard links of the template stay links when written to. xino: no two files share a number. metacopy off: a
 # file in the volume has its content there, so a volume can be read, sent and measured by itself.
@@ -58,7 +59,7 @@ def make_layers(volume: str) -> None:
     for name in ("upper", "work"):
         with file_errors("make", f"{volume}/{name}"), suppress(FileExistsError):
             os.mkdir(f"{volume}/{name}")
-            os.chmod(f"{volume}/{name}", 0o755)
+            os.chmod(f"{volume}/{name}", _LAYER_MODE)
 
 
 def mount_overlay(spec: OverlayMount) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from reconciler.errors import KernelError, KernelFormatError
+from reconciler.kernel.syscalls import kernel_error, translated
 
 ExitKind: TypeAlias = Literal["exited", "signaled"]
 NamespaceKind: TypeAlias = Literal["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]
@@ -53,7 +54,7 @@ def read_start_time(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     except OSError as err:
-        raise KernelError(f"read {path}: {err.strerror}", errno=err.errno or 0) from err
+        raise kernel_error("read", path, err.errno or 0) from err
 
 
 def parse_start_time(text: str) -> int:
@@ -87,7 +88,7 @@ def open_process(process: ProcessId) -> int | None:
     except ProcessLookupError:
         return None
     except OSError as err:
-        raise KernelError(f"open process {process.pid}: {err.strerror}", errno=err.errno or 0) from err
+        raise kernel_error("open process", str(process.pid), err.errno or 0) from err
     try:
         same = read_start_time(process.pid) == process.start_time
     except KernelError:
@@ -110,7 +111,7 @@ def send_signal(descriptor: int, number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     except OSError as err:
-        raise KernelError(f"send {number.name} to a process: {err.strerror}", errno=err.errno or 0) from err
+        raise kernel_error(f"send {number.name} to", "a process", err.errno or 0) from err
     return True
 
 
@@ -130,10 +131,8 @@ def reap(descriptor: int) -> Exit | None:
     Raises: KernelError, with ECHILD if it is nobody's or somebody else's child.
     Source: waitid(2), P_PIDFD.
     """
-    try:
+    with translated("wait for", "a process"):
         result = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
-    except OSError as err:
-        raise KernelError(f"wait for a process: {err.strerror}", errno=err.errno or 0) from err
     return None if result is None else exit_of(result)
 
 
@@ -153,4 +152,4 @@ def namespace_inode(pid: int, kind: NamespaceKind) -> int | None:
     except OSError as err:
         if err.errno in (errno.ENOENT, errno.ESRCH):
             return None
-        raise KernelError(f"read {kind} namespace of process {pid}: {err.strerror}", errno=err.errno or 0) from err
+        raise kernel_error(f"read {kind} namespace of process", str(pid), err.errno or 0) from err

@@ -109,10 +109,9 @@ def _open_or_make(root_fd: int, path: str, wanted: _Wanted) -> int:
         if err.errno != errno.ENOENT or not path.strip("/"):
             raise
     above, _, name = path.rstrip("/").rpartition("/")
-    with _parent(root_fd, above or "/", wanted) as directory, file_errors("make", path):
-        with suppress(FileExistsError):
-            os.mkdir(name, _PARENT_MODE, dir_fd=directory)
-            os.chown(name, wanted.uid, wanted.gid, dir_fd=directory, follow_symlinks=False)
+    with _parent(root_fd, above or "/", wanted) as directory, file_errors("make", path), suppress(FileExistsError):
+        os.mkdir(name, _PARENT_MODE, dir_fd=directory)
+        os.chown(name, wanted.uid, wanted.gid, dir_fd=directory, follow_symlinks=False)
     return open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
 
 

@@ -197,7 +197,7 @@ def parse_address(payload: bytes) -> Address:
         interface=_interface(own, prefix),
         scope=scope,
         flags=u32(found[_IFA_FLAGS]) if _IFA_FLAGS in found else flags,
-        protocol=found[_IFA_PROTO][0] if _IFA_PROTO in found else 0,
+        protocol=int.from_bytes(found.get(_IFA_PROTO, b""), "little"),
     )
 
 
@@ -294,12 +294,26 @@ def _gateway(found: dict[int, bytes]) -> IpAddress | None:
 
 
 def _ip(raw: bytes) -> IpAddress:
-    return ipaddress.ip_address(raw)
+    try:
+        return ipaddress.ip_address(raw)
+    except ValueError as err:
+        raise _no_address(raw) from err
 
 
 def _interface(raw: bytes, prefix: int) -> IpInterface:
-    return ipaddress.ip_interface((raw, prefix))
+    try:
+        return ipaddress.ip_interface((raw, prefix))
+    except ValueError as err:
+        raise _no_address(raw, prefix) from err
 
 
 def _network(raw: bytes, prefix: int) -> IpNetwork:
-    return ipaddress.ip_network((raw, prefix))
+    try:
+        return ipaddress.ip_network((raw, prefix))
+    except ValueError as err:
+        raise _no_address(raw, prefix) from err
+
+
+def _no_address(raw: bytes, prefix: int | None = None) -> KernelFormatError:
+    end = "" if prefix is None else f" with prefix {prefix}"
+    return KernelFormatError(f"parse address: expected 4 or 16 bytes and a prefix that fits, got {raw.hex()!r}{end}")

@@ -67,12 +67,12 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         request = rtnl.IFINFOMSG.pack(0, 0, 0, 0, 0)
         request += encode_attribute(_IFLA_IFNAME, name.encode() + b"\0") + _SKIP_STATS
         try:
-            answers = self.request(_RTM_GETLINK, request, doing=f"read link {name}")
+            answer = self.ask(_RTM_GETLINK, request, doing=f"read link {name}")
         except KernelError as err:
             if err.errno == errno.ENODEV:
                 return None
             raise
-        return rtnl.parse_link(answers[0])
+        return rtnl.parse_link(answer)
 
     def dump_addresses(self, *, index: int = 0) -> list[rtnl.Address]:
         """List the addresses of both families, of all links or of one.
@@ -110,12 +110,12 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         request = rtnl.RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
         request += encode_attribute(_RTA_DST, address.packed)
         try:
-            answers = self.request(_RTM_GETROUTE, request, doing=f"look up route to {address}")
+            answer = self.ask(_RTM_GETROUTE, request, doing=f"look up route to {address}")
         except KernelError as err:
             if err.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
                 return None
             raise
-        return rtnl.parse_route(answers[0])
+        return rtnl.parse_route(answer)
 
     def nsid(self, namespace: int) -> int | None:
         """Read the number by which this socket's namespace knows another one; None if it has none yet.
@@ -123,8 +123,8 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         Raises: KernelError.
         """
         request = _RTGENMSG + encode_attribute(_NETNSA_FD, netlink.U32.pack(namespace))
-        answers = self.request(_RTM_GETNSID, request, doing="read namespace id")
-        number = netlink.s32(netlink.attributes(answers[0], len(_RTGENMSG))[_NETNSA_NSID])
+        answer = self.ask(_RTM_GETNSID, request, doing="read namespace id")
+        number = netlink.s32(netlink.attributes(answer, len(_RTGENMSG)).get(_NETNSA_NSID, b""))
         return None if number < 0 else number
 
     def assign_nsid(self, namespace: int) -> int:

@@ -41,8 +41,20 @@ def file_error(call: str, what: str, error: int) -> KernelError | NoSpaceError:
 
 
 @contextmanager
-def file_errors(call: str, what: str) -> Iterator[None]:
+def translated(call: str, what: str) -> Iterator[None]:
     """Turn an OSError of the block into ours.
+
+    Raises: KernelError.
+    """
+    try:
+        yield
+    except OSError as err:
+        raise kernel_error(call, what, err.errno or 0) from err
+
+
+@contextmanager
+def file_errors(call: str, what: str) -> Iterator[None]:
+    """Turn an OSError of the block, which works on files, into ours.
 
     Raises: KernelError, NoSpaceError.
     """

@@ -6,7 +6,7 @@ Those of ``net`` belong to the network namespace of the thread that opens the fi
 from __future__ import annotations
 
 from reconciler.errors import KernelError
-from reconciler.kernel.syscalls import translated
+from reconciler.kernel.syscalls import file_errors
 
 _ROOT = "/proc/sys/"
 _SWAP = str.maketrans("./", "/.")
@@ -39,7 +39,7 @@ def read(name: str) -> str:
     Raises: KernelError, with ENOENT if the kernel has no such parameter.
     """
     path = path_of(name)
-    with translated("read", path), open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with file_errors("read", path), open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read().rstrip("\n")
 
 
@@ -49,5 +49,5 @@ def write(name: str, value: str) -> None:
     Raises: KernelError, with EINVAL if the kernel does not take the value.
     """
     path = path_of(name)
-    with translated(f"write {value!r} to", path), open(path, "wb", buffering=0) as file:
+    with file_errors(f"write {value!r} to", path), open(path, "wb", buffering=0) as file:
         file.write(value.encode(errors="surrogateescape"))

@@ -91,6 +91,12 @@ class Fields:
         texts = tuple(value for value in values if isinstance(value, str))
         return texts if len(texts) == len(values) else self._refuse(key, "a list of strings", values)
 
+    def floats(self, key: str) -> list[float]:
+        """Take a list of numbers."""
+        values = self.items(key)
+        floats = [float(value) for value in values if _is_number(value)]
+        return floats if len(floats) == len(values) else self._refuse(key, "a list of numbers", values)
+
     def mapping(self, key: str) -> Mapping[str, Json]:
         """Take an object with keys of any name."""
         value = self.json(key)
@@ -98,15 +104,15 @@ class Fields:
 
     def numbers(self, key: str) -> dict[str, float]:
         """Take an object of numbers."""
-        found = self.mapping(key)
-        inner = self._inside(dict(found), key)
-        return {name: inner.number(name) for name in found}
+        return self._each(key, Fields.number)
 
     def integers(self, key: str) -> dict[str, int]:
         """Take an object of integers."""
-        found = self.mapping(key)
-        inner = self._inside(dict(found), key)
-        return {name: inner.integer(name) for name in found}
+        return self._each(key, Fields.integer)
+
+    def strings(self, key: str) -> dict[str, str]:
+        """Take an object of strings."""
+        return self._each(key, Fields.text)
 
     def fields(self, key: str) -> Fields:
         """Take an object, to be taken apart in its turn."""
@@ -120,6 +126,10 @@ class Fields:
         """Refuse what was not taken: a field that this version does not know may change the meaning of the rest."""
         if self._left:
             raise self.error(f"{min(self._left)!r} is not known to this version")
+
+    def _each(self, key: str, take: Callable[[Fields, str], _T]) -> dict[str, _T]:
+        inner = self.fields(key)
+        return {name: take(inner, name) for name in inner._data}
 
     def _inside(self, data: Json, key: str) -> Fields:
         return Fields(data, where=f"{self._where}: {key}", remedy=self._remedy)

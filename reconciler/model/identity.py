@@ -59,9 +59,9 @@ def link_alias(instance: str, uid: Uid) -> str:
     return f"{instance}:{uid}"
 
 
-def network_alias(instance: str, network: NetworkName) -> str:
-    """Give the ifalias that marks a bridge as ours."""
-    return f"{instance}:network:{network}"
+def network_alias(instance: str, network: NetworkName, *, routed: bool) -> str:
+    """Give the ifalias that marks a network's link as ours and says whether it switches or routes."""
+    return f"{instance}:{'routed' if routed else 'bridged'}:{network}"
 
 
 def filter_table(instance: str) -> str:

@@ -6,10 +6,11 @@ Counting, failpoints, journal and logging are wrappers of the one method.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from reconciler.model.effects import Effect
-from reconciler.model.identity import Allocation, VeName
+from reconciler.model.identity import Allocation, Uid, VeName
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
 
 
@@ -37,6 +38,28 @@ class Host(Effects, Observer, Protocol):
     """Both sides of the seam."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """A hint that something changed. ``uid`` None: at the host's own objects. ``lost``: events were missed, look at
+    everything."""
+
+    uid: Uid | None = None
+    facet: Facet | None = None
+    lost: bool = False
+
+
+class Events(Protocol):
+    """Tells when to look. It may tell too often; the full resync finds what it does not tell."""
+
+    def follow(self, observed: HostObservation) -> None:
+        """Watch what was observed: the VEs in it from now on, and no more those that are gone from a complete one."""
+        ...
+
+    async def wakes(self) -> frozenset[Wake]:
+        """Wait for something to happen; give all that has happened since the last call."""
+        ...
+
+
 class Clock(Protocol):
     """Time, so that tests can turn it."""
 
@@ -52,8 +75,10 @@ class Clock(Protocol):
 class Coordinator(Protocol):
     """Decides who owns a VE and which ids it gets."""
 
-    async def allocate(self, name: VeName) -> Allocation:
+    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
         """Give the allocation of a VE that is about to be created; the same one until it exists or is released.
+
+        ``uid``: the identity that its manifest pins, if any.
 
         Raises: StateError, if no range of ids is left.
         """

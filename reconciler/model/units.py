@@ -9,7 +9,7 @@ _DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 6
 _BITS = {"bit": 1, "Kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9, "Tbit": 10**12}
 _QUANTITY = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?([A-Za-z]*)\Z")
 _NUMBERS = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?){0,1023}\Z")
-_NUMBER_MAX = 8191
+NUMBER_MAX = 8191
 """The largest CPU number of any kernel. Source: Linux arch/x86/Kconfig, NR_CPUS_RANGE_END."""
 
 
@@ -62,8 +62,8 @@ def parse_number_set(text: str) -> frozenset[int]:
         first, _, last = part.partition("-")
         if int(last or first) < int(first):
             raise ValueError(f"expected an ascending range, got {part!r}")
-        if int(last or first) > _NUMBER_MAX:
-            raise ValueError(f"expected numbers up to {_NUMBER_MAX}, got {part!r}")
+        if int(last or first) > NUMBER_MAX:
+            raise ValueError(f"expected numbers up to {NUMBER_MAX}, got {part!r}")
         numbers.update(range(int(first), int(last or first) + 1))
     return frozenset(numbers)
 

@@ -10,6 +10,9 @@ from reconciler.model.identity import Uid
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.plan.field import Difference, Field, Value
 
+PAGE = 4096
+"""The kernel counts memory in pages. Units: bytes; the size on every architecture that is supported."""
+
 FIELDS = (
     Field(path="cpu.weight", facet=Facet.COMPUTE, impact=Impact.LIVE, default=100, effect="share under contention"),
     Field(path="cpu.limit", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="hard limit"),
@@ -25,7 +28,7 @@ FIELDS = (
 
 
 def limits(spec: ComputeSpec) -> dict[Limit, LimitValue]:
-    """Give the limits that a spec asks the kernel for.
+    """Give the limits that a spec asks the kernel for, as the kernel can hold them: memory in whole pages.
 
     The weight is the greater of the declared one and the guarantee's share: 100 for each whole CPU guaranteed.
     """
@@ -34,21 +37,24 @@ def limits(spec: ComputeSpec) -> dict[Limit, LimitValue]:
         Limit.CPU_LIMIT: spec.cpu_limit_us,
         Limit.CPUS: spec.cpus,
         Limit.NODES: spec.nodes,
-        Limit.MEMORY_LIMIT: spec.memory_limit,
-        Limit.MEMORY_BARRIER: spec.memory_barrier,
-        Limit.MEMORY_GUARANTEE: spec.memory_guarantee,
-        Limit.SWAP: spec.swap,
+        Limit.MEMORY_LIMIT: _whole_pages(spec.memory_limit),
+        Limit.MEMORY_BARRIER: _whole_pages(spec.memory_barrier),
+        Limit.MEMORY_GUARANTEE: _whole_pages(spec.memory_guarantee),
+        Limit.SWAP: _whole_pages(spec.swap),
         Limit.PROCESSES: spec.processes,
     }
 
 
+def _whole_pages(size: int | None) -> int | None:
+    return None if size is None else size // PAGE * PAGE
+
+
 def enforceable_limits(spec: ComputeSpec, capabilities: Capabilities) -> dict[Limit, LimitValue]:
-    """Give the limits that this host can hold, with "all CPUs" and "all nodes" spelled out."""
+    """Give the limits that this host can hold; naming every CPU or node there is means all of them."""
     wanted = limits(spec)
-    if wanted[Limit.CPUS] is None:
-        wanted[Limit.CPUS] = capabilities.cpus
-    if wanted[Limit.NODES] is None:
-        wanted[Limit.NODES] = capabilities.nodes
+    for limit, everything in ((Limit.CPUS, capabilities.cpus), (Limit.NODES, capabilities.nodes)):
+        if wanted[limit] == everything:
+            wanted[limit] = None
     return {limit: value for limit, value in wanted.items() if limit in capabilities.enforceable}
 
 

@@ -86,14 +86,19 @@ def _make(network: NetworkSpec) -> tuple[Effect, ...]:
 
 def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Action]:
     name = network.name
+    if seen.mode is not network.mode:
+        effects: tuple[Effect, ...] = (RemoveNetwork(network=name), *_make(network))
+        remade = _action(name, "mode", seen.mode.value, network.mode.value, effects)
+        yield replace(remade, origin=Origin.GIT, reason=Reason.SPEC_CHANGED, impact=Impact.NETWORK)
+        return
     if seen.mtu != network.mtu:
         yield _action(name, "mtu", seen.mtu, network.mtu, (SetNetworkMtu(network=name, mtu=network.mtu),))
     added = sorted(network.gateways - seen.addresses, key=str)
     removed = sorted(seen.addresses - network.gateways, key=str)
     if added or removed:
-        effects: list[Effect] = [AddGateway(network=name, address=address) for address in added]
-        effects += [RemoveGateway(network=name, address=address) for address in removed]
-        yield _action(name, "gateway", to_json(seen.addresses), to_json(network.gateways), tuple(effects))
+        adding = tuple(AddGateway(network=name, address=address) for address in added)
+        removing = tuple(RemoveGateway(network=name, address=address) for address in removed)
+        yield _action(name, "gateway", to_json(seen.addresses), to_json(network.gateways), (*adding, *removing))
     if not seen.up:
         yield _action(name, "up", False, True, (SetNetworkUp(network=name),))
     if needs_forwarding(network) and not seen.forwarding:

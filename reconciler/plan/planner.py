@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from reconciler.model.action import CONSENT_IMPACTS, Action, Operation, Origin, Plan, Refusal
 from reconciler.model.facts import Unknown
 from reconciler.model.fleet import Fleet, VeSpec
-from reconciler.model.identity import Allocation, HostName, Uid, VeName
+from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
+from reconciler.model.network import LoadFilter
 from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
@@ -81,13 +82,48 @@ def plan_host(inputs: Inputs) -> Plan:
 
 
 def plan_ves(inputs: Inputs, names: frozenset[VeName]) -> Plan:
-    """Plan only the VEs that are named, from an observation that holds at least them; nothing is removed or created."""
+    """Plan only the VEs that are named, from an observation that holds at least them; nothing is removed."""
+    trash = () if isinstance(inputs.observed.trash, Unknown) else inputs.observed.trash
     specs = [spec for spec in specs_here(inputs) if spec.name in names]
-    matches = match(specs, inputs.observed.ves, ())
-    only_existing = Matches(existing=matches.existing)
-    parts = dict(_plan_ves(inputs, only_existing, _context(inputs), {}))
+    parts = dict(_plan_ves(inputs, match(specs, inputs.observed.ves, trash), _context(inputs), {}))
     actions = [action for part in parts.values() for action in part.actions]
     return _assemble(inputs, actions, parts, prune.PrunePlan())
+
+
+def unfulfilled(inputs: Inputs, action: Action) -> str:
+    """Say what an action failed to bring about, judged from ``inputs.observed`` of afterwards, or "" if all is so."""
+    if action.uid is None:
+        return _host_unfulfilled(inputs, action)
+    seen = inputs.observed.ves.get(action.uid)
+    if action.op is Operation.DESTROY and action.path == "trash":
+        trash = inputs.observed.trash
+        left = isinstance(trash, Unknown) or any(entry.id == action.before for entry in trash)
+        return "its data is still in the trash" if left else ""
+    if action.op in (Operation.DESTROY, Operation.RESTORE):
+        there = seen is not None
+        return (
+            "" if there is (action.op is Operation.RESTORE) else f"{action.ve} is {'still' if there else 'not'} there"
+        )
+    spec = inputs.fleet.ves.get(VeName(action.ve))
+    assert spec is not None, f"{action.id}: an action without a spec"
+    return ve.unfulfilled(action, spec, seen, _context(inputs))
+
+
+def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
+    networks, loaded = inputs.observed.networks, inputs.observed.filter
+    if isinstance(networks, Unknown) or isinstance(loaded, Unknown):
+        return "the host's networks could not be read"
+    if action.ve == "filter":
+        wanted = [effect.rules for effect in action.effects if isinstance(effect, LoadFilter)]
+        return "" if [loaded.rules] == wanted else "the kernel does not hold the rules that were loaded"
+    name = NetworkName(action.ve.removeprefix("network/"))
+    if action.op is Operation.DESTROY:
+        return "it is still there" if name in networks else ""
+    again = host_network.plan_networks(
+        {name: inputs.fleet.networks[name]}, {n: s for n, s in networks.items() if n == name}
+    )
+    left = [a for a in again if action.op is Operation.CREATE or a.path == action.path]
+    return f"{left[0].path or name} is still {left[0].before!r}, not {left[0].after!r}" if left else ""
 
 
 def _context(inputs: Inputs) -> ve.Context:

@@ -386,3 +386,17 @@ def _announced(spec: VeSpec, record: Record, wanted: Record) -> Iterator[Action]
         action = _action(spec, record, Operation.UPDATE, "protect", record.protect, wanted.protect, ())
         danger = "" if wanted.protect else f"{spec.name}: its protection against deletion is lifted"
         yield replace(action, danger=danger)
+
+
+def unfulfilled(action: Action, spec: VeSpec, observed: VeObservation | None, context: Context) -> str:
+    """Say what an action failed to bring about, or "": planning anew from what is seen must not ask for it again."""
+    if observed is None:
+        return f"{spec.name} is not there"
+    part = plan_existing(spec, observed, context)
+    if part.unknown:
+        return f"cannot tell: {part.unknown[0]}"
+    whole = action.op is not Operation.UPDATE or action.path == "power"
+    for again in part.actions:
+        if again.effects and (again.path == action.path or (whole and again.origin is not Origin.POLICY)):
+            return f"{again.path or again.op.value} is {again.before!r}, not {again.after!r}"
+    return ""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 from reconciler.errors import StateError
 from reconciler.model.facts import Unknown
@@ -53,10 +51,11 @@ class LocalCoordinator:
         begun = _begun(name, entries.values(), existing)
         if begun is not None and uid in (None, begun.uid):
             return Allocation(uid=begun.uid, id_base=begun.id_base)
-        entry = self._pinned(name, begun, uid) if begun else self._new(name, uid, {**existing, **_bases(entries)})
+        if begun is not None:
+            # The manifest has named an identity since. Nothing was made under the other one: a record comes first.
+            self._inventory.clear(entries.pop(begun.uid).uid)
+        entry = self._new(name, uid, {**existing, **{one.uid: one.id_base for one in entries.values()}})
         self._inventory.put(entry)
-        if begun:
-            self._inventory.clear(begun.uid)
         return Allocation(uid=entry.uid, id_base=entry.id_base)
 
     async def release(self, name: VeName) -> None:
@@ -77,9 +76,6 @@ class LocalCoordinator:
             entries[uid] = entry
         return entries
 
-    def _pinned(self, name: VeName, begun: Entry, uid: Uid | None) -> Entry:
-        return begun if uid is None else replace(begun, name=name, uid=uid)
-
     def _new(self, name: VeName, uid: Uid | None, bases: Mapping[Uid, int]) -> Entry:
         reserved = (*self._reserved(), *(IdRange(base) for base in bases.values()))
         return Entry(
@@ -98,8 +94,7 @@ class DryCoordinator:
 
     async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
         """Give a placeholder."""
-        span = ids.LAST_SLOT + 1 - ids.FIRST_SLOT
-        slot = ids.FIRST_SLOT + int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % span
+        slot = ids.spread(name, ids.FIRST_SLOT)
         return Allocation(uid=uid or Uid(str(uuid.uuid5(_PLACEHOLDERS, name))), id_base=slot * IDS_PER_VE)
 
     async def release(self, name: VeName) -> None:
@@ -112,7 +107,3 @@ def _begun(name: VeName, entries: Iterable[Entry], existing: Mapping[Uid, int]) 
         if entry.name == name and entry.phase is Phase.CREATING and entry.uid not in existing:
             return entry
     return None
-
-
-def _bases(entries: Mapping[Uid, Entry]) -> dict[Uid, int]:
-    return {uid: entry.id_base for uid, entry in entries.items()}

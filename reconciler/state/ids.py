@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from reconciler.errors import StateError
 from reconciler.kernel import files
@@ -41,8 +42,13 @@ def first_slot(instance: str) -> int:
     """Give the slot where an instance begins to look, spread out so that two instances rarely meet."""
     if instance == "vectl":
         return FIRST_SLOT
-    digest = int.from_bytes(hashlib.sha256(instance.encode()).digest()[:8], "big")
-    return _SHARED_SLOT + digest % (LAST_SLOT + 1 - _SHARED_SLOT)
+    return spread(instance, _SHARED_SLOT)
+
+
+def spread(text: str, lowest: int) -> int:
+    """Give a slot from ``lowest`` on that looks random, and is the same for the same text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return lowest + int.from_bytes(digest[:8]) % (LAST_SLOT + 1 - lowest)
 
 
 def lowest_free(first: int, reserved: Iterable[IdRange]) -> int:
@@ -51,7 +57,7 @@ def lowest_free(first: int, reserved: Iterable[IdRange]) -> int:
     Raises: StateError, if no slot is left.
     """
     taken = {slot for one in reserved for slot in one.slots()}
-    for slot in (*range(first, LAST_SLOT + 1), *range(FIRST_SLOT, first)):
+    for slot in chain(range(first, LAST_SLOT + 1), range(FIRST_SLOT, first)):
         if slot not in taken:
             return slot * IDS_PER_VE
     raise StateError(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from contextlib import suppress
 
 from reconciler.kernel import files
 from reconciler.kernel.syscalls import translated
 from reconciler.model.instance import Instance
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp\Z")
+"""The names that `files.write_atomic` gives to what it has not finished."""
+
+_SWEEP_AFTER_S = 3600.0
 
 
 def inventory_dir(instance: Instance) -> str:
@@ -39,6 +46,19 @@ def prepare(instance: Instance) -> None:
         make_directory(path)
 
 
+def sweep(instance: Instance, *, now: float) -> None:
+    """Remove the temporary files that crashes left. Those of the last hour stay: somebody may be writing them.
+
+    Units: ``now`` seconds since the epoch.
+    Raises: KernelError.
+    """
+    for directory in (instance.state_dir, inventory_dir(instance), journal_dir(instance), conditions_dir(instance)):
+        for name in names_in(directory):
+            path = f"{directory}/{name}"
+            if _TEMPORARY.match(name) and _modified_at(path) < now - _SWEEP_AFTER_S:
+                remove_file(path)
+
+
 def make_directory(path: str) -> None:
     """Make a directory and those above it, so that they outlive a power cut; "already so" is success.
 
@@ -63,6 +83,14 @@ def names_in(path: str) -> tuple[str, ...]:
             return tuple(sorted(os.listdir(path)))
         except FileNotFoundError:
             return ()
+
+
+def _modified_at(path: str) -> float:
+    with translated("read", path):
+        try:
+            return os.lstat(path).st_mtime
+        except FileNotFoundError:
+            return math.inf
 
 
 def remove_file(path: str) -> None:

@@ -1,0 +1,138 @@
+"""The agent's desk: everything of the instance that lies on disk, opened once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.errors import VectlError
+from reconciler.model.action import Action, Impact, Operation
+from reconciler.model.condition import Event
+from reconciler.model.identity import VeName
+from reconciler.model.instance import Instance
+from reconciler.model.seam import Clock, Coordinator
+from reconciler.state import layout
+from reconciler.state.approvals import Approvals
+from reconciler.state.conditions import Conditions
+from reconciler.state.events import EventLog
+from reconciler.state.history import History
+from reconciler.state.inventory import Entry, Inventory, Phase
+from reconciler.state.journal import Intent, Journal
+from reconciler.state.lastgood import LastGood
+from reconciler.state.pause import Pauses
+from reconciler.state.removals import Removal, Removals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """The stores of one instance. ``source``: the name under which its VEs are recorded."""
+
+    instance: Instance
+    source: str
+    clock: Clock
+    coordinator: Coordinator
+    inventory: Inventory
+    journal: Journal
+    history: History
+    approvals: Approvals
+    pauses: Pauses
+    removals: Removals
+    conditions: Conditions
+    events: EventLog
+    last_good: LastGood
+
+    def tell(self, ve: str, reason: str, message: str, *, kind: str = "Normal") -> None:
+        """Write an event for people."""
+        self.events.append(Event(at=self.clock.now(), ve=ve, reason=reason, message=message, kind=kind))
+
+
+def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coordinator) -> Desk:
+    """Open the stores of an instance; their directories are made if they are missing."""
+    layout.prepare(instance)
+    return Desk(
+        instance=instance,
+        source=source,
+        clock=clock,
+        coordinator=coordinator,
+        inventory=Inventory(layout.inventory_dir(instance)),
+        journal=Journal(layout.journal_dir(instance)),
+        history=History(instance.state_dir),
+        approvals=Approvals(instance.state_dir),
+        pauses=Pauses(instance.state_dir),
+        removals=Removals(instance.state_dir),
+        conditions=Conditions(layout.conditions_dir(instance)),
+        events=EventLog(layout.events_file(instance)),
+        last_good=LastGood(instance.state_dir),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeskBooks:
+    """Keeps inventory, journal, history and events around each action."""
+
+    desk: Desk
+    revision: str
+
+    def begin(self, action: Action) -> None:
+        """Announce: a removal in the inventory and among the removals, an action of several effects in the journal."""
+        if _is_removal(action):
+            self._announce_removal(action)
+        if len(action.effects) > 1:
+            self.desk.journal.begin(
+                Intent(
+                    action=action.id,
+                    ve=action.ve,
+                    uid=action.uid,
+                    effects=tuple(type(effect).__name__ for effect in action.effects),
+                    revision=self.revision,
+                    at=self.desk.clock.now(),
+                )
+            )
+
+    def end(self, action: Action, *, elapsed_s: float, error: VectlError | None) -> None:
+        """Close the journal, and tell people."""
+        if len(action.effects) > 1:
+            self.desk.journal.done(action.id)
+        if error is not None:
+            self.desk.tell(
+                action.ve, type(error).__name__, f"{action.path or action.op.value}: {error}", kind="Warning"
+            )
+            return
+        self._settle(action)
+        if action.impact is not Impact.NONE or action.op is not Operation.UPDATE:
+            self.desk.tell(action.ve, action.reason.value, _sentence(action, elapsed_s))
+        if action.impact >= Impact.PAUSE and action.op is not Operation.DESTROY:
+            self.desk.history.add(action.op, action.path, elapsed_s)
+
+    def _announce_removal(self, action: Action) -> None:
+        assert action.uid is not None
+        desk, name = self.desk, VeName(action.ve)
+        entry = desk.inventory.read().get(action.uid)
+        if isinstance(entry, Entry):
+            desk.inventory.put(_in_phase(entry, Phase.REMOVING))
+        desk.removals.add(Removal(uid=action.uid, name=name, source=desk.source, at=desk.clock.now()))
+
+    def _settle(self, action: Action) -> None:
+        """Bring the inventory up to what was observed after the action."""
+        if action.uid is None:
+            return
+        if _is_removal(action):
+            self.desk.inventory.clear(action.uid)
+            self.desk.conditions.remove(action.ve)
+        elif action.op is Operation.CREATE:
+            known = self.desk.inventory.read().get(action.uid)
+            if isinstance(known, Entry):
+                self.desk.inventory.put(_in_phase(known, Phase.PRESENT))
+
+
+def _is_removal(action: Action) -> bool:
+    return action.op is Operation.DESTROY and action.uid is not None and action.path == ""
+
+
+def _in_phase(entry: Entry, phase: Phase) -> Entry:
+    return Entry(uid=entry.uid, name=entry.name, source=entry.source, id_base=entry.id_base, phase=phase)
+
+
+def _sentence(action: Action, elapsed_s: float) -> str:
+    what = f"{action.op.value} {action.path}".strip()
+    change = "" if action.op is not Operation.UPDATE else f" {action.before!r} -> {action.after!r}"
+    return f"{what}{change} ({action.origin.value}, {elapsed_s * 1000:.0f} ms)"

@@ -1,0 +1,199 @@
+"""The agent: wakes, takes turns, passes, backs off; until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from reconciler.agent import backoff
+from reconciler.agent.patience import Patience
+from reconciler.agent.queue import Priority, Queue, Turn
+from reconciler.agent.reconciler import Reconciler, Result
+from reconciler.errors import VectlError
+from reconciler.model.fleet import Fleet
+from reconciler.model.identity import VeName
+from reconciler.model.observation import HostObservation
+from reconciler.model.seam import Clock, Events
+
+HOST = "*"
+"""The key of the host's own objects and of removals, which are looked at together with all VEs."""
+
+VE_REST_S = 0.05
+"""Least time between two passes that a VE's own events ask for: its root may make as many as it likes."""
+
+
+class Source(Protocol):
+    """Where revisions come from."""
+
+    async def changed(self) -> None:
+        """Wait until the source should be looked at."""
+        ...
+
+    def look(self) -> Fleet | None:
+        """Look; give the revision in force, None if there never was a valid one."""
+        ...
+
+    def prune_pending(self) -> frozenset[VeName]:
+        """Name the VEs whose absence from the source is too young to count."""
+        ...
+
+    def next_look_s(self) -> float | None:
+        """Give the time after which looking again will show something else, if any. Units: seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Units: seconds. ``resync_s`` between full passes; ``relist_s`` between looks at the source."""
+
+    resync_s: float = 300.0
+    relist_s: float = 5.0
+    jitter: Callable[[], float] = field(default=lambda: 0.0)
+
+
+class Agent:
+    """Runs the passes of one instance. Everything here happens on one event loop."""
+
+    def __init__(self, reconciler: Reconciler, source: Source, events: Events, *, timing: Timing, clock: Clock) -> None:
+        self.reconciler, self.source, self.events = reconciler, source, events
+        self.timing, self.clock = timing, clock
+        self.queue = Queue(clock)
+        self.log = structlog.get_logger()
+        self._backoff = backoff.Backoff(random=timing.jitter)
+        self._patience = Patience(backoff.Backoff(random=timing.jitter))
+        reconciler.patience = self._patience
+        self._last_pass: dict[str, float] = {}
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self.queue.add(HOST, priority=Priority.REVISION, reason="startup")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_source())
+            tasks.create_task(self._follow_events())
+            tasks.create_task(self._resync())
+            for _ in range(self.reconciler.workers):
+                tasks.create_task(self._work())
+
+    def ask(self, name: VeName | None, *, reason: str = "requested") -> None:
+        """Ask for a pass on behalf of a person: over one VE, or with None over everything."""
+        self.queue.add(name or HOST, priority=Priority.USER, reason=reason)
+
+    async def _follow_source(self) -> None:
+        while True:
+            await self._source_changed_or_due()
+            fleet = self.source.look()
+            self.reconciler.prune_pending = self.source.prune_pending()
+            if fleet is not None and fleet.revision != self.reconciler.fleet.revision:
+                self.log.info("revision.taken", revision=fleet.revision, ves=len(fleet.ves))
+                self.reconciler.fleet = fleet
+                self.queue.add(HOST, priority=Priority.REVISION, reason="source_changed")
+
+    async def _source_changed_or_due(self) -> None:
+        wait_s = self.timing.relist_s
+        soon = self.source.next_look_s()
+        if soon is not None:
+            wait_s = min(wait_s, soon)
+            self.queue.add(HOST, priority=Priority.REVISION, reason="source_settles", delay_s=soon + 0.01)
+        try:
+            async with asyncio.timeout(wait_s):
+                await self.source.changed()
+        except TimeoutError:
+            return
+
+    async def _follow_events(self) -> None:
+        while True:
+            for wake in await self.events.wakes():
+                name = self.reconciler.names.get(wake.uid) if wake.uid is not None else None
+                if wake.lost or name is None:
+                    self.queue.add(HOST, priority=Priority.DRIFT, reason="events_lost" if wake.lost else "host_changed")
+                else:
+                    rest = VE_REST_S - (self.clock.monotonic() - self._last_pass.get(name, float("-inf")))
+                    self.queue.add(name, priority=Priority.DRIFT, reason="host_changed", delay_s=max(0.0, rest))
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self.timing.resync_s * (1 + 0.05 * self.timing.jitter()))
+            self.queue.add(HOST, priority=Priority.RESYNC, reason="timer")
+
+    async def _work(self) -> None:
+        while True:
+            turn = await self.queue.get()
+            try:
+                await self._turn(turn)
+            finally:
+                self.queue.done(turn.key)
+
+    async def _turn(self, turn: Turn) -> None:
+        started = self.clock.monotonic()
+        with structlog.contextvars.bound_contextvars(revision=self.reconciler.fleet.revision):
+            try:
+                result = await (self._host_turn() if turn.key == HOST else self._ve_turn(VeName(turn.key)))
+            except VectlError as error:
+                self._failed(turn.key, type(error).__name__, str(error))
+                return
+            except Exception:  # one VE's bug must not take the others' correction with it
+                self.log.exception("pass.crashed", key=turn.key)
+                self._failed(turn.key, "Crashed", "an error of vectl itself; see the log")
+                return
+        self._settle(turn, result, self.clock.monotonic() - started)
+
+    async def _host_turn(self) -> Result:
+        result, wanted = await self.reconciler.pass_host()
+        self.events.follow(result.observed)
+        for name in wanted:
+            self.queue.add(name, priority=Priority.REVISION, reason="planned")
+        self.ready.set()
+        return result
+
+    async def _ve_turn(self, name: VeName) -> Result:
+        self._last_pass[name] = self.clock.monotonic()
+        result = await self.reconciler.pass_ve(name)
+        self.events.follow(await self._seen_after(name, result))
+        return result
+
+    async def _seen_after(self, name: VeName, result: Result) -> HostObservation:
+        if not any(outcome.ok for outcome in result.outcomes):
+            return result.observed
+        return await self.reconciler.observe_ve(name)
+
+    def _settle(self, turn: Turn, result: Result, elapsed_s: float) -> None:
+        failed = [outcome for outcome in result.outcomes if outcome.error is not None]
+        for outcome in result.outcomes:
+            self._patience.note(outcome, self.clock.monotonic())
+        if result.outcomes or turn.key == HOST:
+            self.log.info(
+                "pass.finished",
+                key=turn.key,
+                activation_reason=turn.reason,
+                actions=len(result.outcomes),
+                failed=len(failed),
+                elapsed_s=round(elapsed_s, 4),
+            )
+        for outcome in failed:
+            self._failed(turn.key, type(outcome.error).__name__, str(outcome.error))
+        if failed:
+            return
+        self._backoff.succeeded(turn.key)
+        for hold in result.holds:
+            self.queue.add(turn.key, priority=Priority.DRIFT, reason=hold.reason, delay_s=hold.wait_s)
+        if turn.key in result.plan.waiting or any(o.ok and o.action.effects for o in result.outcomes):
+            self._look_again(turn.key, result)
+
+    def _look_again(self, key: str, result: Result) -> None:
+        """After a change observe anew, and let those that waited for it have their turn."""
+        if key == HOST:
+            return
+        self.queue.add(key, priority=Priority.DRIFT, reason="read_back", delay_s=1.0 if result.plan.waiting else 0.0)
+        for name, spec in self.reconciler.fleet.ves.items():
+            if key in spec.power.depends_on and name not in self.reconciler.running:
+                self.queue.add(name, priority=Priority.REVISION, reason="dependency_ready")
+
+    def _failed(self, key: str, reason: str, message: str) -> None:
+        delay_s = self._backoff.failed(key, reason, self.clock.monotonic())
+        self.log.warning("pass.failed", key=key, reason=reason, error=message, retry_in_s=round(delay_s, 1))
+        self.queue.add(key, priority=Priority.DRIFT, reason="retry", delay_s=delay_s)

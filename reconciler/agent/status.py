@@ -1,0 +1,90 @@
+"""What people are told of a VE: its conditions, derived from a plan and the outcomes of carrying it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.agent.patience import Hold
+from reconciler.apply.applier import Outcome
+from reconciler.errors import TerminalError
+from reconciler.model.action import Drift, Plan, Refusal
+from reconciler.model.condition import Condition, ConditionType, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of one VE after a pass. ``paused``: the reason, or "". ``unenforceable``: reason by path."""
+
+    name: str
+    revision: str
+    plan: Plan
+    outcomes: Sequence[Outcome] = ()
+    protected: bool = False
+    paused: str = ""
+    unenforceable: Mapping[str, str] = field(default_factory=dict)
+    holds: Sequence[Hold] = ()
+
+
+def conditions(seen: Seen) -> tuple[Condition, ...]:
+    """Give the conditions of a VE; `condition.broken_invariants` of them is empty."""
+    name, plan = seen.name, seen.plan
+    failed = [o for o in seen.outcomes if o.action.ve == name and o.error is not None]
+    refused = [r for r in plan.refused if r.ve == name]
+    unknown = [text for text in plan.unknown if text.startswith((f"{name}.", f"{name}:"))]
+    found: list[Condition] = []
+    stalling = [hold for hold in seen.holds if hold.stalled]
+    if refused or stalling or any(isinstance(o.error, TerminalError) for o in failed):
+        found += _stalled(seen, refused, stalling, failed)
+    elif failed:
+        found += _pair(seen, ConditionType.RECONCILING, type(failed[0].error).__name__, str(failed[0].error))
+    elif seen.holds:
+        found += _pair(seen, ConditionType.RECONCILING, seen.holds[0].reason, seen.holds[0].message)
+    elif unknown:
+        found += _pair(seen, ConditionType.RECONCILING, "ObservationUnknown", unknown[0])
+    elif name in plan.waiting and not seen.paused:
+        found += _pair(seen, ConditionType.RECONCILING, "Waiting", plan.waiting[name])
+    elif seen.paused and name in plan.waiting:
+        found.append(_make(seen, ConditionType.READY, Status.UNKNOWN, "Paused", seen.paused))
+    else:
+        found.append(_make(seen, ConditionType.READY, Status.TRUE, "Converged", "observed equals desired"))
+    found += _standing(seen, [drift for drift in plan.warned if drift.ve == name])
+    return tuple(found)
+
+
+def _stalled(
+    seen: Seen, refused: Sequence[Refusal], holds: Sequence[Hold], failed: Sequence[Outcome]
+) -> Iterable[Condition]:
+    if refused:
+        reason, message = refused[0].rule, refused[0].message
+        if refused[0].remedy:
+            message = f"{message}; {refused[0].remedy}"
+    elif holds:
+        reason, message = holds[0].reason, holds[0].message
+    else:
+        reason, message = type(failed[0].error).__name__, str(failed[0].error)
+    return _pair(seen, ConditionType.STALLED, reason, message)
+
+
+def _pair(seen: Seen, kind: ConditionType, reason: str, message: str) -> tuple[Condition, Condition]:
+    return (
+        _make(seen, ConditionType.READY, Status.FALSE, reason, message),
+        _make(seen, kind, Status.TRUE, reason, message),
+    )
+
+
+def _standing(seen: Seen, drifted: Sequence[Drift]) -> Iterable[Condition]:
+    if drifted:
+        text = ", ".join(f"{d.path} is {d.observed!r}, not {d.desired!r}" for d in drifted)
+        yield _make(seen, ConditionType.DRIFTED, Status.TRUE, "LeftAlone", f"{text}; the drift policy says so")
+    if seen.protected:
+        yield _make(seen, ConditionType.PROTECTED, Status.TRUE, "Protected", "refuses deletion")
+    if seen.paused:
+        yield _make(seen, ConditionType.PAUSED, Status.TRUE, "Paused", seen.paused)
+    if seen.unenforceable:
+        text = "; ".join(f"{path}: {why}" for path, why in sorted(seen.unenforceable.items()))
+        yield _make(seen, ConditionType.NOT_ENFORCEABLE, Status.TRUE, "NotOnThisHost", text)
+
+
+def _make(seen: Seen, kind: ConditionType, status: Status, reason: str, message: str) -> Condition:
+    return Condition(type=kind, status=status, reason=reason, message=message, revision=seen.revision)

@@ -1,0 +1,108 @@
+"""Compute: the cgroup of a VE, its limits and what it uses."""
+
+from __future__ import annotations
+
+import os
+
+from reconciler.errors import BusyError, ReadBackError, StateError
+from reconciler.host.site import Site
+from reconciler.kernel import cgroup_limits, cgroup_use
+from reconciler.kernel.cgroup import CgroupTree
+from reconciler.model.compute import (
+    ComputeObservation,
+    ComputeUse,
+    CreateCgroup,
+    Limit,
+    LimitValue,
+    RemoveCgroup,
+    SetLimit,
+)
+from reconciler.model.identity import Uid
+from reconciler.model.observation import Capabilities
+
+_V1_HAS_NO_SUCH = "cgroup v1 has no such limit; it takes part in admission only"
+_NOT_COUNTED = "this kernel does not account for it"
+
+
+def tree(site: Site, uid: Uid) -> CgroupTree:
+    """Give a VE's cgroup."""
+    return CgroupTree(site.layout, site.instance.ve_cgroup(uid))
+
+
+def capabilities(site: Site) -> Capabilities:
+    """Find out which limits this host can hold, and what there is to share out."""
+    enforceable = frozenset(Limit(name) for name in cgroup_limits.enforceable(site.layout))
+    on_v1 = {Limit.MEMORY_BARRIER, Limit.MEMORY_GUARANTEE} if not site.layout.is_pure_v2 else set()
+    why_not = {
+        limit: _V1_HAS_NO_SUCH if limit in on_v1 else _NOT_COUNTED for limit in Limit if limit not in enforceable
+    }
+    return Capabilities(
+        cgroup="v2" if site.layout.is_pure_v2 else "v1",
+        enforceable=enforceable,
+        why_not=why_not,
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        cpus=frozenset(range(os.cpu_count() or 1)),
+    )
+
+
+def observe(site: Site, uid: Uid) -> ComputeObservation | None:
+    """Read a VE's limits and what it uses; None if it has no cgroup.
+
+    Raises: KernelError.
+    """
+    cgroup = site.instance.ve_cgroup(uid)
+    limits = site.limit_reader.read(cgroup)
+    if limits is None:
+        return None
+    return ComputeObservation(limits={Limit(name): value for name, value in limits.items()}, use=_use(site, cgroup))
+
+
+def _use(site: Site, cgroup: str) -> ComputeUse:
+    use = cgroup_use.read_use(site.layout, cgroup)
+    return ComputeUse(memory=use.memory, cpu_us=use.cpu_us, processes=use.processes)
+
+
+def create_cgroup(site: Site, effect: CreateCgroup) -> None:
+    """Make the cgroup with its limits, before anything runs in it.
+
+    Raises: StateError, if there is no such VE; KernelError.
+    """
+    record = site.need_record(effect.uid)
+    cgroup, enforceable = tree(site, effect.uid), cgroup_limits.enforceable(site.layout)
+    cgroup.create()
+    cgroup.write_limits({limit.value: value for limit, value in effect.limits.items() if limit in enforceable})
+    cgroup.delegate(uid=record.id_base, gid=record.id_base)
+    for limit, value in effect.limits.items():
+        if limit in enforceable:
+            _read_back(site, effect.uid, limit, value)
+
+
+def set_limit(site: Site, effect: SetLimit) -> None:
+    """Write one limit and read it back.
+
+    Raises: KernelError; ReadBackError; TerminalError, if this host cannot enforce it.
+    """
+    cgroup = tree(site, effect.uid)
+    if not cgroup.exists():
+        raise StateError(f"set {effect.limit} of {effect.uid}: it has no cgroup")
+    cgroup_limits.write_limit(site.layout, cgroup.cgroup, effect.limit.value, effect.value)
+    _read_back(site, effect.uid, effect.limit, effect.value)
+
+
+def _read_back(site: Site, uid: Uid, limit: Limit, value: LimitValue) -> None:
+    seen = site.limit_reader.read(site.instance.ve_cgroup(uid)) or {}
+    expected = cgroup_limits.stored_value(site.layout, limit.value, value)
+    if seen.get(limit.value) != expected:
+        raise ReadBackError(f"set {limit} of {uid}: wrote {expected!r}, read {seen.get(limit.value)!r}")
+
+
+def remove_cgroup(site: Site, effect: RemoveCgroup) -> None:
+    """Remove the cgroup; absent is success.
+
+    Raises: BusyError, if processes are in it.
+    """
+    cgroup = tree(site, effect.uid)
+    site.limit_reader.forget(cgroup.cgroup)
+    if members := cgroup.processes():
+        raise BusyError(f"remove cgroup of {effect.uid}: {len(members)} processes are in it")
+    cgroup.remove()

@@ -1,0 +1,102 @@
+"""The ground that an instance stands on: its directories, its pool and its cgroup; made at start, removed at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from reconciler.errors import MissingToolError, NoSpaceError, RefusedError
+from reconciler.kernel import btrfs, cgroup_file, cgroup_layout, files, mount, qgroup
+from reconciler.model.instance import Instance
+from reconciler.model.units import format_size
+
+_PRIVATE = 0o700
+_PASSABLE = 0o711
+"""A VE's root passes through the run directory to its root file system, and reads nothing on the way."""
+
+_CRIU_CONFIG = "network-lock nftables\nlink-remap\nghost-limit 67108864\n"
+
+
+def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: None) -> None:
+    """Make what an instance needs before its first VE; there already is success.
+
+    Raises: NoSpaceError, if the pool's file does not fit; MissingToolError; KernelError.
+    """
+    for path, mode in ((instance.state_dir, _PRIVATE), (instance.templates, _PRIVATE), (instance.run_dir, _PASSABLE)):
+        os.makedirs(path, mode=mode, exist_ok=True)
+    os.makedirs(f"{instance.run_dir}/ves", mode=_PASSABLE, exist_ok=True)
+    os.makedirs(f"{instance.run_dir}/runtime", mode=_PRIVATE, exist_ok=True)
+    files.write_atomic(f"{instance.run_dir}/criu.conf", _CRIU_CONFIG.encode(), mode=0o644)
+    _prepare_pool(instance, told)
+    for path in (instance.ves, instance.trash):
+        os.makedirs(path, mode=_PRIVATE, exist_ok=True)
+    qgroup.enable_quota(instance.pool)
+
+
+def _prepare_pool(instance: Instance, told: Callable[[str], None]) -> None:
+    os.makedirs(instance.pool, mode=_PRIVATE, exist_ok=True)
+    if mount.is_mounted(instance.pool):
+        return
+    if instance.pool_path is not None:
+        mount.mount_image(instance.pool_path, instance.pool, fstype="btrfs", read_only=False)
+        return
+    image = pool_image(instance)
+    if not os.path.exists(image):
+        told(f"making the pool: {format_size(instance.pool_size)} in {image}")
+        _make_pool(instance, image)
+    mount.mount_image(image, instance.pool, fstype="btrfs", read_only=False)
+
+
+def _make_pool(instance: Instance, image: str) -> None:
+    """Make the pool's file whole before it gets its name, so that a crash leaves none that is half made."""
+    partial = f"{image}.partial"
+    files.remove_tree(partial)
+    try:
+        files.allocate(partial, instance.pool_size)
+        btrfs.make_filesystem(partial, label=instance.name)
+    except NoSpaceError as err:
+        files.remove_tree(partial)
+        size = format_size(instance.pool_size)
+        raise NoSpaceError(f"make the pool {image}: {size} do not fit; free space, or set pool.size lower") from err
+    os.rename(partial, image)
+    files.sync_directory(instance.state_dir)
+
+
+def pool_image(instance: Instance) -> str:
+    """Give the file that holds the pool where the host has no btrfs for it."""
+    return f"{instance.state_dir}/pool.btrfs"
+
+
+def check_pool(instance: Instance) -> None:
+    """Make sure that there is a pool to look at.
+
+    Raises: MissingToolError, if it is not mounted: then nothing may be concluded from an empty directory.
+    """
+    if not mount.is_mounted(instance.pool):
+        raise MissingToolError(
+            f"look at the pool {instance.pool}: it is not mounted; `vectl apply` or the agent mounts it"
+        )
+
+
+def remove(instance: Instance) -> None:
+    """Remove the ground: mounts, pool, state and run directory.
+
+    Raises: RefusedError, if VEs are left in the pool; BusyError, if something is still mounted.
+    """
+    if mount.is_mounted(instance.pool):
+        left = [*os.listdir(instance.ves), *os.listdir(instance.trash)]
+        if left:
+            raise RefusedError(f"remove the pool {instance.pool}: {len(left)} VEs are in it or in its trash")
+        mount.unmount(instance.pool)
+    templates = f"{instance.run_dir}/templates"
+    for entry in mount.read_mounts():
+        if entry.target.startswith(f"{templates}/"):
+            mount.unmount(entry.target)
+    _remove_cgroup(instance)
+    files.remove_tree(instance.run_dir)
+    files.remove_tree(instance.state_dir)
+
+
+def _remove_cgroup(instance: Instance) -> None:
+    for hierarchy in cgroup_layout.detect().hierarchies():
+        cgroup_file.remove_directory(hierarchy.path(instance.cgroup))

@@ -1,0 +1,316 @@
+"""The keeper itself: one thread that forks, reaps, writes down and answers, and never waits for anything else."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from typing import assert_never
+
+from reconciler.errors import KeeperError, KernelError, VectlError
+from reconciler.host.keeper import protocol, records
+from reconciler.host.keeper.children import Executing, Launching, Starting
+from reconciler.host.keeper.connections import Connections
+from reconciler.host.keeper.protocol import (
+    Done,
+    Ended,
+    Exec,
+    Failed,
+    InitEnded,
+    Launch,
+    Launched,
+    Ping,
+    Pong,
+    Request,
+    Shutdown,
+    Signal,
+    Started,
+    Watch,
+)
+from reconciler.kernel import child, execute, launch, pidfd, seccomp
+from reconciler.kernel.pidfd import Exit, ProcessId
+
+_STDIO = 3
+
+
+class Keeper:
+    """The parent of the VEs of one instance."""
+
+    def __init__(self, run_dir: str, listener: socket.socket) -> None:
+        self._run_dir = run_dir
+        self._selector = selectors.DefaultSelector()
+        self._connections = Connections(
+            listener, self._selector, on_request=self._on_request, on_gone=self._on_client_gone
+        )
+        self._launching: dict[int, Launching] = {}
+        self._helpers: dict[int, Executing] = {}
+        self._programs: dict[int, Executing] = {}
+        self._inits: dict[int, tuple[str, ProcessId]] = {}
+        self._unclaimed: dict[int, tuple[ProcessId, Exit]] = {}
+        self._filters: dict[bool, bytes] = {}
+        self._woken, self._waker = socket.socketpair()
+        self._ending = False
+
+    def run(self) -> None:
+        """Serve until a `Shutdown` or SIGTERM; the VEs live on."""
+        self._wake_on_signals()
+        while not self._ending:
+            for key, _ in self._selector.select(self._patience()):
+                key.data()
+            self._reap()
+            self._expire()
+
+    def _wake_on_signals(self) -> None:
+        for sock in (self._woken, self._waker):
+            sock.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+
+    def _end(self) -> None:
+        self._ending = True
+
+    def _on_request(self, client: int, number: int, request: Request, descriptors: list[int]) -> None:
+        try:
+            match request:
+                case Launch():
+                    self._launch(client, number, request)
+                case Exec():
+                    self._execute(client, number, request, descriptors)
+                case Signal():
+                    self._signal(client, request)
+                    self._connections.send(client, number, Done())
+                case Watch():
+                    self._connections.watch(client)
+                    self._connections.send(client, number, Done())
+                case Ping():
+                    self._connections.send(client, number, self._pong())
+                case Shutdown():
+                    self._shut_down(request)
+                    self._connections.send(client, number, Done())
+                case _:
+                    assert_never(request)
+        except VectlError as err:
+            self._connections.send(client, number, _refusal(err))
+
+    def _launch(self, client: int, number: int, request: Launch) -> None:
+        records.directory(self._run_dir, request.uid)
+        if any(other.uid == request.uid for other in self._launching.values()):
+            raise KeeperError(f"launch {request.uid}: it is being launched already")
+        if any(uid == request.uid for uid, _ in self._inits.values()):
+            raise KeeperError(f"launch {request.uid}: it runs already")
+        with suppress(FileNotFoundError):
+            os.unlink(request.pid_file)
+        pid, report = child.fork(lambda _report: launch.launch(request.spec))
+        self._launching[pid] = Launching(
+            child=pid,
+            report=report,
+            client=client,
+            request=number,
+            deadline=time.monotonic() + request.timeout_s,
+            uid=request.uid,
+            pid_file=request.pid_file,
+        )
+        self._listen_to(self._launching[pid])
+
+    def _execute(self, client: int, number: int, request: Exec, descriptors: list[int]) -> None:
+        expected = 0 if request.spec.tty else _STDIO
+        if len(descriptors) != expected:
+            raise KeeperError(f"execute: expected {expected} descriptors, got {len(descriptors)}")
+        filter_ = self._filter(nesting=request.spec.nesting)
+        pid, report = child.fork(partial(execute.run_inside, request.spec, filter_), stdio=tuple(descriptors))
+        self._helpers[pid] = Executing(
+            child=pid,
+            report=report,
+            client=client,
+            request=number,
+            deadline=time.monotonic() + request.timeout_s,
+        )
+        self._listen_to(self._helpers[pid])
+
+    def _filter(self, *, nesting: bool) -> bytes:
+        if nesting not in self._filters:
+            self._filters[nesting] = seccomp.compile_profile(seccomp.profile(nesting=nesting))
+        return self._filters[nesting]
+
+    def _signal(self, client: int, request: Signal) -> None:
+        for executing in self._executing():
+            if (executing.client, executing.request) == (client, request.target):
+                if request.number == signal.SIGKILL:
+                    executing.kill()
+                elif executing.program is not None:
+                    os.kill(executing.program, signal.Signals(request.number))
+                return
+        raise KeeperError(f"signal request {request.target}: no program of it runs")
+
+    def _pong(self) -> Pong:
+        inits, programs = len(self._inits), len(self._executing())
+        return Pong(version=protocol.VERSION, pid=os.getpid(), inits=inits, programs=programs)
+
+    def _shut_down(self, request: Shutdown) -> None:
+        busy = len(self._inits) + len(self._launching) + len(self._executing())
+        if busy and not request.force:
+            raise KeeperError(f"shut the keeper down: it is the parent of {busy} processes, whose ends would be missed")
+        self._end()
+
+    def _executing(self) -> list[Executing]:
+        return list({id(each): each for each in chain(self._helpers.values(), self._programs.values())}.values())
+
+    def _on_client_gone(self, client: int) -> None:
+        """Kill what a client that left was executing. A launch goes on: a VE belongs to nobody."""
+        for executing in self._executing():
+            if executing.client == client:
+                self._hear(executing)
+                executing.kill()
+
+    def _listen_to(self, starting: Starting) -> None:
+        self._selector.register(starting.report, selectors.EVENT_READ, partial(self._hear, starting))
+
+    def _hear(self, starting: Starting) -> None:
+        if starting.settled:
+            return
+        starting.settled = starting.read_report()
+        if isinstance(starting, Executing) and starting.program is not None:
+            self._programs.setdefault(starting.program, starting)
+        if starting.settled:
+            self._selector.unregister(starting.report)
+            if isinstance(starting, Executing):
+                self._answer_start(starting)
+            starting.close()
+
+    def _answer_start(self, executing: Executing) -> None:
+        executing.deadline = None
+        if executing.failure is None and executing.program is None:
+            executing.failure = Failed(kind="failed", message="execute: the helper was killed before it was inside")
+        if executing.answered:
+            return
+        executing.answered = True
+        if executing.failure is not None:
+            self._connections.send(executing.client, executing.request, executing.failure)
+        elif executing.program is not None:
+            descriptors = () if executing.terminal is None else (executing.terminal,)
+            self._connections.send(executing.client, executing.request, Started(pid=executing.program), descriptors)
+
+    def _patience(self) -> float | None:
+        deadlines = [each.deadline for each in self._starting() if each.deadline is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _starting(self) -> Iterator[Launching | Executing]:
+        return chain(self._launching.values(), self._executing())
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for each in list(self._starting()):
+            if each.deadline is not None and each.deadline <= now:
+                each.deadline = None
+                each.answered = True
+                each.kill()
+                message = "the time allowed is over, and what had begun was killed"
+                self._connections.send(each.client, each.request, Failed(kind="timeout", message=message))
+
+    def _reap(self) -> None:
+        """Reap every child that has ended; its number is not used again before."""
+        while (result := _peek()) is not None:
+            process = _identify(result.si_pid) if self._launching else None
+            os.waitid(os.P_PID, result.si_pid, os.WEXITED)
+            for each in list(self._starting()):
+                self._hear(each)  # what it said before it ended tells whose number this is
+            self._reaped(result.si_pid, process, pidfd.exit_of(result))
+        if not self._launching:
+            self._unclaimed.clear()
+
+    def _reaped(self, pid: int, process: ProcessId | None, exit_: Exit) -> None:
+        if pid in self._launching:
+            self._finish_launch(self._launching.pop(pid), exit_)
+        elif pid in self._programs:
+            executing = self._programs.pop(pid)
+            if executing.failure is None:
+                self._connections.send(executing.client, executing.request, Ended(exit=exit_))
+        elif pid in self._helpers:
+            del self._helpers[pid]
+        elif pid in self._inits:
+            self._finish_init(*self._inits.pop(pid), exit_)
+        elif process is not None:
+            self._unclaimed[pid] = process, exit_
+
+    def _finish_launch(self, launching: Launching, exit_: Exit) -> None:
+        try:
+            answer: Launched | Failed = launching.failure or self._adopt(launching, exit_)
+        except VectlError as err:
+            answer = _refusal(err, kind="failed")
+        if not launching.answered:
+            self._connections.send(launching.client, launching.request, answer)
+
+    def _adopt(self, launching: Launching, exit_: Exit) -> Launched | Failed:
+        if exit_ != Exit(kind="exited", value=0):
+            ended = f"ended with status {exit_.value}" if exit_.kind == "exited" else f"was killed by {exit_.value}"
+            status = exit_.value if exit_.kind == "exited" else -exit_.value
+            return Failed(kind="failed", message=f"launch {launching.uid}: the command {ended}", status=status)
+        pid = _read_pid(launching.pid_file)
+        init, ended_already = self._unclaimed.pop(pid, (_identify(pid), None))
+        if init is None or (ended_already is None and not _is_our_child(pid)):
+            raise KeeperError(f"launch {launching.uid}: process {pid} of {launching.pid_file} is no child of ours")
+        records.write_init(self._run_dir, launching.uid, init)
+        if ended_already is None:
+            self._inits[pid] = launching.uid, init
+        else:
+            self._finish_init(launching.uid, init, ended_already)
+        return Launched(init=init)
+
+    def _finish_init(self, uid: str, init: ProcessId, exit_: Exit) -> None:
+        try:
+            records.write_exit(self._run_dir, uid, init, exit_)
+        except VectlError as err:
+            sys.stderr.write(f"{err}\n")  # to the log; whoever looks finds an end of unknown cause
+        self._connections.publish(InitEnded(uid=uid, init=init, exit=exit_))
+
+
+def _refusal(err: VectlError, *, kind: protocol.FailureKind = "refused") -> Failed:
+    return Failed(kind=kind, message=str(err), errno=err.errno if isinstance(err, KernelError) else 0)
+
+
+def _peek() -> os.waitid_result | None:
+    """Look for a child that has ended, and leave it a zombie."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+
+
+def _identify(pid: int) -> ProcessId | None:
+    try:
+        return pidfd.identify(pid)
+    except VectlError as err:
+        sys.stderr.write(f"{err}\n")
+        return None
+
+
+def _is_our_child(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _read_pid(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError) as err:
+        raise KeeperError(f"read {path}: expected the pid of an init: {err}") from err

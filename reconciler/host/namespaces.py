@@ -1,0 +1,105 @@
+"""The namespaces of running VEs, entered once: a netlink socket, the names and the root directory of each are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from reconciler.errors import StateError
+from reconciler.kernel import netns, pidfd, uts
+from reconciler.kernel.pidfd import ProcessId
+from reconciler.kernel.rtnlsocket import RtnlSocket
+from reconciler.kernel.syscalls import file_errors
+from reconciler.model.identity import Uid
+
+
+@dataclass(slots=True)
+class Inside:
+    """What is kept open of one VE. It belongs to one init: another one has other namespaces."""
+
+    init: ProcessId
+    net: int
+    uts: int
+    rtnl: RtnlSocket
+    nsid: int
+
+    def close(self) -> None:
+        """Let go of the VE."""
+        self.rtnl.close()
+        for descriptor in (self.net, self.uts):
+            with suppress(OSError):
+                os.close(descriptor)
+
+    @contextmanager
+    def root(self) -> Iterator[int]:
+        """Open the VE's root directory; everything below it is hostile.
+
+        Raises: KernelError.
+        """
+        path = f"/proc/{self.init.pid}/root"
+        with file_errors("open", path):
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(slots=True)
+class Namespaces:
+    """The VEs whose namespaces are open, by uid."""
+
+    _open: dict[Uid, Inside] = field(default_factory=dict)
+
+    def of(self, uid: Uid, init: ProcessId, host: RtnlSocket) -> Inside:
+        """Give a VE's namespaces, opened now if they are not or if its init is another one since.
+
+        Raises: StateError, if the init is gone; KernelError.
+        """
+        known = self._open.get(uid)
+        if known is not None and known.init == init:
+            return known
+        self.forget(uid)
+        self._open[uid] = inside = _enter(init, host)
+        return inside
+
+    def forget(self, uid: Uid) -> None:
+        """Close what is kept of a VE."""
+        known = self._open.pop(uid, None)
+        if known is not None:
+            known.close()
+
+    def uid_of(self, nsid: int) -> Uid | None:
+        """Say whose network namespace has a number on this host."""
+        return next((uid for uid, inside in self._open.items() if inside.nsid == nsid), None)
+
+    def keep_only(self, uids: Iterable[Uid]) -> None:
+        """Close what is kept of all other VEs."""
+        for uid in self._open.keys() - set(uids):
+            self.forget(uid)
+
+    def close(self) -> None:
+        """Close everything."""
+        self.keep_only(())
+
+
+def _enter(init: ProcessId, host: RtnlSocket) -> Inside:
+    process = pidfd.open_process(init)
+    if process is None:
+        raise StateError(f"enter namespaces of process {init.pid}: it has ended")
+    try:
+        net = netns.open_of(init.pid, pidfd=process)
+        names = uts.open_of(init.pid, pidfd=process)
+        return Inside(init=init, net=net, uts=names, rtnl=RtnlSocket.open_in(net), nsid=host.assign_nsid(net))
+    finally:
+        os.close(process)
+
+
+def read_hostnames(insides: Iterable[Inside]) -> list[str]:
+    """Read the hostnames of several VEs, by one thread that visits them all.
+
+    Raises: KernelError.
+    """
+    return uts.read_hostnames([inside.uts for inside in insides])

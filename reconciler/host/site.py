@@ -1,0 +1,112 @@
+"""The site: an instance on this machine, with the descriptors that are kept open for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from reconciler.errors import StateError
+from reconciler.host.keeper.client import KeeperClient, ensure_keeper
+from reconciler.host.namespaces import Namespaces
+from reconciler.kernel import cgroup_layout, cgroup_limits, files
+from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
+from reconciler.kernel.rtnlsocket import RtnlSocket
+from reconciler.model.identity import Uid
+from reconciler.model.instance import Instance
+from reconciler.model.record import decode_record
+from reconciler.model.volume import Record
+
+
+class Site:
+    """What the facets share. Everything is opened at first use, so that looking at one facet costs only that one."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._keeper: KeeperClient | None = None
+        self._records: dict[Uid, tuple[tuple[int, int, int], Record]] = {}
+        self.layout = cgroup_layout.detect()
+        self.limit_reader = cgroup_limits.LimitReader(self.layout)
+        self.namespaces = Namespaces()
+        self._rtnl: RtnlSocket | None = None
+        self._nft: NftSocket | None = None
+        self._fingerprints: Fingerprints | None = None
+
+    async def keeper(self) -> KeeperClient:
+        """Give the connection to the keeper, which is started if there is none.
+
+        Raises: KeeperError.
+        """
+        if self._keeper is None or not self._keeper.is_open:
+            self._keeper = await ensure_keeper(self.instance.run_dir)
+        return self._keeper
+
+    @property
+    def rtnl(self) -> RtnlSocket:
+        """The host's own route netlink socket."""
+        if self._rtnl is None:
+            self._rtnl = RtnlSocket.open_here()
+        return self._rtnl
+
+    @property
+    def nft(self) -> NftSocket:
+        """The host's own nftables netlink socket."""
+        if self._nft is None:
+            self._nft = NftSocket.open_here()
+        return self._nft
+
+    def nft_digests(self, tables: tuple[TableName, ...]) -> Mapping[TableName, str | None]:
+        """Read the fingerprints of nftables tables; an unchanged generation means unchanged tables.
+
+        Raises: KernelError.
+        """
+        known = self._fingerprints
+        if known is None or known.digests.keys() != set(tables) or known.generation != self.nft.generation():
+            self._fingerprints = known = self.nft.fingerprints(tables)
+        return known.digests
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self.limit_reader.close()
+        self.namespaces.close()
+        for opened in (self._rtnl, self._nft):
+            if opened is not None:
+                opened.close()
+
+    def read_record(self, uid: Uid) -> Record | None:
+        """Read a VE's record; None if there is none. One whose file is the same as before is not parsed again.
+
+        Raises: StateError, KernelError.
+        """
+        path = self.instance.record_file(uid)
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            self._records.pop(uid, None)
+            return None
+        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known = self._records.get(uid)
+        if known is None or known[0] != identity:
+            data = files.read_bytes_if_exists(path)
+            if data is None:
+                return None
+            self._records[uid] = known = (identity, decode_record(data, where=path))
+        return known[1]
+
+    def need_record(self, uid: Uid) -> Record:
+        """Read a VE's record.
+
+        Raises: StateError, if there is none.
+        """
+        record = self.read_record(uid)
+        if record is None:
+            raise StateError(f"look up VE {uid}: this host has none of that uid")
+        return record
+
+    def uids(self) -> list[Uid]:
+        """List the VEs whose directory is here.
+
+        Raises: KernelError.
+        """
+        return [Uid(name) for name in sorted(os.listdir(self.instance.ves)) if not name.startswith(".")]

@@ -1,0 +1,184 @@
+"""Volume: a VE's directory in the pool with its record and its subvolume, and the trash."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from reconciler.errors import BusyError, StateError, TemplateError
+from reconciler.host import compute, power, templates
+from reconciler.host.site import Site
+from reconciler.kernel import btrfs, files, overlay, qgroup
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Uid
+from reconciler.model.observation import PoolObservation
+from reconciler.model.power import PowerState
+from reconciler.model.record import decode_record, encode_record
+from reconciler.model.volume import (
+    CreateVolume,
+    PurgeTrash,
+    RestoreVe,
+    SetVolumeSize,
+    TrashEntry,
+    TrashVe,
+    VolumeObservation,
+    WriteRecord,
+)
+
+_TRASH_ID = re.compile(r"([0-9a-f-]{36})\.(\d{1,12})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """The pool's quota groups at one moment."""
+
+    groups: Mapping[int, qgroup.Qgroup]
+
+
+def read_quotas(site: Site) -> Quotas:
+    """Read the limits and the use of all volumes at once.
+
+    Raises: KernelError.
+    """
+    return Quotas(qgroup.read_qgroups(site.instance.pool).groups)
+
+
+def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
+    """Look at a VE's volume.
+
+    Raises: KernelError.
+    """
+    path = site.instance.volume(uid)
+    if not (btrfs.is_subvolume(path) and os.path.isdir(f"{path}/work")):
+        return VolumeObservation(present=False)
+    group = quotas.groups.get(btrfs.subvolume_id(path))
+    if group is None:
+        return VolumeObservation(present=True)
+    return VolumeObservation(present=True, size=group.max_referenced, used=group.referenced)
+
+
+def write_record(site: Site, effect: WriteRecord) -> None:
+    """Write a VE's record durably, in a directory made for it.
+
+    Raises: TemplateError, if the template that it names was not built; NoSpaceError.
+    """
+    record = effect.record
+    if record.template_digest is None and effect.template_key is not None:
+        digest = templates.read_index(site).get(effect.template_key)
+        if digest is None:
+            raise TemplateError(f"write record of {record.name}: template {record.template} was not built")
+        known = site.read_record(record.uid)
+        record = replace(record, template_digest=known.template_digest if known and known.template_digest else digest)
+    os.makedirs(site.instance.ve_dir(record.uid), mode=0o700, exist_ok=True)
+    files.write_atomic(site.instance.record_file(record.uid), encode_record(record))
+
+
+def create_volume(site: Site, effect: CreateVolume) -> None:
+    """Make the subvolume, its limit, and then the layers in it.
+
+    Raises: StateError, if there is no such VE; NoSpaceError.
+    """
+    site.need_record(effect.uid)
+    path = site.instance.volume(effect.uid)
+    btrfs.create_subvolume(path)
+    qgroup.set_limit(path, effect.size)
+    overlay.make_layers(path)
+
+
+def set_size(site: Site, effect: SetVolumeSize) -> None:
+    """Change the limit of an existing volume.
+
+    Raises: KernelError, if there is none.
+    """
+    qgroup.set_limit(site.instance.volume(effect.uid), effect.size)
+
+
+def trash(site: Site, effect: TrashVe) -> None:
+    """Move a VE that does not run into the trash; absent is success.
+
+    Raises: BusyError, if something of it still runs.
+    """
+    uid, instance = effect.uid, site.instance
+    if not os.path.isdir(instance.ve_dir(uid)):
+        return
+    if power.observe(site, uid).state is not PowerState.STOPPED or compute.tree(site, uid).exists():
+        raise BusyError(f"move VE {uid} to the trash: it has not been taken down")
+    os.makedirs(instance.trash, mode=0o700, exist_ok=True)
+    os.rename(instance.ve_dir(uid), f"{instance.trash}/{uid}.{int(time.time())}")
+    files.sync_directory(instance.trash)
+    files.sync_directory(instance.ves)
+    power.forget(site, uid)
+
+
+def restore(site: Site, effect: RestoreVe) -> None:
+    """Move a VE back out of the trash; a VE that is there is success.
+
+    Raises: StateError, if the trash has no such entry.
+    """
+    target = site.instance.ve_dir(effect.uid)
+    if os.path.isdir(target):
+        return
+    source = _entry_path(site, effect.trash_id)
+    if not os.path.isdir(source):
+        raise StateError(f"restore VE {effect.uid}: the trash has no {effect.trash_id!r}")
+    os.rename(source, target)
+    files.sync_directory(site.instance.ves)
+    files.sync_directory(site.instance.trash)
+
+
+def purge(site: Site, effect: PurgeTrash) -> None:
+    """Delete an entry of the trash with its data; absent is success.
+
+    Raises: StateError, for what cannot be an entry's name.
+    """
+    path = _entry_path(site, effect.trash_id)
+    if not os.path.isdir(path):
+        return
+    volume = f"{path}/volume"
+    if os.path.isdir(volume):
+        number = btrfs.subvolume_id(volume)
+        btrfs.delete_subvolume(volume)
+        _forget_quota(site, number)
+    files.remove_tree(path)
+
+
+def _forget_quota(site: Site, number: int) -> None:
+    """Remove the quota group of a deleted subvolume; while that is still being cleaned up, the kernel keeps it."""
+    try:
+        qgroup.remove_qgroup(site.instance.pool, number)
+    except BusyError:
+        return
+
+
+def _entry_path(site: Site, trash_id: str) -> str:
+    if _TRASH_ID.match(trash_id) is None:
+        raise StateError(f"look up {trash_id!r} in the trash: expected <uid>.<seconds>; see `vectl trash list`")
+    return f"{site.instance.trash}/{trash_id}"
+
+
+def observe_trash(site: Site, quotas: Quotas) -> tuple[TrashEntry, ...] | Unknown:
+    """List the trash, oldest first; one entry that cannot be read makes all of it unknown."""
+    entries = []
+    for name in os.listdir(site.instance.trash):
+        match = _TRASH_ID.match(name)
+        path = f"{site.instance.trash}/{name}"
+        data = files.read_bytes_if_exists(f"{path}/record.json")
+        if match is None or data is None:
+            return Unknown(f"{path} is not an entry of the trash; move it away")
+        record = decode_record(data, where=f"{path}/record.json")
+        group = quotas.groups.get(btrfs.subvolume_id(f"{path}/volume")) if os.path.isdir(f"{path}/volume") else None
+        used = group.referenced if group else None
+        entries.append(TrashEntry(id=name, trashed_at=float(match[2]), record=record, used=used))
+    return tuple(sorted(entries, key=lambda entry: (entry.trashed_at, entry.id)))
+
+
+def observe_pool(site: Site) -> PoolObservation:
+    """Read how large the pool is and what is free in it.
+
+    Raises: KernelError.
+    """
+    space = btrfs.read_space(site.instance.pool)
+    return PoolObservation(size=space.size, free=space.free)

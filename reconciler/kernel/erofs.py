@@ -1,0 +1,43 @@
+"""EROFS images: a template's tree as one read-only file, the same bytes wherever the same tree is made into one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from reconciler.kernel import command, files
+from reconciler.kernel.syscalls import file_errors
+
+_SECONDS = 900.0
+
+
+def make_image(source: str, image: str, *, uuid: str, epoch: int = 0, all_root: bool = False) -> None:
+    """Make an image of a directory's content, on disk under its name only when it is whole.
+
+    The same tree gives the same bytes with the same version of mkfs.erofs, in whatever order the files were made.
+    A file newer than ``epoch`` gets that as its time, so at the default all have the same. Compiled Python files
+    are out of date then: a tree with Python in it should have the date of its newest package. With ``all_root``
+    every file belongs to root.
+
+    Units: ``epoch`` in seconds since 1970.
+    Raises: CommandError; MissingToolError; TimeLimitError; KernelError; NoSpaceError.
+    Source: mkfs.erofs(1); SOURCE_DATE_EPOCH of reproducible-builds.org.
+    """
+    partial = f"{image}.partial"
+    with file_errors("write", image), suppress(FileNotFoundError):
+        os.unlink(partial)
+    owners = ["--all-root"] if all_root else []
+    argv = ["mkfs.erofs", "--quiet", "-U", uuid, *owners, partial, source]
+    command.run(argv, timeout_s=_SECONDS, env={"SOURCE_DATE_EPOCH": str(epoch)})
+    _publish(partial, image)
+
+
+def _publish(partial: str, image: str) -> None:
+    with file_errors("write", image):
+        fd = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(partial, image)
+    files.sync_directory(os.path.dirname(image) or ".")

@@ -1,0 +1,112 @@
+"""Addressing: what an interface gets from its network, and which interface holds a VE's default routes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+
+from reconciler.manifests.kinds.network import Interface as InterfaceBody
+from reconciler.manifests.kinds.network import NetworkBody
+from reconciler.model.identity import NetworkName
+from reconciler.model.network import Address, Interface, InterfaceSpec, NetworkMode, NetworkSpec, Route, Subnet
+
+DEFAULT_ROUTES: Mapping[int, str] = {4: "0.0.0.0/0", 6: "::/0"}
+"""By IP version."""
+
+ROUTED_GATEWAYS: Mapping[int, str] = {4: "169.254.0.1", 6: "fe80::1"}
+"""Next hop of a routed VE, by IP version: the host's end of its link, whatever addresses that link has.
+
+The same as Incus uses, so that images and habits carry over. The IPv4 one lies in no subnet of the VE; a route by it
+needs the on-link flag. Source: RFC 3927, section 2.1 (addresses that are never forwarded).
+"""
+
+
+def gateway_interfaces(body: NetworkBody) -> frozenset[Interface]:
+    """Give a network's gateways the prefix length of the smallest of its subnets that holds them."""
+    return frozenset(
+        _with_prefix(address, subnet.prefixlen)
+        for address in body.gateway
+        if (subnet := smallest_subnet(address, body.subnets)) is not None
+    )
+
+
+def smallest_subnet(address: Address, subnets: Iterable[Subnet]) -> Subnet | None:
+    """Give the smallest subnet that holds an address, or None."""
+    holding = [subnet for subnet in subnets if subnet.version == address.version and address in subnet]
+    return max(holding, key=lambda subnet: subnet.prefixlen, default=None)
+
+
+def interface_specs(
+    interfaces: Iterable[InterfaceBody],
+    networks: Mapping[NetworkName, NetworkSpec],
+    gateways: Mapping[NetworkName, tuple[Address, ...]],
+) -> dict[str, InterfaceSpec]:
+    """Resolve a VE's interfaces. ``gateways``: the networks' own, in the order in which they were written.
+
+    Shape: by name. Interfaces of unknown networks are left out.
+    """
+    known = [body for body in interfaces if body.network is not None and NetworkName(body.network) in networks]
+    holders = _default_route_holders(known, networks, gateways)
+    specs = {}
+    for body in known:
+        network = networks[NetworkName(body.network or "")]
+        defaults = (
+            Route(to=DEFAULT_ROUTES[version], via=via) for version, (name, via) in holders.items() if name == body.name
+        )
+        specs[body.name] = InterfaceSpec(
+            name=body.name,
+            network=network.name,
+            mode=network.mode,
+            addresses=frozenset(_addresses(body, network.mode)),
+            routes=frozenset([*defaults, *_written_routes(body)]),
+            mac=body.mac,
+            mtu=network.mtu if body.mtu is None else body.mtu,
+            isolated=network.isolated,
+        )
+    return specs
+
+
+def _addresses(body: InterfaceBody, mode: NetworkMode) -> Iterator[Interface]:
+    for address in body.addresses:
+        yield address if mode is NetworkMode.BRIDGED else _with_prefix(address.ip, address.max_prefixlen)
+
+
+def _with_prefix(address: Address, length: int) -> Interface:
+    return ipaddress.ip_interface((address, length))
+
+
+def _written_routes(body: InterfaceBody) -> Iterator[Route]:
+    return (Route(to=str(route.to), via="" if route.via is None else str(route.via)) for route in body.routes)
+
+
+def _default_route_holders(
+    interfaces: Iterable[InterfaceBody],
+    networks: Mapping[NetworkName, NetworkSpec],
+    gateways: Mapping[NetworkName, tuple[Address, ...]],
+) -> dict[int, tuple[str, str]]:
+    """Decide, by IP version, which interface a VE's default route leaves by, and its next hop.
+
+    A VE has one default route for each family: by the gateway that an interface names itself, else by that of the
+    first interface whose network gives one. A default route among the written routes takes the place of both.
+    """
+    bodies = list(interfaces)
+    written = {route.to.version for body in bodies for route in body.routes if route.to.prefixlen == 0}
+    holders: dict[int, tuple[str, str]] = {}
+    for body in bodies:
+        for gateway in body.gateway or ():
+            holders.setdefault(gateway.version, (body.name, str(gateway)))
+    for body in bodies:
+        name = NetworkName(body.network or "")
+        if body.gateway is None:
+            for version, via in _given_gateways(body, networks[name].mode, gateways.get(name, ())):
+                holders.setdefault(version, (body.name, via))
+    return {version: holder for version, holder in holders.items() if version not in written}
+
+
+def _given_gateways(body: InterfaceBody, mode: NetworkMode, gateways: tuple[Address, ...]) -> Iterator[tuple[int, str]]:
+    if mode is NetworkMode.ROUTED:
+        yield from ((version, ROUTED_GATEWAYS[version]) for version in {address.version for address in body.addresses})
+        return
+    for gateway in gateways:
+        if any(gateway.version == address.version and gateway in address.network for address in body.addresses):
+            yield gateway.version, str(gateway)

@@ -1,0 +1,200 @@
+"""Canonical form: validated manifests to the frozen values of `model`, that compare with ``==``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from reconciler.manifests import addressing, unsupported
+from reconciler.manifests.kinds.compute import Rlimits
+from reconciler.manifests.kinds.host import Host, Overcommit
+from reconciler.manifests.kinds.network import Network
+from reconciler.manifests.kinds.ve import VeBody, VeMetadata
+from reconciler.manifests.kinds.volume import Template, TemplateOrigin
+from reconciler.model.compute import ComputeSpec
+from reconciler.model.fleet import DriftSpec, HostSpec, Place, VeSpec
+from reconciler.model.identity import Digest, HostName, NetworkName, TemplateName, Uid, VeName
+from reconciler.model.network import Address, Forward, NetworkSpec, Resolver, VeNetworkSpec
+from reconciler.model.power import PowerSpec
+from reconciler.model.volume import (
+    BuiltinSource,
+    DebootstrapSource,
+    OciSource,
+    SimplestreamsSource,
+    TarballSource,
+    TemplateSource,
+    TemplateSpec,
+    VolumeSpec,
+)
+
+RLIMIT_UNLIMITED = 2**64 - 1
+"""Source: Linux include/uapi/linux/resource.h, RLIM64_INFINITY."""
+
+_PAGE = 4096
+"""The kernel keeps memory limits in pages and rounds down; what it keeps is what is asked for.
+
+Source: Linux mm/page_counter.c, page_counter_memparse.
+"""
+
+
+def template_key(source: TemplateSource) -> Digest:
+    """Name a template's source: the SHA-256 of its canonical JSON. Equal sources share one image."""
+    value = {type(source).__name__.removesuffix("Source").lower(): asdict(source)}
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return Digest(hashlib.sha256(text.encode()).hexdigest())
+
+
+def template_spec(name: TemplateName, source: TemplateSource, init: tuple[str, ...] = ("/sbin/init",)) -> TemplateSpec:
+    """Make a template of a source."""
+    return TemplateSpec(name=name, key=template_key(source), source=source, init=init)
+
+
+BUSYBOX = template_spec(TemplateName("busybox"), BuiltinSource(name="busybox"))
+"""The template that exists undeclared."""
+
+
+def template(manifest: Template) -> TemplateSpec:
+    """Make a template's spec."""
+    source = _template_source(manifest.spec.source)
+    return template_spec(TemplateName(manifest.metadata.name), source, manifest.spec.init)
+
+
+def _template_source(origin: TemplateOrigin) -> TemplateSource:
+    if (debootstrap := origin.debootstrap) is not None:
+        return DebootstrapSource(
+            suite=debootstrap.suite,
+            packages=tuple(sorted(set(debootstrap.packages))),
+            mirror=debootstrap.mirror,
+            variant=debootstrap.variant,
+        )
+    if (tarball := origin.tarball) is not None:
+        return TarballSource(sha256=tarball.sha256, path=tarball.path, url=tarball.url)
+    if (oci := origin.oci) is not None:
+        return OciSource(image=oci.image, digest=oci.digest)
+    if (streams := origin.simplestreams) is not None:
+        return SimplestreamsSource(server=streams.server, alias=streams.alias, fingerprint=streams.fingerprint)
+    return BuiltinSource(name=origin.builtin or "busybox")
+
+
+def network(manifest: Network) -> NetworkSpec:
+    """Make a network's spec."""
+    body = manifest.spec
+    return NetworkSpec(
+        name=NetworkName(manifest.metadata.name),
+        mode=body.mode,
+        subnets=body.subnets,
+        gateways=addressing.gateway_interfaces(body),
+        nat=body.nat,
+        forwards=tuple(
+            Forward(listen=forward.listen, ve=forward.to[0], port=forward.to[1], protocol=forward.protocol)
+            for forward in body.forwards
+        ),
+        uplink=body.uplink,
+        mtu=body.mtu,
+        isolated=body.isolated,
+    )
+
+
+def host(manifest: Host) -> HostSpec:
+    """Make a host's spec."""
+    body = manifest.spec
+    return HostSpec(
+        name=HostName(manifest.metadata.name),
+        labels=manifest.metadata.labels,
+        address=None if body.address is None else str(body.address),
+        public_key=body.public_key,
+        reserve_memory=body.reserve.memory,
+        reserve_cpu=float(body.reserve.cpu),
+        reserve_disk=body.reserve.disk,
+        overcommit=_overcommit(body.overcommit),
+        maintenance=body.maintenance,
+    )
+
+
+def _overcommit(factors: Overcommit) -> dict[str, float]:
+    return {name: float(factor) for name, factor in factors if factor is not None}
+
+
+def ve(
+    metadata: VeMetadata,
+    body: VeBody,
+    *,
+    networks: Mapping[NetworkName, NetworkSpec],
+    gateways: Mapping[NetworkName, tuple[Address, ...]],
+    unsupported_elsewhere: tuple[str, ...] = (),
+    place: Place | None = None,
+) -> VeSpec:
+    """Make a VE's spec from its spec as merged with its profiles.
+
+    ``unsupported_elsewhere``: what its template and its networks ask for and is not carried out.
+    """
+    name = VeName(metadata.name)
+    return VeSpec(
+        name=name,
+        uid=None if metadata.uid is None else Uid(metadata.uid),
+        renamed_from=None if metadata.renamed_from is None else VeName(metadata.renamed_from),
+        labels=metadata.labels,
+        description=body.description or "",
+        host=None if body.host is None else HostName(body.host),
+        power=_power(body),
+        compute=_compute(body),
+        volume=VolumeSpec(template=TemplateName(body.template), size=body.disk.size),
+        network=VeNetworkSpec(
+            hostname=body.hostname or name,
+            resolver=_resolver(body),
+            interfaces=addressing.interface_specs(body.interfaces, networks, gateways),
+        ),
+        rlimits=_rlimits(body.rlimits),
+        nesting=body.features.nesting,
+        protect=body.protect,
+        drift=DriftSpec(default=body.drift.default, fields=body.drift.fields),
+        unsupported=(*unsupported.ve_fields(body), *unsupported_elsewhere),
+        place=place,
+    )
+
+
+def _power(body: VeBody) -> PowerSpec:
+    return PowerSpec(
+        state=body.power,
+        restart=body.boot.restart,
+        stop_timeout_s=body.boot.stop_timeout,
+        order=body.boot.order,
+        depends_on=tuple(sorted({VeName(name) for name in body.boot.depends_on})),
+    )
+
+
+def _compute(body: VeBody) -> ComputeSpec:
+    return ComputeSpec(
+        cpu_weight=body.cpu.weight,
+        cpu_limit_us=body.cpu.limit,
+        cpu_guarantee_us=body.cpu.guarantee,
+        cpus=body.cpu.cpus,
+        nodes=body.cpu.nodes,
+        memory_limit=_whole_pages(body.memory.limit),
+        memory_barrier=_whole_pages(body.memory.barrier),
+        memory_guarantee=body.memory.guarantee // _PAGE * _PAGE,
+        swap=_whole_pages(body.memory.swap),
+        processes=body.processes,
+    )
+
+
+def _whole_pages(size: int | None) -> int | None:
+    return None if size is None else size // _PAGE * _PAGE
+
+
+def _resolver(body: VeBody) -> Resolver | None:
+    dns = body.dns
+    if dns is None or not dns.model_fields_set:
+        return None
+    return Resolver(servers=tuple(str(server) for server in dns.servers), search=dns.search)
+
+
+def _rlimits(rlimits: Rlimits) -> dict[str, int]:
+    limits = {}
+    for name in rlimits.model_fields_set:
+        value = getattr(rlimits, name)
+        written = Rlimits.model_fields[name].alias or name
+        limits[written] = RLIMIT_UNLIMITED if value is None else value
+    return dict(sorted(limits.items()))

@@ -1,0 +1,194 @@
+"""Checks across the fleet: what must be unique, what must exist, and what must not go in circles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.manifests.document import Complaint, Document, complain
+from reconciler.manifests.kinds.host import HostBody
+from reconciler.manifests.kinds.network import NetworkBody
+from reconciler.manifests.kinds.ve import VeBody, VeMetadata
+from reconciler.manifests.problem import Path, did_you_mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedVe:
+    """A VE: its document, and its spec as merged with its profiles."""
+
+    document: Document
+    metadata: VeMetadata
+    body: VeBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Everything:
+    """All valid documents of a revision, by name.
+
+    ``known``: names by kind, those of broken documents included. ``certain``: no document is missing for a mistake
+    in its file, so that a name that is not known does not exist.
+    """
+
+    ves: Mapping[str, MergedVe]
+    networks: Mapping[str, tuple[Document, NetworkBody]]
+    hosts: Mapping[str, tuple[Document, HostBody]]
+    known: Mapping[str, frozenset[str]] = field(repr=False)
+    certain: bool = True
+
+
+def unknown(every: Everything, document: Document, path: Path, kind: str, name: str) -> Iterator[Complaint]:
+    """Complain about a reference to an object that no document declares."""
+    if every.certain and name not in every.known[kind]:
+        hint = did_you_mean(name, sorted(every.known[kind])) or f"declare it, with 'kind: {kind}'"
+        yield complain(document, path, f"unknown {kind} {name!r}", hint)
+
+
+def references(every: Everything) -> Iterator[Complaint]:
+    """Templates, networks and VEs that a VE names exist."""
+    for ve in every.ves.values():
+        yield from unknown(every, ve.document, ("spec", "template"), "Template", ve.body.template)
+        for interface in ve.body.interfaces:
+            if interface.network is not None:
+                path = ("spec", "interfaces", interface.name, "network")
+                yield from unknown(every, ve.document, path, "Network", interface.network)
+        for position, name in enumerate(ve.body.boot.depends_on):
+            where: Path = ("spec", "boot", "dependsOn", position)
+            yield from unknown(every, ve.document, where, "VirtualEnvironment", name)
+
+
+def hosts(every: Everything) -> Iterator[Complaint]:
+    """Hosts that are named exist, and on a fleet of several each VE names one."""
+    declared = every.known["Host"]
+    named = sorted({ve.body.host for ve in every.ves.values() if ve.body.host is not None})
+    for ve in every.ves.values():
+        document, host = ve.document, ve.body.host
+        if host is None and len(declared) > 1:
+            yield complain(document, ("spec", "host"), "missing field", "needed on a fleet of several hosts")
+        elif host is not None and declared:
+            yield from unknown(every, document, ("spec", "host"), "Host", host)
+        elif host is not None and len(named) > 1 and every.certain:
+            message = f"unknown Host {host!r}: a fleet of several hosts declares them"
+            yield complain(document, ("spec", "host"), message, "declare each, with 'kind: Host'")
+        for position, replica in enumerate(ve.body.replicas.hosts if ve.body.replicas else ()):
+            yield from unknown(every, document, ("spec", "replicas", "hosts", position), "Host", replica)
+
+
+def identities(every: Everything) -> Iterator[Complaint]:
+    """No two VEs claim one identity, by uid or by a former name."""
+    uids: dict[str, str] = {}
+    former: dict[str, str] = {}
+    for name, ve in every.ves.items():
+        uid, old = ve.metadata.uid, ve.metadata.renamed_from
+        if uid is not None and (first := uids.setdefault(uid, name)) != name:
+            message = f"expected a uid of its own, VE {first!r} has it too"
+            yield complain(ve.document, ("metadata", "uid"), message, "remove it where the VE was copied to")
+        if old is None:
+            continue
+        if old in every.known["VirtualEnvironment"]:
+            message = f"expected the name of a VE that is no more, {old!r} is declared"
+            yield complain(ve.document, ("metadata", "renamedFrom"), message)
+        elif (first := former.setdefault(old, name)) != name:
+            yield complain(ve.document, ("metadata", "renamedFrom"), f"expected one heir of {old!r}, got {first!r} too")
+
+
+def addresses(every: Everything) -> Iterator[Complaint]:
+    """Every address and every MAC address exists once, gateways and hosts included."""
+    owners: dict[tuple[int, int], str] = {}
+    for name, (document, body) in every.networks.items():
+        for position, gateway in enumerate(body.gateway):
+            first = owners.setdefault((gateway.version, int(gateway)), f"gateway of network {name}, entry {position}")
+            if first != f"gateway of network {name}, entry {position}":
+                path = ("spec", "gateway", position)
+                yield complain(document, path, f"expected an address of its own, {gateway} is the {first}")
+    for name, (document, host) in every.hosts.items():
+        if host.address is not None:
+            first = owners.setdefault((host.address.version, int(host.address)), f"address of host {name}")
+            if first != f"address of host {name}":
+                message = f"expected an address of its own, {host.address} is the {first}"
+                yield complain(document, ("spec", "address"), message)
+    yield from _ve_addresses(every, owners)
+
+
+def _ve_addresses(every: Everything, owners: dict[tuple[int, int], str]) -> Iterator[Complaint]:
+    macs: dict[str, str] = {}
+    for name, ve in every.ves.items():
+        for interface in ve.body.interfaces:
+            path = ("spec", "interfaces", interface.name)
+            for position, address in enumerate(interface.addresses):
+                key = (address.version, int(address))
+                if key in owners:
+                    message = f"expected an address of its own, {address.ip} is the {owners[key]}"
+                    yield complain(ve.document, (*path, "addresses", position), message)
+                else:
+                    owners[key] = f"address of VE {name}, {interface.name}"
+            if interface.mac is not None:
+                mine = f"VE {name}, {interface.name}"
+                if (first := macs.setdefault(interface.mac, mine)) != mine:
+                    yield complain(ve.document, (*path, "mac"), f"expected a MAC address of its own, {first} has it")
+
+
+def uplinks(every: Everything) -> Iterator[Complaint]:
+    """A host interface is the uplink of one network."""
+    taken: dict[str, str] = {}
+    for name, (document, body) in every.networks.items():
+        if body.uplink is not None and (first := taken.setdefault(body.uplink, name)) != name:
+            message = f"expected an uplink of its own, network {first} has {body.uplink} too"
+            yield complain(document, ("spec", "uplink"), message)
+
+
+def forwards(every: Everything) -> Iterator[Complaint]:
+    """Forwards lead to VEs that have an address on the network, and each port of a host leads to one."""
+    taken: dict[tuple[str | None, str, int], str] = {}
+    for name, (document, body) in every.networks.items():
+        for position, forward in enumerate(body.forwards):
+            path: Path = ("spec", "forwards", position)
+            target = forward.to[0]
+            yield from unknown(every, document, (*path, "to"), "VirtualEnvironment", target)
+            ve = every.ves.get(target)
+            if ve is None:
+                continue
+            if not any(interface.network == name and interface.addresses for interface in ve.body.interfaces):
+                message = f"expected a VE with an address on network {name}, {target!r} has none"
+                yield complain(document, (*path, "to"), message)
+            mine, key = f"network {name}, entry {position}", (ve.body.host, forward.protocol, forward.listen)
+            if (first := taken.setdefault(key, mine)) != mine:
+                message = f"expected a port of its own, {forward.protocol} {forward.listen} is forwarded by {first}"
+                yield complain(document, (*path, "listen"), message)
+
+
+def cycles(every: Everything) -> Iterator[Complaint]:
+    """No VE waits for itself, directly or through others."""
+    for circle in _circles(every.ves):
+        ve = every.ves[circle[-2]]
+        position = ve.body.boot.depends_on.index(circle[-1])
+        message = f"expected no circle, got {' -> '.join(circle)}"
+        yield complain(ve.document, ("spec", "boot", "dependsOn", position), message, "remove one of these")
+
+
+def _circles(ves: Mapping[str, MergedVe]) -> Iterator[list[str]]:
+    """Walk depth first, each VE once; give a closed circle for each way back to the trail.
+
+    A stack of its own: a chain of dependencies may be longer than Python's.
+    """
+    finished: dict[str, bool] = {}
+    for start in ves:
+        trail: list[str] = []
+        stack = [iter((start,))]
+        while stack:
+            name = next(stack[-1], None)
+            if name is None:
+                stack.pop()
+                if trail:
+                    finished[trail.pop()] = True
+            elif name not in finished and name in ves:
+                finished[name] = False
+                trail.append(name)
+                stack.append(iter(ves[name].body.boot.depends_on))
+            elif not finished.get(name, True):
+                yield [*trail[trail.index(name) :], name]
+
+
+def all_of(every: Everything) -> Iterator[Complaint]:
+    """Run every check of this module."""
+    for check in (references, hosts, identities, addresses, uplinks, forwards, cycles):
+        yield from check(every)

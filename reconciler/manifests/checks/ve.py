@@ -1,0 +1,98 @@
+"""Checks within one VE: of its spec as it was written, and as merged with its profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from reconciler.manifests import words
+from reconciler.manifests.document import Complaint, Document, complain
+from reconciler.manifests.kinds.ve import ProfileBody, VeBody
+from reconciler.manifests.problem import Path, did_you_mean
+from reconciler.model import units
+
+_MEMORY_MIN = 1 << 20
+"""No init starts in less; a smaller number is a size without its unit."""
+
+
+def keyed_lists(document: Document, body: ProfileBody) -> Iterator[Complaint]:
+    """Each entry of a keyed list has a key of its own."""
+    for path, keys in _keys(body):
+        seen: dict[str, int] = {}
+        for position, key in enumerate(keys):
+            if (first := seen.setdefault(key, position)) != position:
+                message = f"expected each entry once, {key!r} is entry {first} too"
+                yield complain(document, ("spec", *path, position), message, "merge the two, or rename one")
+
+
+def _keys(body: ProfileBody) -> Iterator[tuple[Path, list[str]]]:
+    yield ("interfaces",), [interface.name for interface in body.interfaces]
+    yield ("mounts",), [mount.target.rstrip("/") for mount in body.mounts]
+    yield ("devices",), [device.path or device.nic or "" for device in body.devices]
+    yield ("disk", "users"), [str(quota.id) for quota in body.disk.users]
+    yield ("disk", "groups"), [str(quota.id) for quota in body.disk.groups]
+    yield ("snapshots",), [snapshot.name for snapshot in body.snapshots]
+
+
+def limits(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Barriers and guarantees are within their limits, and memory is enough to start in."""
+    memory = body.memory
+    if memory.limit is not None and memory.limit < _MEMORY_MIN:
+        message = f"expected at least {units.format_size(_MEMORY_MIN)}, got {memory.limit} bytes"
+        yield complain(document, ("spec", "memory", "limit"), message, f"did you mean '{memory.limit}Mi'?")
+    for path, low, high_name, high in _ordered(body):
+        if low is not None and high is not None and low > high:
+            yield complain(document, ("spec", *path), f"expected at most {high_name}, got more")
+    if body.cpu.limit is not None and body.cpu.guarantee > body.cpu.limit:
+        yield complain(document, ("spec", "cpu", "guarantee"), "expected at most cpu.limit, got more")
+
+
+def _ordered(body: VeBody) -> Iterator[tuple[Path, int | None, str, int | None]]:
+    memory = body.memory
+    yield ("memory", "barrier"), memory.barrier, "memory.limit", memory.limit
+    yield ("memory", "guarantee"), memory.guarantee, "memory.limit", memory.limit
+    for list_name, quotas in (("users", body.disk.users), ("groups", body.disk.groups)):
+        for quota in quotas:
+            path = ("disk", list_name, str(quota.id))
+            yield (*path, "soft"), quota.soft, "hard", quota.hard
+            yield (*path, "softFiles"), quota.soft_files, "hardFiles", quota.hard_files
+    for name, counter in body.beancounters:
+        yield ("beancounters", name, "barrier"), counter.barrier, "limit", counter.limit
+
+
+def confinement(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Command, environment and user are set for profile app, and only there."""
+    security = body.security
+    if security.profile == "app" and not security.command:
+        yield complain(document, ("spec", "security", "command"), "missing field", "profile app needs a command")
+    if security.profile == "system":
+        for name in sorted(security.model_fields_set - {"profile"}):
+            yield complain(document, ("spec", "security", name), "expected only with profile: app")
+
+
+def mounts(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Each mount has a source, here or in a profile."""
+    for mount in body.mounts:
+        if mount.source is None:
+            yield complain(document, ("spec", "mounts", mount.target, "source"), "missing field", "add 'source: ...'")
+
+
+def drift_fields(document: Document, body: ProfileBody) -> Iterator[Complaint]:
+    """Drift policies name fields that there are."""
+    known = words.field_names(VeBody)
+    for path in body.drift.fields:
+        first = path.split(".", 1)[0].split("[", 1)[0]
+        if first not in known:
+            where = ("spec", "drift", "fields", path)
+            yield complain(document, where, f"expected a field of spec, got {first!r}", did_you_mean(first, known))
+
+
+def written(document: Document, body: ProfileBody) -> Iterator[Complaint]:
+    """Run the checks of what one document says, before it is merged with others."""
+    for check in (keyed_lists, drift_fields):
+        yield from check(document, body)
+
+
+def merged(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Run the checks of what a VE and its profiles say together."""
+    for check in (limits, confinement, mounts):
+        yield from check(document, body)

@@ -1,0 +1,44 @@
+"""What all kinds of manifests have in common."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from reconciler.manifests.fields import LabelKey, LabelValue, Name
+
+API_VERSION = "ve/v1"
+
+
+class Section(BaseModel):
+    """A map of a manifest; every key is declared."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
+    )
+
+
+class Metadata(Section):
+    """Who the object is."""
+
+    name: Name = Field(description="Name, unique among the objects of its kind in the fleet. An RFC 1123 label.")
+    labels: dict[LabelKey, LabelValue] = Field(
+        default_factory=dict, description="Words to select by, as in `vectl get -l tier=web`."
+    )
+
+
+class Manifest(Section):
+    """One document."""
+
+    api_version: Literal["ve/v1"] = Field(description="Version of the manifests' format.")
+    kind: str = Field(description="The kind.")
+    metadata: Metadata = Field(description="Who the object is.")

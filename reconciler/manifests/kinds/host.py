@@ -1,0 +1,43 @@
+"""The Host kind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from reconciler.manifests.fields import IpAddress, Size, Text
+from reconciler.manifests.kinds.base import Manifest, Section
+
+
+class Reserve(Section):
+    """What the host keeps for itself."""
+
+    memory: Size = Field(0, description="Memory, in bytes.")
+    cpu: float = Field(0.0, ge=0, description="CPUs.")
+    disk: Size = Field(0, description="Disk space, in bytes.")
+
+
+class Overcommit(Section):
+    """How much more than it has the host may promise, as a factor."""
+
+    memory: float | None = Field(None, gt=0, le=1000, description="Factor of the memory.")
+    cpu: float | None = Field(None, gt=0, le=1000, description="Factor of the CPUs.")
+    disk: float | None = Field(None, gt=0, le=1000, description="Factor of the disk space.")
+
+
+class HostBody(Section):
+    """A host."""
+
+    address: IpAddress | None = Field(None, description="Address that other hosts reach it at.")
+    public_key: Text | None = Field(None, description="Key that it proves its identity with.")
+    reserve: Reserve = Field(default_factory=Reserve, description="What it keeps for itself.")
+    overcommit: Overcommit = Field(default_factory=Overcommit, description="How much more than it has it may promise.")
+    maintenance: bool = Field(False, description="Whether no VE is to be placed on it.")
+
+
+class Host(Manifest):
+    """A host of the fleet. Not needed on a fleet of one."""
+
+    kind: Literal["Host"] = Field(description="The kind.")
+    spec: HostBody = Field(default_factory=HostBody, description="What the host is.")

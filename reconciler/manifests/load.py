@@ -1,0 +1,155 @@
+"""Loading: the files of a revision to a fleet, or to everything that is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.manifests import canonical, locate, parse, resolve
+from reconciler.manifests.checks import fleet as fleet_checks
+from reconciler.manifests.checks import network as network_checks
+from reconciler.manifests.checks import ve as ve_checks
+from reconciler.manifests.document import Complaint, Document, complain
+from reconciler.manifests.kinds import KINDS
+from reconciler.manifests.kinds.host import Host
+from reconciler.manifests.kinds.network import Network
+from reconciler.manifests.kinds.ve import Profile
+from reconciler.manifests.parse import ParsedFile
+from reconciler.manifests.resolve import ResolvedVe, Shared
+from reconciler.model.fleet import Finding, Fleet
+from reconciler.model.identity import HostName
+
+_BUILT_IN = {"Template": frozenset({str(canonical.BUSYBOX.name)})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A revision: its fleet, or None where there are findings."""
+
+    fleet: Fleet | None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(slots=True)
+class ParseCache:
+    """Remembers what the files of the last load were parsed to, by name and content. For one source of manifests."""
+
+    _files: dict[tuple[str, bytes], ParsedFile] = field(default_factory=dict)
+    _ves: dict[tuple[tuple[str, bytes, int], bytes], ResolvedVe] = field(default_factory=dict)
+
+    def parse(self, files: Mapping[str, bytes]) -> dict[str, ParsedFile]:
+        """Parse the files whose content is new; forget those that are no more."""
+        kept: dict[tuple[str, bytes], ParsedFile] = {}
+        for file in sorted(files):
+            key = (file, hashlib.sha256(files[file]).digest())
+            kept[key] = self._files.get(key) or parse.parse(file, files[file], digest=key[1])
+        self._files = kept
+        return {file: parsed for (file, _digest), parsed in kept.items()}
+
+    def resolve(self, documents: Iterable[Document], context: Shared) -> dict[str, ResolvedVe]:
+        """Resolve the VEs that are new, or that share something new; forget those that are no more."""
+        resolved: dict[str, ResolvedVe] = {}
+        kept: dict[tuple[tuple[str, bytes, int], bytes], ResolvedVe] = {}
+        for document in documents:
+            key = (document.key, context.digest)
+            ve = self._ves.get(key) or resolve.resolve(document, context)
+            resolved[document.name] = ve
+            if ve.spec is not None:
+                kept[key] = ve
+        self._ves = kept
+        return resolved
+
+
+def load_fleet(files: Mapping[str, bytes], *, revision: str, cache: ParseCache | None = None) -> Loaded:
+    """Load a revision from its files' names and contents, in whatever order they come.
+
+    Never raises for what a file holds. ``cache``: of the same source's former loads.
+    """
+    cache = ParseCache() if cache is None else cache
+    parsed = cache.parse(files)
+    documents, repeated = _by_kind(parsed.values())
+    known = _known_names(documents, parsed.values())
+    certain = not any(file.lost for file in parsed.values())
+    context = resolve.shared(
+        documents["Profile"],
+        documents["Network"],
+        documents["Template"],
+        known_profiles=known["Profile"],
+        certain=certain,
+    )
+    ves = cache.resolve(documents["VirtualEnvironment"].values(), context)
+    every = _everything(documents, ves, known, certain=certain)
+    complaints = [*repeated, *_single_complaints(documents, ves), *fleet_checks.all_of(every)]
+    problems = [(file, problem) for file, found in parsed.items() for problem in found.problems]
+    if problems or complaints:
+        return Loaded(fleet=None, findings=locate.findings(files, problems, complaints))
+    return Loaded(fleet=_fleet(revision, ves, context, documents["Host"]))
+
+
+def _by_kind(files: Iterable[ParsedFile]) -> tuple[dict[str, dict[str, Document]], list[Complaint]]:
+    """Sort documents by kind and name; the first of a name in the order of files counts, others are complained of."""
+    found: dict[str, dict[str, Document]] = {kind: {} for kind in KINDS}
+    repeated = []
+    for file in files:
+        for document in file.documents:
+            first = found[document.kind].setdefault(document.name, document)
+            if first is not document:
+                place = f"{first.file}:{first.mark[0]}"
+                message = f"expected a name of its own, {document.kind} {document.name!r} is in {place} too"
+                repeated.append(complain(document, ("metadata", "name"), message))
+    return {kind: dict(sorted(by_name.items())) for kind, by_name in found.items()}, repeated
+
+
+def _known_names(
+    documents: Mapping[str, Mapping[str, Document]], files: Iterable[ParsedFile]
+) -> dict[str, frozenset[str]]:
+    broken = [identity for file in files for identity in file.broken]
+    return {
+        kind: frozenset(documents[kind])
+        | {name for of, name in broken if of == kind}
+        | _BUILT_IN.get(kind, frozenset())
+        for kind in KINDS
+    }
+
+
+def _everything(
+    documents: Mapping[str, Mapping[str, Document]],
+    ves: Mapping[str, ResolvedVe],
+    known: Mapping[str, frozenset[str]],
+    *,
+    certain: bool,
+) -> fleet_checks.Everything:
+    networks, hosts = documents["Network"], documents["Host"]
+    return fleet_checks.Everything(
+        ves={name: ve.merged for name, ve in ves.items() if ve.merged is not None},
+        networks={name: (doc, doc.model.spec) for name, doc in networks.items() if isinstance(doc.model, Network)},
+        hosts={name: (doc, doc.model.spec) for name, doc in hosts.items() if isinstance(doc.model, Host)},
+        known=known,
+        certain=certain,
+    )
+
+
+def _single_complaints(
+    documents: Mapping[str, Mapping[str, Document]], ves: Mapping[str, ResolvedVe]
+) -> Iterator[Complaint]:
+    for document in documents["Network"].values():
+        if isinstance(document.model, Network):
+            yield from network_checks.network(document, document.model.spec)
+    for document in documents["Profile"].values():
+        if isinstance(document.model, Profile):
+            yield from ve_checks.written(document, document.model.spec)
+    for ve in ves.values():
+        yield from ve.complaints
+
+
+def _fleet(revision: str, ves: Mapping[str, ResolvedVe], context: Shared, hosts: Mapping[str, Document]) -> Fleet:
+    specs = [ve.spec for ve in ves.values() if ve.spec is not None]
+    models = [document.model for document in hosts.values()]
+    return Fleet(
+        revision=revision,
+        ves={spec.name: spec for spec in specs},
+        networks=context.networks,
+        templates=context.templates,
+        hosts={HostName(model.metadata.name): canonical.host(model) for model in models if isinstance(model, Host)},
+    )

@@ -1,0 +1,196 @@
+"""JSON Schema of what the commands print for scripts. Written by hand: these are promises, not consequences of code.
+
+Fields may be added under the same ``format``; what is here stays, or the number goes up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from reconciler.model.action import Basis, Impact, Operation, Origin, Reason, Reversible
+from reconciler.model.condition import ConditionType, Status
+from reconciler.model.facts import Json
+from reconciler.model.power import Power
+
+Schema: TypeAlias = "dict[str, Json]"
+
+FORMAT = 1
+"""Number of the outputs' present format."""
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schemas() -> dict[str, Schema]:
+    """Give the schema of each command's ``-o json``, by command."""
+    bodies = {"plan": _plan(), "get": _get(), "validate": _validate(), "apply": _apply()}
+    return {
+        name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
+        for name, body in bodies.items()
+    }
+
+
+def _map(fields: Mapping[str, Schema], description: str, *, optional: Iterable[str] = ()) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": dict(fields),
+        "required": [name for name in fields if name not in set(optional)],
+    }
+
+
+def _list(items: Schema, description: str) -> Schema:
+    return {"type": "array", "description": description, "items": items}
+
+
+def _text(description: str) -> Schema:
+    return {"type": "string", "description": description}
+
+
+def _word(words: Iterable[str], description: str) -> Schema:
+    return {"enum": list(words), "description": description}
+
+
+def _number(description: str, *, kind: str = "integer", or_null: bool = False) -> Schema:
+    return {"type": [kind, "null"] if or_null else kind, "description": description}
+
+
+def _text_or_null(description: str) -> Schema:
+    return {"type": ["string", "null"], "description": description}
+
+
+def _any(description: str) -> Schema:
+    return {"description": description}
+
+
+def _format() -> Schema:
+    return {"const": FORMAT, "description": "Number of this format; goes up when something here changes or goes."}
+
+
+def _action_fields() -> dict[str, Schema]:
+    return {
+        "ve": _text("Name of the VE; `network/NAME` or `filter` for objects of the host."),
+        "op": _word((op.value for op in Operation), "What happens to the object."),
+        "path": _text("Path of the field; empty for the object as a whole."),
+        "before": _any("Observed value, in canonical form; null for none or unlimited."),
+        "after": _any("Desired value, in canonical form; null for none or unlimited."),
+        "reason": _word((reason.value for reason in Reason), "Why it is in the plan."),
+        "impact": _word((impact.word for impact in Impact), "What it does to the VE, from harmless to worst."),
+        "downtime": _map(
+            {
+                "seconds": _number("Seconds; null where nobody knows.", kind="number", or_null=True),
+                "basis": _word((basis.value for basis in Basis), "Where the number comes from."),
+            },
+            "For how long the VE is away.",
+        ),
+        "reversible": _word((word.value for word in Reversible), "Whether reverting the manifests brings it back."),
+        "origin": _word((origin.value for origin in Origin), "Who wants it."),
+    }
+
+
+def _refusal() -> Schema:
+    fields = {
+        "ve": _text("Name of the VE."),
+        "rule": _text("The rule, one word."),
+        "message": _text("What will not be done, and why."),
+        "remedy": _text("How to allow it."),
+    }
+    return _map(fields, "Something that will not be done.")
+
+
+def _plan() -> Schema:
+    names = [*(op.value for op in Operation), "drift"]
+    summary = {name: _number(f"Number of VEs of which something is of this kind: {name}.") for name in names}
+    fields = {
+        "format": _format(),
+        "host": _text("Host that the plan is for."),
+        "revision": _text("Revision of the manifests."),
+        "action_hash": _text("Names the actions that come from the manifests; what a consent is bound to."),
+        "summary": _map(summary, "The plan in numbers."),
+        "actions": _list(_map(_action_fields(), "One step."), "Steps, in their order."),
+        "refused": _list(_refusal(), "What will not be done."),
+        "unknown": _list(_text("A path."), "Facts that could not be read; what depends on them is not changed."),
+    }
+    return _map(fields, "What `vectl plan -o json` prints.")
+
+
+def _condition() -> Schema:
+    fields = {
+        "type": _word((kind.value for kind in ConditionType), "What is told."),
+        "status": _word((status.value for status in Status), "Whether it holds."),
+        "reason": _text("Why, one word."),
+        "message": _text("Why, a sentence."),
+        "revision": _text("Revision of the manifests that it was judged by."),
+        "since": _number("When it last changed, in seconds since the epoch.", kind="number"),
+    }
+    return _map(fields, "A condition.")
+
+
+def _runtime() -> Schema:
+    fields = {
+        "pid": _number("Process id of init.", or_null=True),
+        "cgroup": _text_or_null("Path of the cgroup that holds the limits."),
+        "netns": _text_or_null("Path of the network namespace."),
+        "rootfs": _text_or_null("Path of the root file system, as the host can reach it."),
+        "idBase": _number("First user and group id of its range on the host.", or_null=True),
+    }
+    return _map(fields, "Where the VE is on the host; null for what there is not.")
+
+
+def _get() -> Schema:
+    item: dict[str, Schema] = {
+        "name": _text("Name."),
+        "uid": _text_or_null("Identity; null before it is created."),
+        "host": _text_or_null("Host."),
+        "power": _word((*(power.value for power in Power), "created", "unknown"), "Whether it runs."),
+        "conditions": _list(_condition(), "Conditions; Ready is always among them."),
+        "desired": _any("What the manifests ask for, with the fields of spec in canonical form; null without one."),
+        "observed": _any("What the host was seen to hold, with the same fields."),
+        "runtime": _runtime(),
+        "unknown": _list(_text("A path."), "Facts that could not be read."),
+    }
+    fields = {
+        "format": _format(),
+        "host": _text("Host that was asked."),
+        "revision": _text("Revision of the manifests in force."),
+        "items": _list(_map(item, "A VE."), "VEs."),
+    }
+    return _map(fields, "What `vectl get -o json` prints.")
+
+
+def _validate() -> Schema:
+    error = {
+        "file": _text("File; - for standard input."),
+        "line": _number("Line, from 1."),
+        "column": _number("Column, from 1."),
+        "path": _text("Path of the field, such as spec.interfaces[0].addresses[1]."),
+        "message": _text("What was expected."),
+        "hint": _text("What to do; empty where there is nothing to say."),
+    }
+    fields: dict[str, Schema] = {
+        "format": _format(),
+        "valid": {"type": "boolean", "description": "Whether there are no errors."},
+        "errors": _list(_map(error, "An error."), "All errors of all files."),
+    }
+    return _map(fields, "What `vectl validate -o json` prints.")
+
+
+def _apply() -> Schema:
+    action = {
+        **_action_fields(),
+        "outcome": _text("How it ended, one word."),
+        "elapsed": _number("Seconds that it took.", kind="number"),
+        "error": _text("What went wrong."),
+    }
+    last: dict[str, Schema] = {
+        "summary": _any("The outcomes in numbers."),
+        "converged": {"type": "boolean", "description": "Whether the host now is as desired."},
+        "effects": _number("Calls that changed something on the host."),
+    }
+    return {
+        "description": "Each line that `vectl apply -o json` prints: one for each action, and a last one.",
+        "oneOf": [
+            _map(action, "An action that was carried out.", optional=("error",)),
+            _map(last, "The last line."),
+        ],
+    }

@@ -1,0 +1,107 @@
+"""Parsing: the bytes of one file to validated documents, and whatever is wrong with the file by itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from reconciler.manifests import merge, words, yaml_reader
+from reconciler.manifests.document import Document
+from reconciler.manifests.kinds import KINDS
+from reconciler.manifests.kinds.base import Manifest
+from reconciler.manifests.parsers import described
+from reconciler.manifests.problem import Path, Problem, did_you_mean, listed
+from reconciler.manifests.yaml_builder import RawDocument
+from reconciler.model.facts import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedFile:
+    """A file. ``broken``: kind and name of the documents that are there but not valid.
+
+    ``lost``: documents may be missing altogether, so nothing can be said about what they hold.
+    """
+
+    documents: tuple[Document, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
+    problems: tuple[Problem, ...] = ()
+    lost: bool = False
+
+
+def parse(file: str, data: bytes, *, digest: bytes | None = None) -> ParsedFile:
+    """Parse a file. Its problems are placed: each has a mark. ``digest``: the data's SHA-256, if it is known."""
+    raw = yaml_reader.read(data)
+    digest = hashlib.sha256(data).digest() if digest is None else digest
+    documents, broken, problems, lost = [], [], list(raw.problems), bool(raw.problems)
+    for index, raw_document in enumerate(raw.documents):
+        found = list(_envelope_problems(raw_document))
+        model = None
+        if not found:
+            model, found = _validate(raw_document.value)
+        problems.extend(_placed(problem, raw_document) for problem in found)
+        if model is not None:
+            documents.append(_document(file, digest, index, raw_document, model))
+        elif (identity := _identity(raw_document.value)) is not None:
+            broken.append(identity)
+        else:
+            lost = True
+    return ParsedFile(documents=tuple(documents), broken=tuple(broken), problems=tuple(problems), lost=lost)
+
+
+def _placed(problem: Problem, document: RawDocument) -> Problem:
+    if problem.mark is not None:
+        return problem
+    return replace(problem, mark=document.mark(problem.path, at_key=problem.at_key))
+
+
+def _document(file: str, digest: bytes, index: int, raw: RawDocument, model: Manifest) -> Document:
+    spec = raw.value.get("spec") if isinstance(raw.value, dict) else None
+    takes_part = isinstance(spec, dict) and (model.__class__.__name__ == "Profile" or bool(spec.get("profile")))
+    return Document(
+        file=file,
+        digest=digest,
+        index=index,
+        mark=raw.mark(()),
+        model=model,
+        raw=spec if isinstance(spec, dict) and takes_part else None,
+    )
+
+
+def _envelope_problems(document: RawDocument) -> Iterator[Problem]:
+    if document.problems:
+        yield from document.problems
+        return
+    value = document.value
+    if not isinstance(value, dict):
+        yield Problem(path=(), message=f"expected apiVersion, kind, metadata and spec, got {described(value)}")
+        return
+    kind = value.get("kind")
+    if kind is None:
+        yield Problem(path=("kind",), message="missing field", hint=f"add 'kind: ...', one of {listed(KINDS)}")
+    elif not isinstance(kind, str) or kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+        yield Problem(path=("kind",), message=f"expected {listed(KINDS)}, got {described(kind)}", hint=hint)
+
+
+def _validate(value: Json) -> tuple[Manifest | None, list[Problem]]:
+    stripped = merge.without_nulls(value)
+    assert isinstance(stripped, dict)  # the envelope was checked
+    model = KINDS[str(stripped["kind"])]
+    try:
+        return model.model_validate(stripped), []
+    except ValidationError as err:
+        return None, list(words.problems(err, model, value))
+
+
+def _identity(value: Json) -> tuple[str, str] | None:
+    kind, name = _at(value, ("kind",)), _at(value, ("metadata", "name"))
+    return (kind, name) if isinstance(kind, str) and kind in KINDS and isinstance(name, str) else None
+
+
+def _at(value: Json, path: Path) -> Json:
+    for part in path:
+        value = value.get(str(part)) if isinstance(value, dict) else None
+    return value

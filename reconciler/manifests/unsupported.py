@@ -1,0 +1,74 @@
+"""What this version of vectl accepts in a manifest but does not carry out yet. A VE that asks for it is refused.
+
+To carry a field out is to remove its line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+_VE = (
+    "source",
+    "keep",
+    "power=suspended",
+    "beancounters",
+    "ipc",
+    "sysctls",
+    "io",
+    "disk.snapshots",
+    "disk.inodes",
+    "disk.users",
+    "disk.groups",
+    "interfaces[].rate",
+    "interfaces[].firewall",
+    "devices",
+    "mounts",
+    "access",
+    "features.fuse",
+    "security",
+    "snapshots",
+    "snapshot_schedule",
+    "rollback",
+    "migration",
+    "replicas",
+    "spread",
+)
+_NETWORK = ("vxlan",)
+_TEMPLATE = ("source.tarball", "source.oci", "source.simplestreams")
+
+
+def ve_fields(body: BaseModel) -> tuple[str, ...]:
+    """Give the paths of the fields of a VE that are set and not carried out."""
+    return tuple(path for pattern in _VE for path in _found(body, pattern))
+
+
+def network_fields(body: BaseModel) -> tuple[str, ...]:
+    """Give the paths of the fields of a network that are set and not carried out."""
+    return tuple(path for pattern in _NETWORK for path in _found(body, pattern))
+
+
+def template_fields(body: BaseModel) -> tuple[str, ...]:
+    """Give the paths of the fields of a template that are set and not carried out."""
+    return tuple(path for pattern in _TEMPLATE for path in _found(body, pattern))
+
+
+def _found(section: BaseModel, pattern: str) -> Iterator[str]:
+    """Give the paths below a section that match a pattern and differ from their default.
+
+    Shape: attributes joined by dots; ``[]`` stands for every entry of a list; ``=word`` for this one value.
+    """
+    head, _, rest = pattern.partition(".")
+    attribute, _, word = head.removesuffix("[]").partition("=")
+    if attribute not in section.model_fields_set:
+        return
+    info = type(section).model_fields[attribute]
+    name, value = info.alias or attribute, getattr(section, attribute)
+    if head.endswith("[]"):
+        for entry in value:
+            yield from (f"{name}[{entry.name}].{path}" for path in _found(entry, rest))
+    elif rest:
+        yield from (f"{name}.{path}" for path in _found(value, rest))
+    elif value == word if word else value != info.get_default(call_default_factory=True):
+        yield name

@@ -1,0 +1,152 @@
+"""Which revision is in force: the newest one that was seen whole, was left alone for a moment, and is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from reconciler.manifests import load
+from reconciler.model.condition import Condition, ConditionType, Status
+from reconciler.model.fleet import Finding, Fleet
+from reconciler.model.identity import VeName
+from reconciler.sources.settle import Absences, Stillness
+from reconciler.sources.snapshot import Snapshot, digest_of
+
+
+_NOT_READ = Snapshot(reason="SourceNotRead", problem="the source was not looked at yet")
+
+
+class Revisions:
+    """Takes in the looks at one source, and says what is in force, what is wrong with the newest, and what is gone.
+
+    ``keep`` is given every snapshot that comes into force, to be restored after the agent's next start. If it raises,
+    the revision is in force all the same, and the next look tries again to keep it.
+
+    Units: seconds; times are those of a clock that never goes back.
+    """
+
+    def __init__(self, *, settle_s: float, prune_delay_s: float, keep: Callable[[Snapshot], None]) -> None:
+        self._settle_s = settle_s
+        self._prune_delay_s = prune_delay_s
+        self._keep = keep
+        self._cache = load.ParseCache()
+        self._stillness = Stillness()
+        self._absences = Absences()
+        self._newest = _NOT_READ
+        self._judged = ""
+        self._unkept: Snapshot | None = None
+        self.in_force: Fleet | None = None
+        self.findings: tuple[Finding, ...] = ()
+
+    def restore(self, revision: str, files: Mapping[str, bytes]) -> None:
+        """Put back in force what was kept before a start; if it is no longer valid, nothing is in force."""
+        self._judge(Snapshot(files=files, revision=revision, digest=digest_of(files)))
+
+    def take(self, snapshot: Snapshot, *, known: Collection[VeName], now: float) -> bool:
+        """Take in a look; tells whether another revision is in force. ``known``: see `Absences.looked`.
+
+        Raises: what ``keep`` raises.
+        """
+        self._newest = snapshot
+        self._stillness = self._stillness.seen((snapshot.digest, snapshot.root, snapshot.reason), now)
+        if not snapshot.complete:
+            self._absences = self._absences.blind()
+            return False
+        if self._stillness.left(now, self._settle_s) > 0:
+            return False
+        changed = snapshot.digest != self._judged and self._judge(snapshot)
+        self._look_for_absences(known, now)
+        if changed:
+            self._unkept = snapshot
+        self._keep_newest()
+        return changed
+
+    def removed(self) -> frozenset[VeName]:
+        """Give the VEs that are in no manifest, and have not been for so long that they are to be removed.
+
+        None, while the newest look shows something that is not in force: it may bring them back.
+        """
+        return self._absences.removed(self._prune_delay_s) if self._is_judged() else frozenset()
+
+    def missing_since(self) -> Mapping[VeName, float]:
+        """Give the VEs that are in no manifest, and since when; those not `removed` yet are waited for."""
+        return self._absences.first_missing_at
+
+    def look_again_in(self, now: float) -> float | None:
+        """Give the time after which a look may change something by itself; None, if only a new snapshot can."""
+        waits = [self._absences.left(now, self._prune_delay_s)]
+        if self._newest.complete and not self._is_judged():
+            waits.append(self._stillness.left(now, self._settle_s))
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """Give the source's conditions: whether it was read, may be trusted, and is valid."""
+        return (self._fetched(), self._verified(), self._valid())
+
+    def _is_judged(self) -> bool:
+        return self._newest.complete and self._newest.digest == self._judged
+
+    def _judge(self, snapshot: Snapshot) -> bool:
+        loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
+        self._judged, self.findings = snapshot.digest, tuple(loaded.findings)
+        if loaded.fleet is None:
+            return False
+        before, self.in_force = self.in_force, loaded.fleet
+        return before is None or before.revision != loaded.fleet.revision
+
+    def _look_for_absences(self, known: Collection[VeName], now: float) -> None:
+        if self.findings or self.in_force is None:
+            self._absences = self._absences.blind()
+        else:
+            self._absences = self._absences.looked(self.in_force.ves.keys(), known, now)
+
+    def _keep_newest(self) -> None:
+        if self._unkept is not None:
+            self._keep(self._unkept)
+            self._unkept = None
+
+    def _fetched(self) -> Condition:
+        newest = self._newest
+        failed = Status.UNKNOWN if newest is _NOT_READ else Status.FALSE
+        return Condition(
+            type=ConditionType.FETCHED,
+            status=Status.TRUE if newest.complete else failed,
+            reason="Read" if newest.complete else newest.reason,
+            message=newest.problem or _skipped_message(newest.skipped),
+            revision=newest.revision,
+        )
+
+    def _verified(self) -> Condition:
+        return Condition(
+            type=ConditionType.VERIFIED,
+            status=Status.TRUE,
+            reason="LocalFiles",
+            message="whoever may write the files is trusted",
+            revision=self._newest.revision,
+        )
+
+    def _valid(self) -> Condition:
+        in_force = self.in_force.revision if self.in_force else ""
+        if self.findings:
+            return _valid(Status.FALSE, "Invalid", f"{_told(self.findings)}; {_stays(in_force)}", in_force)
+        if not self._is_judged():
+            word = "NotRead" if not self._newest.complete else "Settling"
+            return _valid(Status.UNKNOWN, word, _stays(in_force), in_force)
+        return _valid(Status.TRUE, "Valid", "", in_force)
+
+
+def _valid(status: Status, reason: str, message: str, revision: str) -> Condition:
+    return Condition(type=ConditionType.VALID, status=status, reason=reason, message=message, revision=revision)
+
+
+def _told(findings: tuple[Finding, ...]) -> str:
+    first = findings[0]
+    more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
+    return f"{first.place.file}:{first.place.line}:{first.place.column}: {first.message}{more}"
+
+
+def _stays(in_force: str) -> str:
+    return f"revision {in_force} stays in force" if in_force else "no revision is in force"
+
+
+def _skipped_message(skipped: tuple[str, ...]) -> str:
+    return f"not followed: {', '.join(skipped[:3])}{' ...' if len(skipped) > 3 else ''}" if skipped else ""

@@ -1,0 +1,115 @@
+"""The conditions of VEs and of the source, kept where a command can read them without asking the agent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from reconciler.errors import StateError, UsageError
+from reconciler.model.condition import Condition, ConditionType, Status
+from reconciler.model.decode import Fields
+from reconciler.state import layout
+from reconciler.state.document import Document
+
+SOURCE = "_source"
+"""The subject under which the source's conditions are kept; no VE can have this name."""
+
+_FORMAT = 1
+_SUBJECT = re.compile(rf"(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?|{SOURCE})\Z")
+_SUFFIX = ".json"
+
+
+class Conditions:
+    """The conditions by subject (a VE's name, or `SOURCE`), one file each below ``directory``."""
+
+    __slots__ = ("_directory", "_known")
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._known: dict[str, tuple[Condition, ...]] = {}
+
+    def put(self, subject: str, conditions: Iterable[Condition], *, now: float) -> tuple[Condition, ...]:
+        """Replace a subject's conditions, and its file if anything but the time differs; gives them with their times.
+
+        A condition whose status stays keeps the time since when it has it. Units: ``now`` seconds since the epoch.
+        Raises: KernelError, NoSpaceError.
+        """
+        before = self._remembered(subject)
+        after = since_last_transition(before, conditions, now=now)
+        if after != before:
+            self._document(subject).write({"conditions": [condition.to_json() for condition in after]})
+        self._known[subject] = after
+        return after
+
+    def remove(self, subject: str) -> None:
+        """Forget a subject; absent is success.
+
+        Raises: KernelError.
+        """
+        layout.remove_file(self._document(subject).path)
+        self._known.pop(subject, None)
+
+    def read(self, subject: str) -> tuple[Condition, ...]:
+        """Read a subject's conditions from disk; none, if nothing was ever said of it.
+
+        Raises: StateError, KernelError.
+        """
+        fields = self._document(subject).read()
+        if fields is None:
+            return ()
+        conditions = tuple(_parse(item) for item in fields.objects("conditions"))
+        fields.end()
+        return conditions
+
+    def read_all(self) -> Mapping[str, tuple[Condition, ...]]:
+        """Read the conditions of all subjects from disk.
+
+        Raises: StateError, KernelError.
+        """
+        names = (name.removesuffix(_SUFFIX) for name in layout.names_in(self._directory) if name.endswith(_SUFFIX))
+        return {name: self.read(name) for name in names if not name.startswith(".")}
+
+    def _remembered(self, subject: str) -> tuple[Condition, ...]:
+        if subject not in self._known:
+            try:
+                self._known[subject] = self.read(subject)
+            except StateError:
+                # What is about to be written is better than what was there; only the times are lost.
+                self._known[subject] = ()
+        return self._known[subject]
+
+    def _document(self, subject: str) -> Document:
+        if _SUBJECT.match(subject) is None:
+            raise UsageError(f"find conditions of {subject!r}: expected the name of a VE")
+        remedy = "remove it: the agent writes it anew"
+        return Document(path=f"{self._directory}/{subject}{_SUFFIX}", format=_FORMAT, remedy=remedy)
+
+
+def since_last_transition(
+    before: Iterable[Condition], after: Iterable[Condition], *, now: float
+) -> tuple[Condition, ...]:
+    """Date conditions: from before, where type and status are the same, else from now.
+
+    Source: Kubernetes API conventions, "Typical status properties", lastTransitionTime.
+    """
+    dated = {condition.type: condition for condition in before}
+
+    def since(condition: Condition) -> float:
+        old = dated.get(condition.type)
+        return old.since if old is not None and old.status is condition.status else now
+
+    return tuple(replace(condition, since=since(condition)) for condition in after)
+
+
+def _parse(fields: Fields) -> Condition:
+    condition = Condition(
+        type=fields.word("type", ConditionType),
+        status=fields.word("status", Status),
+        reason=fields.text("reason"),
+        message=fields.text("message"),
+        revision=fields.text("revision"),
+        since=fields.number("since"),
+    )
+    fields.end()
+    return condition

@@ -1,0 +1,145 @@
+"""The in-memory host: both sides of the seam over one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NoReturn, Self, TypeVar, assert_never
+
+from reconciler.model.compute import Limit
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Digest, NetworkName, Uid
+from reconciler.model.instance import Instance
+from reconciler.model.network import HostNetworkObservation
+from reconciler.model.observation import (
+    ALL_FACETS,
+    EVERYTHING,
+    Capabilities,
+    Facet,
+    HostObservation,
+    Scope,
+    VeObservation,
+)
+from reconciler.model.seam import Clock
+from reconciler.twin import compute, network, power, ve_network, volume
+from reconciler.twin.clock import StoppedClock
+from reconciler.twin.machine import Machine
+
+ALL_CAPABILITIES = Capabilities(
+    cgroup="v2", enforceable=frozenset(Limit), memory=8 << 30, cpus=frozenset(range(4)), nodes=frozenset({0})
+)
+
+_Seen = TypeVar("_Seen")
+
+_NOT_ASKED = Unknown("not asked for")
+_NO_RECORD = Unknown("read record: there is none")
+
+
+class Crash(BaseException):
+    """The end of the process that performs effects, as a kill by SIGKILL would be: nothing may catch it."""
+
+
+def crash() -> NoReturn:
+    """End the process that a simulation stands for."""
+    raise Crash
+
+
+class TwinHost:
+    """Implements `model.seam.Host`. The clock stands still unless one is given."""
+
+    def __init__(
+        self, instance: Instance, capabilities: Capabilities = ALL_CAPABILITIES, clock: Clock | None = None
+    ) -> None:
+        self.machine = Machine(instance=instance, capabilities=capabilities, clock=clock or StoppedClock())
+
+    @classmethod
+    def of(cls, machine: Machine) -> Self:
+        """Give a host over a machine that is there already."""
+        host = cls(machine.instance, machine.capabilities, machine.clock)
+        host.machine = machine
+        return host
+
+    async def perform(self, effect: Effect) -> None:
+        """Carry out one effect, as the seam says; another task never sees half of it."""
+        perform(self.machine, effect)
+
+    async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
+        """Read the machine's present state, as the seam says."""
+        return observe(self.machine, scope, facets)
+
+
+def perform(machine: Machine, effect: Effect) -> None:
+    """Carry out one effect on a machine.
+
+    Raises: VectlError.
+    """
+    if isinstance(effect, compute.ComputeEffect):
+        compute.perform(machine, effect)
+    elif isinstance(effect, ve_network.AddressEffect):
+        ve_network.perform_address(machine, effect)
+    elif isinstance(effect, ve_network.LinkEffect):
+        ve_network.perform_link(machine, effect)
+    elif isinstance(effect, ve_network.NamesEffect):
+        ve_network.perform_names(machine, effect)
+    elif isinstance(effect, power.PowerEffect):
+        power.perform(machine, effect)
+    elif isinstance(effect, volume.VolumeEffect):
+        volume.perform(machine, effect)
+    elif isinstance(effect, network.HostNetworkEffect):
+        network.perform(machine, effect)
+    else:
+        assert_never(effect)
+
+
+def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObservation:
+    """Read the present state of a machine."""
+    there = [] if machine.unlisted else machine.uids()
+    uids = there if scope.uids is None else [uid for uid in there if uid in scope.uids]
+    of_host = facets if scope.host else frozenset()
+    return HostObservation(
+        capabilities=machine.capabilities,
+        ves={uid: _observe_ve(machine, uid, facets) for uid in uids},
+        complete=scope.uids is None and not machine.unlisted,
+        networks=_look(machine, Facet.NETWORK, of_host, _networks),
+        filter=_look(machine, Facet.NETWORK, of_host, network.observe_filter),
+        templates=_look(machine, Facet.VOLUME, of_host, _templates),
+        trash=_look(machine, Facet.VOLUME, of_host, volume.observe_trash),
+        pool=_look(machine, Facet.VOLUME, of_host, volume.observe_pool),
+    )
+
+
+def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObservation:
+    return VeObservation(
+        uid=uid,
+        record=machine.records.get(uid, _NO_RECORD),
+        power=_look_at(machine, uid, Facet.POWER, facets, power.observe),
+        compute=_look_at(machine, uid, Facet.COMPUTE, facets, compute.observe),
+        volume=_look_at(machine, uid, Facet.VOLUME, facets, volume.observe),
+        network=_look_at(machine, uid, Facet.NETWORK, facets, ve_network.observe),
+    )
+
+
+def _look(
+    machine: Machine, facet: Facet, facets: frozenset[Facet], observe: Callable[[Machine], _Seen]
+) -> _Seen | Unknown:
+    if facet not in facets:
+        return _NOT_ASKED
+    reason = machine.unreadable.get((None, facet))
+    return observe(machine) if reason is None else Unknown(reason)
+
+
+def _look_at(
+    machine: Machine, uid: Uid, facet: Facet, facets: frozenset[Facet], observe: Callable[[Machine, Uid], _Seen]
+) -> _Seen | Unknown:
+    if facet not in facets:
+        return _NOT_ASKED
+    reason = machine.unreadable.get((uid, facet))
+    return observe(machine, uid) if reason is None else Unknown(reason)
+
+
+def _networks(machine: Machine) -> Mapping[NetworkName, HostNetworkObservation]:
+    return dict(machine.networks)
+
+
+def _templates(machine: Machine) -> Mapping[Digest, Digest]:
+    return dict(machine.templates)

@@ -1,0 +1,118 @@
+"""What the in-memory host is made of: small tables of frozen values, so that a copy of the tables is a snapshot."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, fields
+
+from reconciler.model.compute import ComputeUse, Limit, LimitValue
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Digest, NetworkName, Uid
+from reconciler.model.instance import Instance
+from reconciler.model.network import FilterRules, HostNetworkObservation, Resolver, VeNetworkObservation
+from reconciler.model.observation import Capabilities, Facet
+from reconciler.model.power import End, Launch
+from reconciler.model.seam import Clock
+from reconciler.model.volume import Record
+
+FIRST_PID = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A VE's data. ``complete`` False: a crash left the subvolume without its directories. Units: bytes."""
+
+    size: int | None
+    complete: bool = True
+    used: int | None = None
+    resolver: Resolver | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cgroup:
+    """A VE's cgroup: a value for every limit that the host can enforce."""
+
+    limits: dict[Limit, LimitValue]
+    use: ComputeUse = field(default_factory=ComputeUse)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A VE's init and namespaces. ``foreign_links``: names of links in its network namespace that are not ours."""
+
+    pid: int
+    start_time: int
+    launch: Launch
+    network: VeNetworkObservation
+    started_at: float | None = None
+    foreign_links: frozenset[str] = frozenset({"lo"})
+
+    @property
+    def is_running(self) -> bool:
+        """Say whether init was let go."""
+        return self.started_at is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What is remembered of a VE's last end; ``requested`` is written before the end is seen."""
+
+    end: End | None = None
+    requested: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trashed:
+    """A removed VE. Units: ``trashed_at`` seconds since the epoch."""
+
+    trashed_at: float
+    record: Record
+    volume: Volume | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Machine:
+    """The whole state of a host; the tables' values are frozen and replaced, never changed in place.
+
+    ``host_links``: links of the host that are not ours, with the master of each or "". ``holdings``: VEs of whom the
+    runtime keeps a record. ``filter_intact``: the kernel holds exactly ``filter``, which is what was loaded last.
+    ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
+    be listed. ``forwarding_default``: what the kernel gives a new network.
+    """
+
+    instance: Instance
+    capabilities: Capabilities
+    clock: Clock
+    templates: dict[Digest, Digest] = field(default_factory=dict)
+    records: dict[Uid, Record | Unknown] = field(default_factory=dict)
+    volumes: dict[Uid, Volume] = field(default_factory=dict)
+    trash: dict[str, Trashed] = field(default_factory=dict)
+    cgroups: dict[Uid, Cgroup] = field(default_factory=dict)
+    runtimes: dict[Uid, Runtime] = field(default_factory=dict)
+    holdings: dict[Uid, str] = field(default_factory=dict)
+    endings: dict[Uid, Ending] = field(default_factory=dict)
+    networks: dict[NetworkName, HostNetworkObservation] = field(default_factory=dict)
+    host_links: dict[str, str] = field(default_factory=dict)
+    filter: FilterRules = field(default_factory=FilterRules)
+    filter_intact: bool = True
+    forwarding_default: bool = False
+    pool_is_full: bool = False
+    unreadable: dict[tuple[Uid | None, Facet], str] = field(default_factory=dict)
+    unlisted: str = ""
+    next_pid: int = FIRST_PID
+    next_start_time: int = 1
+
+    def copy(self) -> Machine:
+        """Give a machine in the same state that goes its own way from here."""
+        twin = copy.copy(self)
+        for name in _NAMES:
+            if isinstance(table := getattr(self, name), dict):
+                setattr(twin, name, dict(table))
+        return twin
+
+    def uids(self) -> list[Uid]:
+        """List the VEs of which anything is there, in a fixed order."""
+        return sorted({*self.records, *self.cgroups, *self.runtimes})
+
+
+_NAMES = tuple(table.name for table in fields(Machine))

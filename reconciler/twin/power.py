@@ -1,0 +1,155 @@
+"""Power: the inits of the in-memory host, and what is remembered of those that ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeAlias, assert_never
+
+from reconciler.errors import BusyError, KernelError, StateError
+from reconciler.model.identity import Uid
+from reconciler.model.network import VeNetworkObservation
+from reconciler.model.power import (
+    CreateRuntime,
+    DeleteRuntime,
+    End,
+    EndCause,
+    ForgetEnd,
+    PowerObservation,
+    PowerState,
+    StartRuntime,
+    StopRuntime,
+)
+from reconciler.twin import volume
+from reconciler.twin.machine import Ending, Machine, Runtime
+
+PowerEffect: TypeAlias = CreateRuntime | StartRuntime | StopRuntime | DeleteRuntime | ForgetEnd
+
+LONGEST_HOSTNAME = 64
+"""Source: sethostname(2), HOST_NAME_MAX."""
+
+_RUNTIME_RECORD = "runtime"
+_NO_ENDING = Ending()
+_HALTED = End(cause=EndCause.HALT, value=2)
+
+
+def perform(machine: Machine, effect: PowerEffect) -> None:
+    """Carry out one effect.
+
+    Raises: BusyError, KernelError, StateError, TemplateError.
+    """
+    match effect:
+        case CreateRuntime():
+            _create(machine, effect)
+        case StartRuntime():
+            _start(machine, effect.uid)
+        case StopRuntime():
+            _stop(machine, effect.uid)
+        case DeleteRuntime():
+            _delete(machine, effect.uid)
+        case ForgetEnd():
+            _forget_end(machine, effect.uid)
+        case _:
+            assert_never(effect)
+
+
+def observe(machine: Machine, uid: Uid) -> PowerObservation:
+    """Look at a VE's init."""
+    runtime, ending = machine.runtimes.get(uid), machine.endings.get(uid, _NO_ENDING)
+    if runtime is None:
+        return PowerObservation(
+            state=PowerState.STOPPED,
+            last_end=ending.end,
+            stop_requested=ending.requested,
+            holdings=(machine.holdings[uid],) if uid in machine.holdings else (),
+        )
+    return PowerObservation(
+        state=PowerState.RUNNING if runtime.is_running else PowerState.CREATED,
+        pid=runtime.pid,
+        start_time=runtime.start_time,
+        started_at=runtime.started_at,
+        launch=runtime.launch,
+        stop_requested=ending.requested,
+    )
+
+
+def require_runtime(machine: Machine, uid: Uid, doing: str) -> Runtime:
+    """Give what a VE has while its init lives.
+
+    Raises: KernelError, if it is stopped.
+    """
+    runtime = machine.runtimes.get(uid)
+    if runtime is None:
+        raise KernelError(f"{doing}: VE {uid} is stopped")
+    return runtime
+
+
+def end_init(machine: Machine, uid: Uid, end: End) -> None:
+    """End a VE's init: its namespaces go, with all that is in them, and the runtime's record of it stays."""
+    del machine.runtimes[uid]
+    machine.holdings[uid] = _RUNTIME_RECORD
+    machine.endings[uid] = replace(machine.endings.get(uid, _NO_ENDING), end=end)
+
+
+def leave_runtime_record(machine: Machine, uid: Uid) -> None:
+    """Leave the runtime's record of a VE that never came to life."""
+    machine.holdings[uid] = _RUNTIME_RECORD
+
+
+def _create(machine: Machine, effect: CreateRuntime) -> None:
+    uid, doing = effect.uid, f"create runtime of VE {effect.uid}"
+    record = volume.require_record(machine, uid, doing)
+    present = machine.runtimes.get(uid)
+    if present is not None:
+        if present.is_running or present.launch != effect.launch:
+            raise BusyError(f"{doing}: init {present.pid} lives, launched otherwise; stop or delete it first")
+        return
+    if uid in machine.holdings:
+        raise BusyError(f"{doing}: the runtime holds a record of it; delete that first")
+    present_volume = volume.require_volume(machine, uid, doing)
+    volume.require_image(machine, record.template_digest, doing)
+    if uid not in machine.cgroups:
+        raise StateError(f"{doing}: it has no cgroup")
+    if len(effect.hostname) > LONGEST_HOSTNAME:
+        raise KernelError(f"{doing}: hostname {effect.hostname!r} is longer than {LONGEST_HOSTNAME}")
+    machine.endings.pop(uid, None)
+    network = VeNetworkObservation(
+        hostname=effect.hostname, resolver=present_volume.resolver, interfaces={}, loopback_up=False
+    )
+    machine.runtimes[uid] = _born(machine, effect, network)
+
+
+def _born(machine: Machine, effect: CreateRuntime, network: VeNetworkObservation) -> Runtime:
+    runtime = Runtime(pid=machine.next_pid, start_time=machine.next_start_time, launch=effect.launch, network=network)
+    machine.next_pid += 1
+    machine.next_start_time += 1
+    return runtime
+
+
+def _start(machine: Machine, uid: Uid) -> None:
+    runtime = require_runtime(machine, uid, f"start VE {uid}")
+    if not runtime.is_running:
+        machine.runtimes[uid] = replace(runtime, started_at=machine.clock.now())
+
+
+def _stop(machine: Machine, uid: Uid) -> None:
+    runtime = machine.runtimes.get(uid)
+    if runtime is None:
+        return
+    if not runtime.is_running:
+        raise BusyError(f"stop VE {uid}: its init was never let go; delete the runtime instead")
+    machine.endings[uid] = Ending(requested=True)
+    end_init(machine, uid, _HALTED)
+
+
+def _delete(machine: Machine, uid: Uid) -> None:
+    runtime = machine.runtimes.get(uid)
+    if runtime is not None and runtime.is_running:
+        raise BusyError(f"delete runtime of VE {uid}: init {runtime.pid} runs; stop it first")
+    machine.runtimes.pop(uid, None)
+    machine.holdings.pop(uid, None)
+
+
+def _forget_end(machine: Machine, uid: Uid) -> None:
+    if uid in machine.runtimes:
+        raise BusyError(f"forget the last end of VE {uid}: its init lives")
+    machine.endings.pop(uid, None)

@@ -1,0 +1,234 @@
+"""Volume: templates, records, volumes and the trash of the in-memory host."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from typing import TypeAlias, assert_never
+
+from reconciler.errors import BusyError, NoSpaceError, StateError, TemplateError
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Digest, Uid
+from reconciler.model.observation import PoolObservation
+from reconciler.model.volume import (
+    BuildTemplate,
+    BuiltinSource,
+    CreateVolume,
+    DebootstrapSource,
+    PurgeTrash,
+    Record,
+    RemoveTemplate,
+    RestoreVe,
+    SetVolumeSize,
+    TemplateSource,
+    TemplateSpec,
+    TrashEntry,
+    TrashVe,
+    VolumeObservation,
+    WriteRecord,
+)
+from reconciler.twin.machine import Machine, Trashed, Volume
+
+VolumeEffect: TypeAlias = (
+    BuildTemplate | RemoveTemplate | WriteRecord | CreateVolume | SetVolumeSize | TrashVe | RestoreVe | PurgeTrash
+)
+
+_TRASH_ID = re.compile(r"[0-9A-Za-z-]+\.[0-9]+")
+_NO_VOLUME = VolumeObservation(present=False)
+
+
+def perform(machine: Machine, effect: VolumeEffect) -> None:
+    """Carry out one effect.
+
+    Raises: BusyError, NoSpaceError, StateError, TemplateError.
+    """
+    match effect:
+        case BuildTemplate():
+            _build_template(machine, effect.template)
+        case RemoveTemplate():
+            _remove_template(machine, effect.key)
+        case WriteRecord():
+            _write_record(machine, effect)
+        case CreateVolume():
+            _create_volume(machine, effect)
+        case SetVolumeSize():
+            _set_size(machine, effect)
+        case TrashVe():
+            _trash(machine, effect.uid)
+        case RestoreVe():
+            _restore(machine, effect)
+        case PurgeTrash():
+            _require_trash_id(effect.trash_id)
+            machine.trash.pop(effect.trash_id, None)
+        case _:
+            assert_never(effect)
+
+
+def observe(machine: Machine, uid: Uid) -> VolumeObservation:
+    """Look at a VE's volume."""
+    volume = machine.volumes.get(uid)
+    if volume is None or not volume.complete:
+        return _NO_VOLUME
+    return VolumeObservation(present=True, size=volume.size, used=volume.used)
+
+
+def observe_trash(machine: Machine) -> tuple[TrashEntry, ...]:
+    """List the trash, oldest entry first."""
+    entries = sorted(machine.trash.items(), key=lambda item: (item[1].trashed_at, item[0]))
+    return tuple(
+        TrashEntry(
+            id=key,
+            trashed_at=entry.trashed_at,
+            record=entry.record,
+            used=None if entry.volume is None else entry.volume.used,
+        )
+        for key, entry in entries
+    )
+
+
+def observe_pool(machine: Machine) -> PoolObservation:
+    """Look at the pool: what is free is what no volume uses."""
+    size = machine.instance.pool_size
+    volumes = [*machine.volumes.values(), *(entry.volume for entry in machine.trash.values())]
+    used = sum(volume.used or 0 for volume in volumes if volume is not None)
+    return PoolObservation(size=size, free=0 if machine.pool_is_full else max(0, size - used))
+
+
+def require_record(machine: Machine, uid: Uid, doing: str) -> Record:
+    """Give a VE's record.
+
+    Raises: StateError, if there is none or it is damaged.
+    """
+    record = machine.records.get(uid)
+    if record is None:
+        raise StateError(f"{doing}: VE {uid} has no record")
+    if isinstance(record, Unknown):
+        raise StateError(f"{doing}: {record.reason}")
+    return record
+
+
+def require_volume(machine: Machine, uid: Uid, doing: str) -> Volume:
+    """Give a VE's volume.
+
+    Raises: StateError, if there is none.
+    """
+    volume = machine.volumes.get(uid)
+    if volume is None or not volume.complete:
+        raise StateError(f"{doing}: VE {uid} has no volume")
+    return volume
+
+
+def require_image(machine: Machine, digest: Digest | None, doing: str) -> None:
+    """Make sure that a template's image is there.
+
+    Raises: TemplateError.
+    """
+    if digest not in machine.templates.values():
+        raise TemplateError(f"{doing}: template image {digest} is not built")
+
+
+def require_space(machine: Machine, doing: str) -> None:
+    """Make sure that the pool takes another write.
+
+    Raises: NoSpaceError.
+    """
+    if machine.pool_is_full:
+        raise NoSpaceError(f"{doing}: no space left on {machine.instance.pool}")
+
+
+def _build_template(machine: Machine, template: TemplateSpec) -> None:
+    if template.key in machine.templates:
+        return
+    doing = f"build template {template.name}"
+    digest = _image_digest(template.source, doing)
+    require_space(machine, doing)
+    machine.templates[template.key] = digest
+
+
+def _image_digest(source: TemplateSource, doing: str) -> Digest:
+    """Derive the digest from the source alone, as equal sources give equal images whatever they are called."""
+    if isinstance(source, BuiltinSource) and source.name != "busybox":
+        raise TemplateError(f"{doing}: no builtin template is named {source.name!r}; there is busybox")
+    if not isinstance(source, BuiltinSource | DebootstrapSource):
+        raise TemplateError(f"{doing}: a source of kind {type(source).__name__} cannot be built by this version")
+    return Digest(hashlib.sha256(repr(source).encode()).hexdigest())
+
+
+def _remove_template(machine: Machine, key: Digest) -> None:
+    digest = machine.templates.get(key)
+    if digest is None:
+        return
+    records = [*machine.records.values(), *(entry.record for entry in machine.trash.values())]
+    for record in records:
+        if isinstance(record, Record) and record.template_digest == digest:
+            raise BusyError(f"remove template {key}: VE {record.name} uses its image")
+    del machine.templates[key]
+
+
+def _write_record(machine: Machine, effect: WriteRecord) -> None:
+    """Keep the digest that a VE has: another image below its volume would be another root file system."""
+    record, doing = effect.record, f"write record of VE {effect.record.uid}"
+    present = machine.records.get(record.uid)
+    digest = record.template_digest
+    if digest is None and isinstance(present, Record):
+        digest = present.template_digest
+    if digest is None and effect.template_key is not None:
+        digest = machine.templates.get(effect.template_key)
+    if digest is None:
+        raise TemplateError(f"{doing}: template {effect.template_key} is not built")
+    require_space(machine, doing)
+    machine.records[record.uid] = replace(record, template_digest=digest)
+
+
+def _create_volume(machine: Machine, effect: CreateVolume) -> None:
+    doing = f"create volume of VE {effect.uid}"
+    require_record(machine, effect.uid, doing)
+    present = machine.volumes.get(effect.uid)
+    if present is None or not present.complete:
+        require_space(machine, doing)
+        present = Volume(size=None)
+    machine.volumes[effect.uid] = replace(present, size=effect.size)
+
+
+def _set_size(machine: Machine, effect: SetVolumeSize) -> None:
+    present = require_volume(machine, effect.uid, f"set volume size of VE {effect.uid}")
+    machine.volumes[effect.uid] = replace(present, size=effect.size)
+
+
+def _trash(machine: Machine, uid: Uid) -> None:
+    doing = f"move VE {uid} to the trash"
+    if uid not in machine.records:
+        return
+    record = require_record(machine, uid, doing)
+    if uid in machine.runtimes:
+        raise BusyError(f"{doing}: its init {machine.runtimes[uid].pid} is alive; stop it first")
+    if uid in machine.cgroups:
+        raise BusyError(f"{doing}: its cgroup is still there; remove that first")
+    trashed_at = int(machine.clock.now())
+    while f"{uid}.{trashed_at}" in machine.trash:
+        trashed_at += 1
+    volume = machine.volumes.pop(uid, None)
+    machine.trash[f"{uid}.{trashed_at}"] = Trashed(trashed_at=float(trashed_at), record=record, volume=volume)
+    del machine.records[uid]
+    machine.endings.pop(uid, None)
+
+
+def _restore(machine: Machine, effect: RestoreVe) -> None:
+    uid, doing = effect.uid, f"restore VE {effect.uid} from the trash"
+    if uid in machine.records:
+        return
+    _require_trash_id(effect.trash_id)
+    entry = machine.trash.get(effect.trash_id)
+    if entry is None or entry.record.uid != uid:
+        raise StateError(f"{doing}: the trash has no entry {effect.trash_id!r} of it")
+    machine.records[uid] = entry.record
+    if entry.volume is not None:
+        machine.volumes[uid] = entry.volume
+    del machine.trash[effect.trash_id]
+
+
+def _require_trash_id(trash_id: str) -> None:
+    """Refuse whatever could lead out of the trash as a path."""
+    if not _TRASH_ID.fullmatch(trash_id):
+        raise StateError(f"find {trash_id!r} in the trash: expected <uid>.<seconds>")

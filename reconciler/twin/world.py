@@ -1,0 +1,220 @@
+"""What happens to a host behind our back: administrators, tenants, crashes, full disks and power cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from reconciler.model.compute import ComputeUse, CreateCgroup, Limit, LimitValue
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.network import (
+    FilterRules,
+    HostNetworkObservation,
+    Interface,
+    InterfaceObservation,
+    LoadFilter,
+    VeNetworkObservation,
+)
+from reconciler.model.observation import Facet
+from reconciler.model.power import CreateRuntime, End, EndCause, StopRuntime
+from reconciler.model.volume import CreateVolume
+from reconciler.twin import compute, link, network, power, ve_network
+from reconciler.twin.host import TwinHost
+from reconciler.twin.machine import FIRST_PID, Cgroup, Ending, Machine, Volume
+
+_VALUES = {EndCause.REBOOT: 1, EndCause.HALT: 2, EndCause.KILLED: 9, EndCause.EXITED: 0, EndCause.UNKNOWN: None}
+
+
+class World:
+    """Changes a machine without asking. What does not exist cannot be changed: KeyError is a mistake in the test."""
+
+    def __init__(self, host: TwinHost) -> None:
+        self._host = host
+
+    @property
+    def _machine(self) -> Machine:
+        return self._host.machine
+
+    def restart_agent(self) -> TwinHost:
+        """Give what a new agent process sees: the same machine, and nothing that the old process had in memory."""
+        self._host = TwinHost.of(self._machine)
+        return self._host
+
+    def reboot_host(self) -> None:
+        """Lose all that lives in memory: inits, cgroups, networks, filter, ends. Records and data stay."""
+        machine = self._machine
+        for table in (machine.runtimes, machine.cgroups, machine.holdings, machine.endings, machine.networks):
+            table.clear()
+        machine.host_links = dict.fromkeys(machine.host_links, "")
+        machine.filter, machine.filter_intact = FilterRules(), True
+        machine.next_pid = FIRST_PID
+
+    def end_init(self, uid: Uid, cause: EndCause, value: int | None = None) -> None:
+        """End a VE's init. ``value``: exit status or signal, by default the usual one of the cause."""
+        end = End(cause=cause, value=_VALUES[cause] if value is None else value)
+        power.end_init(self._machine, uid, end)
+
+    def interrupt(self, effect: Effect) -> None:
+        """Leave what a kill in the middle of an effect leaves; most effects are one step, of which nothing is left."""
+        machine = self._machine
+        match effect:
+            case CreateCgroup() if effect.uid not in machine.cgroups:
+                machine.cgroups[effect.uid] = Cgroup(limits=compute.fresh_limits(machine.capabilities))
+            case CreateVolume() if effect.uid not in machine.volumes:
+                machine.volumes[effect.uid] = Volume(size=None, complete=False)
+            case CreateRuntime() if effect.uid not in machine.runtimes:
+                power.leave_runtime_record(machine, effect.uid)
+            case StopRuntime() if effect.uid in machine.runtimes:
+                machine.endings[effect.uid] = Ending(requested=True)
+            case LoadFilter():
+                machine.filter_intact = False
+            case _:
+                return
+
+    def fill_pool(self) -> None:
+        """Leave no space on the pool."""
+        self._machine.pool_is_full = True
+
+    def free_pool(self) -> None:
+        """Make space on the pool again."""
+        self._machine.pool_is_full = False
+
+    def hide(self, facet: Facet, uid: Uid | None = None, reason: str = "input/output error") -> None:
+        """Make a facet of a VE unreadable, or, without a VE, that of the host's own objects."""
+        self._machine.unreadable[uid, facet] = reason
+
+    def hide_listing(self, reason: str = "input/output error") -> None:
+        """Let nobody list the VEs."""
+        self._machine.unlisted = reason
+
+    def reveal(self) -> None:
+        """Make everything readable again; a damaged record stays so."""
+        self._machine.unreadable.clear()
+        self._machine.unlisted = ""
+
+    def damage_record(self, uid: Uid) -> None:
+        """Make nonsense of a VE's record."""
+        self._machine.records[uid] = Unknown(f"read record of VE {uid}: expected JSON")
+
+    def delete_record(self, uid: Uid) -> None:
+        """Delete a VE's directory with all its data; what runs goes on."""
+        del self._machine.records[uid]
+        self._machine.volumes.pop(uid, None)
+
+    def set_volume_size(self, uid: Uid, size: int | None) -> None:
+        """Change the limit of a VE's volume."""
+        self._machine.volumes[uid] = replace(self._machine.volumes[uid], size=size)
+
+    def set_use(self, uid: Uid, *, use: ComputeUse | None = None, disk: int | None = None) -> None:
+        """Let a VE use something. Units: ``disk`` bytes."""
+        if use is not None:
+            self._machine.cgroups[uid] = replace(self._machine.cgroups[uid], use=use)
+        if disk is not None:
+            self._machine.volumes[uid] = replace(self._machine.volumes[uid], used=disk)
+
+    def set_limit(self, uid: Uid, limit: Limit, value: LimitValue) -> None:
+        """Write into a file of a VE's cgroup."""
+        cgroup = self._machine.cgroups[uid]
+        self._machine.cgroups[uid] = replace(cgroup, limits={**cgroup.limits, limit: value})
+
+    def remove_cgroup(self, uid: Uid) -> None:
+        """Remove a cgroup, and with it, as it must be empty, whatever ran in it."""
+        if uid in self._machine.runtimes:
+            self.end_init(uid, EndCause.KILLED)
+        del self._machine.cgroups[uid]
+
+    def set_hostname(self, uid: Uid, hostname: str) -> None:
+        """Set the hostname inside a VE."""
+        self._change_inside(uid, lambda seen: replace(seen, hostname=hostname))
+
+    def overwrite_resolver(self, uid: Uid) -> None:
+        """Write a resolv.conf that is not ours."""
+        machine = self._machine
+        machine.volumes[uid] = replace(machine.volumes[uid], resolver=None)
+        if uid in machine.runtimes:
+            self._change_inside(uid, lambda seen: replace(seen, resolver=None))
+
+    def set_loopback_down(self, uid: Uid) -> None:
+        """Set the loopback of a VE down."""
+        self._change_inside(uid, lambda seen: replace(seen, loopback_up=False))
+
+    def _change_inside(self, uid: Uid, change: Callable[[VeNetworkObservation], VeNetworkObservation]) -> None:
+        runtime = self._machine.runtimes[uid]
+        self._machine.runtimes[uid] = replace(runtime, network=change(runtime.network))
+
+    def change_link(
+        self, uid: Uid, interface: str, change: Callable[[InterfaceObservation], InterfaceObservation]
+    ) -> None:
+        """Change a link of a VE in whatever way, for example ``lambda seen: replace(seen, mac=...)``."""
+        present = self._machine.runtimes[uid].network.interfaces[interface]
+        ve_network.put_link(self._machine, uid, interface, change(present))
+
+    def set_link_down(self, uid: Uid, interface: str) -> None:
+        """Set a VE's end of a link down, with all that the kernel then takes away."""
+        self.change_link(uid, interface, link.set_down)
+
+    def set_host_end_down(self, uid: Uid, interface: str) -> None:
+        """Set the host's end of a link down, with the routes through it."""
+        self.change_link(uid, interface, link.set_host_end_down)
+
+    def add_address(self, uid: Uid, interface: str, address: Interface) -> None:
+        """Add an address in a VE."""
+        self.change_link(uid, interface, lambda seen: replace(seen, addresses=seen.addresses | {address}))
+
+    def remove_address(self, uid: Uid, interface: str, address: Interface) -> None:
+        """Remove an address in a VE, with the routes that the kernel then takes away."""
+        self.change_link(uid, interface, lambda seen: link.without_address(seen, address))
+
+    def delete_link(self, uid: Uid, interface: str) -> None:
+        """Delete a link of a VE."""
+        if interface not in self._machine.runtimes[uid].network.interfaces:
+            raise KeyError(interface)
+        ve_network.drop_link(self._machine, uid, interface)
+
+    def add_foreign_link(self, uid: Uid, interface: str) -> None:
+        """Make a link in a VE that is not ours."""
+        runtime = self._machine.runtimes[uid]
+        self._machine.runtimes[uid] = replace(runtime, foreign_links=runtime.foreign_links | {interface})
+
+    def add_host_link(self, name: str, master: str = "") -> None:
+        """Make a link on the host that is not ours, under whatever name."""
+        self._machine.host_links[name] = master
+
+    def delete_host_link(self, name: str) -> None:
+        """Delete a link of the host that is not ours."""
+        del self._machine.host_links[name]
+        for key, seen in self._machine.networks.items():
+            if seen.uplink == name:
+                self._machine.networks[key] = replace(seen, uplink=None)
+
+    def change_network(
+        self, name: NetworkName, change: Callable[[HostNetworkObservation], HostNetworkObservation]
+    ) -> None:
+        """Change a network of the host in whatever way."""
+        self._machine.networks[name] = change(self._machine.networks[name])
+
+    def set_network_down(self, name: NetworkName) -> None:
+        """Set a bridge down: its IPv6 addresses go, the IPv4 ones stay."""
+        self.change_network(
+            name,
+            lambda seen: replace(seen, up=False, addresses=frozenset(a for a in seen.addresses if a.version == 4)),
+        )
+
+    def delete_network(self, name: NetworkName) -> None:
+        """Delete the bridge of a network; its ports stay without one."""
+        del self._machine.networks[name]
+        network.release_ports(self._machine, name)
+
+    def flush_filter(self) -> None:
+        """Flush the host's whole ruleset, ours included."""
+        self._machine.filter_intact = self._machine.filter == FilterRules()
+
+    def edit_filter(self) -> None:
+        """Change something in our tables."""
+        self._machine.filter_intact = False
+
+    def forward_by_default(self) -> None:
+        """Let the kernel forward on every network that is made from now on, as on a host that is a router."""
+        self._machine.forwarding_default = True

@@ -1,0 +1,309 @@
+"""btrfs subvolumes, snapshots, space and quota groups, on a file system of our own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.errors import BusyError, CommandError, KernelError, NoSpaceError, VectlError
+from reconciler.kernel import btrfs, files, loop, qgroup
+from reconciler.kernel.qgroup import Qgroup, QuotaTable
+from tests.support.storage import POOL_BYTES, mounted, pool, read, write
+
+pytestmark = pytest.mark.kernel
+
+MIB = 1 << 20
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def shared_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pool(str(tmp_path_factory.mktemp("btrfs"))) as path:
+        yield path
+
+
+@pytest.fixture
+def place(shared_pool: str, tmp_path: Path) -> str:
+    """A directory of the test's own in the pool, with quotas that count."""
+    path = f"{shared_pool}/{tmp_path.name}"
+    os.mkdir(path)
+    counted(shared_pool)
+    return path
+
+
+def fill(path: str, size: int) -> None:
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(size // MIB):
+            file.write(os.urandom(MIB))
+            os.fsync(file.fileno())
+
+
+def counted(path: str) -> QuotaTable:
+    """The quota table once it is consistent, as of now."""
+    deadline = time.monotonic() + DEADLINE_S
+    btrfs.sync(path)
+    if not qgroup.read_qgroups(path).consistent:
+        qgroup.start_rescan(path)
+    while not (table := qgroup.read_qgroups(path)).consistent:
+        assert time.monotonic() < deadline, "the rescan did not end"
+        time.sleep(0.01)
+        btrfs.sync(path)
+    return table
+
+
+def eventually(work: Callable[[], None], path: str) -> None:
+    """Do what is refused as long as a deleted subvolume is being cleaned up."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return work()
+        except BusyError:
+            assert time.monotonic() < deadline, "still being cleaned up"
+        btrfs.sync(path)
+        time.sleep(0.01)
+
+
+def group_of(subvolume: str) -> Qgroup:
+    return counted(subvolume).groups[btrfs.subvolume_id(subvolume)]
+
+
+def test_a_path_on_btrfs_is_told_from_one_that_is_not(place: str) -> None:
+    assert btrfs.is_btrfs(place)
+    assert not btrfs.is_btrfs("/proc")
+    with pytest.raises(KernelError, match="No such file"):
+        btrfs.is_btrfs(f"{place}/absent")
+
+
+def test_a_file_system_is_not_made_over_another(shared_pool: str) -> None:
+    with pytest.raises(CommandError, match=r"mkfs\.btrfs"):
+        btrfs.make_filesystem(f"{os.path.dirname(shared_pool)}/pool.img", label="again")
+
+
+def test_an_image_keeps_its_allocated_place(tmp_path: Path) -> None:
+    files.allocate(f"{tmp_path}/image", 128 * MIB)
+    btrfs.make_filesystem(f"{tmp_path}/image", label="vectl-test")
+    assert (tmp_path / "image").stat().st_blocks * 512 >= 128 * MIB
+
+
+def test_a_subvolume_is_made_once_and_has_an_id_of_its_own(place: str) -> None:
+    for _ in range(2):
+        btrfs.create_subvolume(f"{place}/v")
+    btrfs.create_subvolume(f"{place}/w")
+    assert btrfs.is_subvolume(f"{place}/v")
+    assert btrfs.subvolume_id(f"{place}/v") != btrfs.subvolume_id(f"{place}/w")
+
+
+def test_a_plain_directory_is_no_subvolume_and_is_not_deleted_as_one(place: str) -> None:
+    write(f"{place}/plain/f", "kept")
+    os.symlink(place, f"{place}/link")
+    assert not btrfs.is_subvolume(f"{place}/plain")
+    assert not btrfs.is_subvolume(f"{place}/absent")
+    for path in ("plain", "link", "plain/f"):
+        with pytest.raises(KernelError, match="expected a btrfs subvolume"):
+            btrfs.delete_subvolume(f"{place}/{path}")
+    assert read(f"{place}/plain/f") == "kept"
+    with pytest.raises(KernelError, match="File exists"):
+        btrfs.create_subvolume(f"{place}/plain")
+
+
+def test_off_btrfs_an_operation_says_so(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match=r"^create subvolume .*: expected a path on btrfs$"):
+        btrfs.create_subvolume(f"{tmp_path}/v")
+
+
+def test_a_snapshot_is_what_the_subvolume_was(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    write(f"{place}/v/f", "then")
+    btrfs.snapshot(f"{place}/v", f"{place}/frozen", read_only=True)
+    btrfs.snapshot(f"{place}/frozen", f"{place}/copy", read_only=False)
+    write(f"{place}/v/f", "now")
+    write(f"{place}/copy/g", "in the copy")
+    assert (read(f"{place}/frozen/f"), read(f"{place}/copy/f")) == ("then", "then")
+    with pytest.raises(OSError, match="Read-only"):
+        write(f"{place}/frozen/f", "x")
+    with pytest.raises(KernelError, match="File exists"):
+        btrfs.snapshot(f"{place}/v", f"{place}/copy", read_only=False)
+
+
+def test_a_subvolume_is_deleted_with_its_files_and_absent_is_success(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    write(f"{place}/v/a/b/f", "x")
+    btrfs.snapshot(f"{place}/v", f"{place}/frozen", read_only=True)
+    for path in ("v", "frozen", "v"):
+        btrfs.delete_subvolume(f"{place}/{path}")
+    assert os.listdir(place) == []
+
+
+def test_a_subvolume_with_another_in_it_is_not_deleted(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    btrfs.create_subvolume(f"{place}/v/inner")
+    with pytest.raises(BusyError, match="another subvolume is in it"):
+        btrfs.delete_subvolume(f"{place}/v")
+    btrfs.delete_subvolume(f"{place}/v/inner")
+    btrfs.delete_subvolume(f"{place}/v")
+
+
+def test_a_file_system_grows_with_its_image(tmp_path: Path) -> None:
+    image = f"{tmp_path}/image"
+    files.allocate(image, 256 * MIB)
+    btrfs.make_filesystem(image, label="vectl-test")
+    with mounted(image, f"{tmp_path}/pool", fstype="btrfs", read_only=False) as path:
+        before = btrfs.read_space(path)
+        files.allocate(image, 320 * MIB)
+        loop.refresh_size(loop.find(image)[0])
+        for _ in range(2):
+            btrfs.grow(path)
+        after = btrfs.read_space(path)
+    assert (before.size, after.size) == (256 * MIB, 320 * MIB)
+    assert after.free - before.free > 32 * MIB
+
+
+def test_quotas_that_are_off_are_an_error_not_an_empty_table(tmp_path: Path) -> None:
+    image = f"{tmp_path}/image"
+    files.allocate(image, 128 * MIB)
+    btrfs.make_filesystem(image, label="vectl-test")
+    with mounted(image, f"{tmp_path}/pool", fstype="btrfs", read_only=False) as path:
+        btrfs.create_subvolume(f"{path}/v")
+        for off in (lambda: qgroup.read_qgroups(path), lambda: qgroup.set_limit(f"{path}/v", MIB)):
+            with pytest.raises(KernelError, match="quotas are not on"):
+                off()
+        for _ in range(2):
+            qgroup.enable_quota(path)
+        assert btrfs.subvolume_id(f"{path}/v") in counted(path).groups
+
+
+def test_a_limit_is_read_back_enforced_and_lifted_even_when_it_is_reached(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    assert group_of(f"{place}/v").max_referenced is None
+    qgroup.set_limit(f"{place}/v", 8 * MIB)
+    assert group_of(f"{place}/v").max_referenced == 8 * MIB
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        fill(f"{place}/v/big", 16 * MIB)
+    assert 7 * MIB < group_of(f"{place}/v").referenced <= 8 * MIB
+    with pytest.raises(NoSpaceError, match=r"^write .*/record: Disk quota exceeded$"):
+        files.write_atomic(f"{place}/v/record", os.urandom(MIB))
+    qgroup.set_limit(f"{place}/v", 1 * MIB)
+    qgroup.set_limit(f"{place}/v", None)
+    assert group_of(f"{place}/v").max_referenced is None
+    fill(f"{place}/v/big", 16 * MIB)
+
+
+def test_a_limit_is_set_on_subvolumes_only(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    os.mkdir(f"{place}/v/plain")
+    with pytest.raises(KernelError, match="expected a btrfs subvolume"):
+        qgroup.set_limit(f"{place}/v/plain", MIB)
+    assert group_of(f"{place}/v").max_referenced is None
+
+
+def test_a_snapshot_has_its_sources_limit_from_the_start(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    qgroup.set_limit(f"{place}/v", 8 * MIB)
+    btrfs.snapshot(f"{place}/v", f"{place}/s", read_only=False)
+    assert group_of(f"{place}/s").max_referenced == 8 * MIB
+
+
+def test_referenced_and_exclusive_tell_what_a_snapshot_shares(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    fill(f"{place}/v/f", 4 * MIB)
+    btrfs.snapshot(f"{place}/v", f"{place}/s", read_only=True)
+    shared = group_of(f"{place}/s")
+    os.unlink(f"{place}/v/f")
+    alone = group_of(f"{place}/s")
+    assert shared.exclusive < MIB < 4 * MIB <= shared.referenced
+    assert alone.exclusive >= 4 * MIB
+
+
+def test_a_group_above_limits_its_members_together(place: str) -> None:
+    above = qgroup.qgroup_number(1, 1)
+    for _ in range(2):
+        qgroup.create_qgroup(place, above)
+    qgroup.set_group_limit(place, above, 8 * MIB)
+    btrfs.create_subvolume(f"{place}/v", qgroup=above)
+    btrfs.create_subvolume(f"{place}/w")
+    for _ in range(2):
+        qgroup.assign_qgroup(place, btrfs.subvolume_id(f"{place}/w"), above)
+    table = counted(place)
+    for name in ("v", "w"):
+        assert table.groups[btrfs.subvolume_id(f"{place}/{name}")].parents == frozenset({above})
+    assert table.groups[above].max_referenced == 8 * MIB
+    fill(f"{place}/v/f", 5 * MIB)
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        fill(f"{place}/w/f", 5 * MIB)
+
+
+def test_a_rollback_within_one_group_keeps_the_table_consistent(place: str) -> None:
+    above = qgroup.qgroup_number(1, 2)
+    qgroup.create_qgroup(place, above)
+    btrfs.create_subvolume(f"{place}/v", qgroup=above)
+    fill(f"{place}/v/f", 2 * MIB)
+    btrfs.snapshot(f"{place}/v", f"{place}/s", read_only=True, qgroup=above)
+    btrfs.snapshot(f"{place}/s", f"{place}/back", read_only=False, qgroup=above)
+    btrfs.sync(place)
+    table = qgroup.read_qgroups(place)
+    assert table.consistent
+    assert table.groups[btrfs.subvolume_id(f"{place}/back")].parents == frozenset({above})
+    assert 2 * MIB <= table.groups[above].referenced < 3 * MIB
+
+
+def test_a_table_that_a_clone_made_inconsistent_is_said_to_be_so_and_a_rescan_mends_it(place: str) -> None:
+    above = qgroup.qgroup_number(1, 3)
+    qgroup.create_qgroup(place, above)
+    btrfs.create_subvolume(f"{place}/v", qgroup=above)
+    fill(f"{place}/v/f", 2 * MIB)
+    btrfs.snapshot(f"{place}/v", f"{place}/clone", read_only=False)
+    assert not qgroup.read_qgroups(place).consistent
+    for _ in range(2):
+        qgroup.start_rescan(place)
+    assert counted(place).groups[btrfs.subvolume_id(f"{place}/clone")].referenced >= 2 * MIB
+
+
+def test_a_quota_group_is_removed_once_its_subvolume_is_gone(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    number = btrfs.subvolume_id(f"{place}/v")
+    with pytest.raises(BusyError, match="its subvolume is there"):
+        qgroup.remove_qgroup(place, number)
+    btrfs.delete_subvolume(f"{place}/v")
+    eventually(lambda: qgroup.remove_qgroup(place, number), place)
+    assert number not in qgroup.read_qgroups(place).groups
+    qgroup.remove_qgroup(place, number)
+
+
+def test_a_group_with_members_is_not_removed(place: str) -> None:
+    above = qgroup.qgroup_number(1, 4)
+    qgroup.create_qgroup(place, above)
+    btrfs.create_subvolume(f"{place}/v", qgroup=above)
+    with pytest.raises(BusyError, match="it has members"):
+        qgroup.remove_qgroup(place, above)
+
+
+def test_the_whole_table_is_read_however_many_calls_it_takes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        btrfs.create_subvolume(f"{place}/{number}")
+        qgroup.set_limit(f"{place}/{number}", (number + 1) * MIB)
+    at_once = counted(place)
+    monkeypatch.setattr("reconciler.kernel.btrfs_call._BUFFER", 256)
+    assert qgroup.read_qgroups(place) == at_once
+    limits = [at_once.groups[btrfs.subvolume_id(f"{place}/{number}")].max_referenced for number in range(20)]
+    assert limits == [(number + 1) * MIB for number in range(20)]
+
+
+def test_every_refusal_is_one_of_our_errors(place: str) -> None:
+    for wrong in (
+        lambda: btrfs.snapshot(f"{place}/absent", f"{place}/s", read_only=True),
+        lambda: btrfs.create_subvolume(f"{place}/absent/v"),
+        lambda: btrfs.read_space(f"{place}/absent"),
+        lambda: qgroup.set_group_limit(place, qgroup.qgroup_number(9, 9), MIB),
+    ):
+        with pytest.raises(VectlError, match="No such file"):
+            wrong()
+
+
+def test_the_pool_has_the_size_of_its_image(shared_pool: str) -> None:
+    space = btrfs.read_space(shared_pool)
+    assert space.size == POOL_BYTES
+    assert 0 < space.free < POOL_BYTES

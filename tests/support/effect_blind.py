@@ -1,0 +1,248 @@
+"""Effects drawn without regard to the state of the host: most of them must fail, each for a reason of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetLimit
+from reconciler.model.effects import Effect
+from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.network import (
+    AddAddress,
+    AddGateway,
+    AddHostRoute,
+    AddRoute,
+    AnnounceAddress,
+    AttachInterface,
+    CreateInterface,
+    CreateNetwork,
+    Interface,
+    LoadFilter,
+    NetworkSpec,
+    RemoveAddress,
+    RemoveGateway,
+    RemoveHostRoute,
+    RemoveInterface,
+    RemoveNetwork,
+    RemoveRoute,
+    Resolver,
+    Route,
+    SetForwarding,
+    SetHostname,
+    SetInterfaceMac,
+    SetInterfaceMtu,
+    SetInterfaceUp,
+    SetLoopbackUp,
+    SetNetworkMtu,
+    SetNetworkUp,
+    SetResolver,
+    SetUplink,
+)
+from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, StartRuntime, StopRuntime
+from reconciler.model.volume import (
+    BuildTemplate,
+    CreateVolume,
+    PurgeTrash,
+    RemoveTemplate,
+    RestoreVe,
+    SetVolumeSize,
+    TrashVe,
+    WriteRecord,
+)
+from tests.support import effect_choices as pool
+from tests.support.contract import STOP_TIMEOUT_S
+from tests.support.effect_choices import Choices
+
+_NO_CPUS = frozenset({4095})
+_MALFORMED_TRASH_IDS = ("../ves", "..", "", "a/b")
+
+
+def draw(choices: Choices, kind: type) -> Effect:
+    """Draw an effect of one type."""
+    return _DRAWS[kind](choices)
+
+
+def _uid(choices: Choices) -> Uid:
+    return choices.random.choice((*choices.setting.uids, pool.GHOST))
+
+
+def _link(choices: Choices) -> tuple[Uid, str]:
+    """Draw a VE and a link of it; the loopback is never ours."""
+    return _uid(choices), choices.random.choice((*pool.INTERFACES, "lo"))
+
+
+def _network(choices: Choices) -> NetworkName:
+    names = (pool.LAN, pool.VENET, choices.setting.taken or pool.LAN)
+    return choices.random.choice(names)
+
+
+def _address(choices: Choices, uid: Uid, interface: str) -> Interface:
+    return choices.random.choice(choices.setting.addresses(uid, interface))
+
+
+def _route(choices: Choices, interface: str) -> Route:
+    return choices.random.choice((*pool.routes(interface), pool.NOWHERE))
+
+
+def _mtu(choices: Choices) -> int:
+    return choices.random.choice((*pool.MTUS, *pool.BAD_MTUS))
+
+
+def _mac(choices: Choices) -> str:
+    return choices.random.choice((*pool.MACS, *pool.BAD_MACS))
+
+
+def _trash_id(choices: Choices, uid: Uid) -> str:
+    return choices.random.choice((f"{uid}.0", f"{uid}.99", *_MALFORMED_TRASH_IDS))
+
+
+def _template(choices: Choices) -> BuildTemplate:
+    return BuildTemplate(template=choices.random.choice((pool.TEMPLATE, pool.NO_TEMPLATE)))
+
+
+def _remove_template(choices: Choices) -> RemoveTemplate:
+    return RemoveTemplate(key=choices.random.choice((pool.TEMPLATE, pool.NO_TEMPLATE)).key)
+
+
+def _record(choices: Choices) -> WriteRecord:
+    key = choices.random.choice((pool.TEMPLATE.key, pool.NO_TEMPLATE.key, None))
+    uid = choices.random.choice(choices.setting.uids)
+    return WriteRecord(record=choices.setting.record(uid), template_key=key)
+
+
+def _restore(choices: Choices) -> RestoreVe:
+    uid = _uid(choices)
+    return RestoreVe(uid=uid, trash_id=_trash_id(choices, uid))
+
+
+def _cgroup(choices: Choices) -> CreateCgroup:
+    """Draw a cgroup; one that cannot be is asked for only where it is there already, so that nothing is half made."""
+    uid = _uid(choices)
+    if uid in choices.machine.cgroups and Limit.CPUS in choices.setting.capabilities.enforceable:
+        return CreateCgroup(uid=uid, limits={Limit.CPUS: _NO_CPUS})
+    return choices.cgroup(uid)
+
+
+def _limit(choices: Choices) -> SetLimit:
+    uid = _uid(choices)
+    bad = SetLimit(uid=uid, limit=Limit.CPUS, value=_NO_CPUS)
+    slow = SetLimit(uid=uid, limit=Limit.CPU_LIMIT, value=10)
+    barrier = SetLimit(uid=uid, limit=Limit.MEMORY_BARRIER, value=96 << 20)
+    return choices.random.choice((bad, slow, barrier, choices.limit(uid)))
+
+
+def _runtime(choices: Choices) -> CreateRuntime:
+    return choices.runtime(_uid(choices), nesting=choices.random.random() < 0.5)
+
+
+def _create_interface(choices: Choices) -> CreateInterface:
+    uid, interface = _link(choices)
+    name = choices.random.choice((interface, pool.LONG_NAME))
+    return CreateInterface(uid=uid, interface=name, mac=_mac(choices), mtu=_mtu(choices))
+
+
+def _remove_interface(choices: Choices) -> RemoveInterface:
+    return RemoveInterface(uid=_uid(choices), interface=choices.random.choice(pool.INTERFACES))
+
+
+def _attach(choices: Choices) -> AttachInterface:
+    uid, interface = _link(choices)
+    network = choices.random.choice((pool.LAN, pool.VENET))
+    return AttachInterface(uid=uid, interface=interface, network=network, mode=pool.MODES[network])
+
+
+def _hostname(choices: Choices) -> SetHostname:
+    return SetHostname(uid=_uid(choices), hostname=choices.random.choice(("three", "x" * 65)))
+
+
+def _filter(choices: Choices) -> LoadFilter:
+    return LoadFilter(rules=choices.rules(choices.random.choice(("", pool.LONG_NAME))))
+
+
+def _create_network(choices: Choices) -> CreateNetwork:
+    name = _network(choices)
+    mode = pool.MODES.get(name, pool.MODES[pool.LAN])
+    mtu = _mtu(choices) if name not in choices.machine.networks else 1500
+    return CreateNetwork(network=NetworkSpec(name=name, mode=mode, mtu=mtu))
+
+
+def _gateway(kind: type[AddGateway] | type[RemoveGateway]) -> Callable[[Choices], Effect]:
+    def draw_gateway(choices: Choices) -> Effect:
+        name = _network(choices)
+        gateways = pool.GATEWAYS.get(name, pool.GATEWAYS[pool.LAN])
+        return kind(network=name, address=choices.random.choice(gateways))
+
+    return draw_gateway
+
+
+def _on_address(kind: type[AddAddress] | type[RemoveAddress]) -> Callable[[Choices], Effect]:
+    def draw_address(choices: Choices) -> Effect:
+        uid, interface = _link(choices)
+        return kind(uid=uid, interface=interface, address=_address(choices, uid, interface))
+
+    return draw_address
+
+
+def _on_ip(kind: type[AddHostRoute] | type[RemoveHostRoute] | type[AnnounceAddress]) -> Callable[[Choices], Effect]:
+    def draw_ip(choices: Choices) -> Effect:
+        uid, interface = _link(choices)
+        return kind(uid=uid, interface=interface, address=_address(choices, uid, interface).ip)
+
+    return draw_ip
+
+
+def _on_route(kind: type[AddRoute] | type[RemoveRoute]) -> Callable[[Choices], Effect]:
+    def draw_route(choices: Choices) -> Effect:
+        uid, interface = _link(choices)
+        return kind(uid=uid, interface=interface, route=_route(choices, interface))
+
+    return draw_route
+
+
+def _on_link(choices: Choices, make: Callable[[Uid, str], Effect]) -> Effect:
+    return make(*_link(choices))
+
+
+_DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
+    BuildTemplate: _template,
+    RemoveTemplate: _remove_template,
+    WriteRecord: _record,
+    CreateVolume: lambda c: CreateVolume(uid=_uid(c), size=c.random.choice(pool.SIZES)),
+    SetVolumeSize: lambda c: SetVolumeSize(uid=_uid(c), size=c.random.choice(pool.SIZES)),
+    TrashVe: lambda c: TrashVe(uid=_uid(c)),
+    RestoreVe: _restore,
+    PurgeTrash: lambda c: PurgeTrash(trash_id=_trash_id(c, _uid(c))),
+    CreateCgroup: _cgroup,
+    SetLimit: _limit,
+    RemoveCgroup: lambda c: RemoveCgroup(uid=_uid(c)),
+    CreateRuntime: _runtime,
+    StartRuntime: lambda c: StartRuntime(uid=_uid(c)),
+    StopRuntime: lambda c: StopRuntime(uid=_uid(c), timeout_s=STOP_TIMEOUT_S),
+    DeleteRuntime: lambda c: DeleteRuntime(uid=_uid(c)),
+    ForgetEnd: lambda c: ForgetEnd(uid=_uid(c)),
+    CreateNetwork: _create_network,
+    SetNetworkMtu: lambda c: SetNetworkMtu(network=_network(c), mtu=_mtu(c)),
+    SetNetworkUp: lambda c: SetNetworkUp(network=_network(c)),
+    AddGateway: _gateway(AddGateway),
+    RemoveGateway: _gateway(RemoveGateway),
+    SetForwarding: lambda c: SetForwarding(network=_network(c)),
+    SetUplink: lambda c: SetUplink(network=_network(c), uplink=c.random.choice((None, "no-such-link"))),
+    RemoveNetwork: lambda c: RemoveNetwork(network=_network(c)),
+    LoadFilter: _filter,
+    CreateInterface: _create_interface,
+    RemoveInterface: _remove_interface,
+    AttachInterface: _attach,
+    SetInterfaceUp: lambda c: _on_link(c, lambda uid, name: SetInterfaceUp(uid=uid, interface=name)),
+    SetLoopbackUp: lambda c: SetLoopbackUp(uid=_uid(c)),
+    SetInterfaceMtu: lambda c: _on_link(c, lambda uid, name: SetInterfaceMtu(uid=uid, interface=name, mtu=_mtu(c))),
+    SetInterfaceMac: lambda c: _on_link(c, lambda uid, name: SetInterfaceMac(uid=uid, interface=name, mac=_mac(c))),
+    AddAddress: _on_address(AddAddress),
+    RemoveAddress: _on_address(RemoveAddress),
+    AddRoute: _on_route(AddRoute),
+    RemoveRoute: _on_route(RemoveRoute),
+    AddHostRoute: _on_ip(AddHostRoute),
+    RemoveHostRoute: _on_ip(RemoveHostRoute),
+    AnnounceAddress: _on_ip(AnnounceAddress),
+    SetHostname: _hostname,
+    SetResolver: lambda c: SetResolver(uid=_uid(c), resolver=Resolver(servers=("10.77.0.1",))),
+}

@@ -1,0 +1,341 @@
+"""Which effects make sense next on a twin, and which could be drawn blindly: the raw material of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_interface
+from random import Random
+
+from reconciler.errors import KernelError
+from reconciler.model.compute import CreateCgroup, Limit, LimitValue, RemoveCgroup, SetLimit
+from reconciler.model.effects import Effect
+from reconciler.model.identity import Digest, NetworkName, TemplateName, Uid, VeName, bridge_name, host_link_name
+from reconciler.model.instance import Instance
+from reconciler.model.network import (
+    AddAddress,
+    AddGateway,
+    AddHostRoute,
+    Address,
+    AddRoute,
+    AnnounceAddress,
+    AttachInterface,
+    CreateInterface,
+    CreateNetwork,
+    FilterRules,
+    HostNetworkObservation,
+    Interface,
+    InterfaceObservation,
+    LoadFilter,
+    Masquerade,
+    NetworkMode,
+    NetworkSpec,
+    Port,
+    PortForward,
+    RemoveAddress,
+    RemoveGateway,
+    RemoveHostRoute,
+    RemoveNetwork,
+    RemoveRoute,
+    Resolver,
+    Route,
+    SetForwarding,
+    SetHostname,
+    SetInterfaceMac,
+    SetInterfaceMtu,
+    SetInterfaceUp,
+    SetLoopbackUp,
+    SetNetworkMtu,
+    SetNetworkUp,
+    SetResolver,
+    SetUplink,
+)
+from reconciler.model.observation import Capabilities
+from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, Launch, StartRuntime, StopRuntime
+from reconciler.model.volume import (
+    BuildTemplate,
+    BuiltinSource,
+    CreateVolume,
+    PurgeTrash,
+    Record,
+    RestoreVe,
+    SetVolumeSize,
+    TemplateSpec,
+    TrashVe,
+    WriteRecord,
+)
+from reconciler.twin import link
+from reconciler.twin.host import ALL_CAPABILITIES
+from reconciler.twin.machine import Machine, Runtime
+from tests.support.contract import STOP_TIMEOUT_S
+
+LAN, VENET = NetworkName("lan"), NetworkName("venet")
+MODES = {LAN: NetworkMode.BRIDGED, VENET: NetworkMode.ROUTED}
+INTERFACES = ("eth0", "eth1")
+GATEWAYS: Mapping[NetworkName, tuple[Interface, ...]] = {
+    LAN: (ip_interface("10.77.0.1/24"), ip_interface("fd77::1/64")),
+    VENET: (ip_interface("10.79.0.1/32"),),
+}
+TEMPLATE = TemplateSpec(name=TemplateName("busybox"), key=Digest("b" * 64), source=BuiltinSource())
+NO_TEMPLATE = TemplateSpec(name=TemplateName("none"), key=Digest("0" * 64), source=BuiltinSource(name="no-such"))
+"""One that cannot be built."""
+
+GHOST = Uid("99999999-9999-4999-8999-999999999999")
+"""A VE that is never born."""
+
+MTUS = (1200, 1280, 1400, 1500)
+BAD_MTUS = (60, 70_000)
+MACS = ("02:00:00:00:07:01", "02:00:00:00:07:02")
+BAD_MACS = ("01:00:00:00:07:01", "00:00:00:00:00:00")
+_MIB = 1 << 20
+SIZES = (64 * _MIB, 128 * _MIB, 256 * _MIB, None)
+NOWHERE = Route(to="198.51.100.0/24", via="203.0.113.1")
+LONG_NAME = "a-link-name-of-too-many-letters"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What sequences are about. ``taken``: a network whose bridge's name a foreign link has on both hosts.
+
+    The host needs an address range of its own for each of ``uids`` from ``first_id`` on.
+    """
+
+    instance: Instance
+    uids: tuple[Uid, ...]
+    capabilities: Capabilities = ALL_CAPABILITIES
+    taken: NetworkName | None = None
+    first_id: int = 1 << 20
+
+    def record(self, uid: Uid) -> Record:
+        """Give the record of a VE."""
+        return Record(
+            uid=uid,
+            name=self.name(uid),
+            id_base=self.first_id + (self._number(uid) << 16),
+            template=TEMPLATE.name,
+            template_digest=None,
+            init=TEMPLATE.init,
+            source="contract",
+            created_at=0.0,
+        )
+
+    def name(self, uid: Uid) -> VeName:
+        """Give the name of a VE."""
+        return VeName(f"ve{self._number(uid)}")
+
+    def addresses(self, uid: Uid, interface: str) -> tuple[Interface, ...]:
+        """Give the addresses that a VE's interface may get; no two VEs share one, nor do two interfaces a subnet."""
+        number = 10 + self._number(uid)
+        texts: tuple[str, ...]
+        if interface == "eth0":
+            texts = (f"10.77.0.{number}/24", f"10.77.0.{number + 50}/24", f"fd77::{number}/64", f"fd77::{number}/48")
+        else:
+            texts = (f"10.79.0.{number}/32", f"10.78.0.{number}/24", f"fd78::{number}/64")
+        return tuple(ip_interface(text) for text in texts)
+
+    def _number(self, uid: Uid) -> int:
+        return (*self.uids, GHOST).index(uid)
+
+
+def routes(interface: str) -> tuple[Route, ...]:
+    """Give the routes that an interface may get; the later ones need the addresses or routes before."""
+    if interface == "eth0":
+        return (
+            Route(to="0.0.0.0/0", via="10.77.0.1"),
+            Route(to="::/0", via="fd77::1"),
+            Route(to="10.99.0.0/16", via="10.77.0.254"),
+            Route(to="fd99::/64", via=""),
+        )
+    return (Route(to="10.79.0.1/32"), Route(to="0.0.0.0/0", via="10.79.0.1"), Route(to="fd98::/64", via="fd78::1"))
+
+
+def legal_values(capabilities: Capabilities) -> Mapping[Limit, tuple[LimitValue, ...]]:
+    """Give values that this kernel takes and gives back as they are, by enforceable limit.
+
+    Memory always has a limit: on cgroup v1 swap cannot be limited without it.
+    """
+    values: dict[Limit, tuple[LimitValue, ...]] = {
+        Limit.CPU_WEIGHT: (50, 100, 1000),
+        Limit.CPU_LIMIT: (None, 50_000, 150_000),
+        Limit.CPUS: (frozenset({min(capabilities.cpus)}), capabilities.cpus),
+        Limit.NODES: (capabilities.nodes,),
+        Limit.MEMORY_LIMIT: (128 * _MIB, 256 * _MIB),
+        Limit.MEMORY_BARRIER: (None, 96 * _MIB),
+        Limit.MEMORY_GUARANTEE: (0, 32 * _MIB),
+        Limit.SWAP: (0, 64 * _MIB),
+        Limit.PROCESSES: (None, 256, 4096),
+    }
+    return {limit: choices for limit, choices in values.items() if limit in capabilities.enforceable}
+
+
+def _fits(present: InterfaceObservation, route: Route) -> bool:
+    try:
+        link.require_route_fits(present, route, "")
+    except KernelError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Draws effects for the state in which a machine is now."""
+
+    setting: Setting
+    machine: Machine
+    random: Random
+
+    def likely(self) -> Effect:
+        """Draw an effect that is the obvious thing to do next to one of the VEs."""
+        return self.random.choice(list(self._of_ve(self.random.choice(self.setting.uids))))
+
+    def of_host(self) -> Effect:
+        """Draw an effect that makes sense on the host's networks."""
+        return self.random.choice(list(self._of_network(self.random.choice((LAN, VENET)))))
+
+    def _of_ve(self, uid: Uid) -> Iterator[Effect]:
+        machine = self.machine
+        if uid not in machine.records:
+            yield from self._births(uid)
+        elif uid not in machine.volumes:
+            yield CreateVolume(uid=uid, size=self.random.choice(SIZES))
+        elif uid in machine.runtimes:
+            yield from self._of_live(uid, machine.runtimes[uid])
+        elif uid in machine.cgroups:
+            yield from self._of_stopped(uid)
+        else:
+            yield self.cgroup(uid)
+            yield self.cgroup(uid)
+            yield TrashVe(uid=uid) if uid not in machine.holdings else DeleteRuntime(uid=uid)
+
+    def _births(self, uid: Uid) -> Iterator[Effect]:
+        if any(entry.record.uid == uid for entry in self.machine.trash.values()):
+            yield RestoreVe(uid=uid, trash_id=f"{uid}.0")
+            yield PurgeTrash(trash_id=f"{uid}.0")
+        if TEMPLATE.key in self.machine.templates or self.random.random() < 0.1:
+            yield WriteRecord(record=self.setting.record(uid), template_key=TEMPLATE.key)
+        else:
+            yield BuildTemplate(template=TEMPLATE)
+
+    def _of_stopped(self, uid: Uid) -> Iterator[Effect]:
+        if uid in self.machine.holdings:
+            yield DeleteRuntime(uid=uid)
+            return
+        for _ in range(3):
+            yield self.runtime(uid)
+        yield RemoveCgroup(uid=uid)
+        yield ForgetEnd(uid=uid)
+        yield self.limit(uid)
+        yield SetVolumeSize(uid=uid, size=self.random.choice(SIZES))
+
+    def _of_live(self, uid: Uid, runtime: Runtime) -> Iterator[Effect]:
+        if not runtime.network.loopback_up:
+            yield SetLoopbackUp(uid=uid)
+        yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S) if runtime.is_running else StartRuntime(uid=uid)
+        yield self.limit(uid)
+        yield self.names(uid)
+        for interface in INTERFACES:
+            present = runtime.network.interfaces.get(interface)
+            if present is None:
+                yield self.interface(uid, interface)
+            elif not (present.up and present.host_up):
+                yield from self._of_new_link(uid, interface, present)
+            else:
+                yield from self._of_link(uid, interface, present)
+
+    def _of_new_link(self, uid: Uid, interface: str, present: InterfaceObservation) -> Iterator[Effect]:
+        for _ in range(2):
+            if not present.host_up:
+                yield self.attach(uid, interface)
+            if not present.up:
+                yield SetInterfaceUp(uid=uid, interface=interface)
+            yield self._toggle_address(uid, interface, present)
+
+    def _of_link(self, uid: Uid, interface: str, present: InterfaceObservation) -> Iterator[Effect]:
+        for _ in range(3):
+            yield self._toggle_address(uid, interface, present)
+        for route in routes(interface):
+            if route in present.routes:
+                yield RemoveRoute(uid=uid, interface=interface, route=route)
+            elif _fits(present, route):
+                yield AddRoute(uid=uid, interface=interface, route=route)
+        if present.bridge is None:
+            for led in self.setting.addresses(uid, interface)[:1]:
+                lead = RemoveHostRoute if led.ip in present.host_routes else AddHostRoute
+                yield lead(uid=uid, interface=interface, address=led.ip)
+        for own in sorted(present.addresses, key=str)[:1]:
+            yield AnnounceAddress(uid=uid, interface=interface, address=own.ip)
+        yield SetInterfaceMtu(uid=uid, interface=interface, mtu=self.random.choice(MTUS))
+        yield SetInterfaceMac(uid=uid, interface=interface, mac=self.random.choice(MACS))
+
+    def _toggle_address(self, uid: Uid, interface: str, present: InterfaceObservation) -> Effect:
+        address = self.random.choice(self.setting.addresses(uid, interface))
+        change = RemoveAddress if address in present.addresses else AddAddress
+        return change(uid=uid, interface=interface, address=address)
+
+    def _of_network(self, name: NetworkName) -> Iterator[Effect]:
+        present = self.machine.networks.get(name)
+        if present is None:
+            yield CreateNetwork(network=NetworkSpec(name=name, mode=MODES[name]))
+            return
+        yield from self._of_present_network(name, present)
+        yield LoadFilter(rules=self.rules())
+
+    def _of_present_network(self, name: NetworkName, present: HostNetworkObservation) -> Iterator[Effect]:
+        if not present.up:
+            yield SetNetworkUp(network=name)
+        for gateway in GATEWAYS[name]:
+            change = RemoveGateway if gateway in present.addresses else AddGateway
+            yield change(network=name, address=gateway)
+        yield SetForwarding(network=name)
+        yield SetNetworkMtu(network=name, mtu=self.random.choice(MTUS))
+        yield SetUplink(network=name, uplink=None)
+        yield RemoveNetwork(network=name)
+
+    def cgroup(self, uid: Uid) -> CreateCgroup:
+        """Draw a cgroup with all limits."""
+        values = legal_values(self.setting.capabilities)
+        return CreateCgroup(uid=uid, limits={limit: self.random.choice(choices) for limit, choices in values.items()})
+
+    def limit(self, uid: Uid) -> SetLimit:
+        """Draw a limit that can be set."""
+        limit, choices = self.random.choice(list(legal_values(self.setting.capabilities).items()))
+        return SetLimit(uid=uid, limit=limit, value=self.random.choice(choices))
+
+    def runtime(self, uid: Uid, *, nesting: bool = False) -> CreateRuntime:
+        """Give the launch of a VE."""
+        launch = Launch(id_base=self.setting.record(uid).id_base, nesting=nesting)
+        return CreateRuntime(uid=uid, name=self.setting.name(uid), hostname=self.setting.name(uid), launch=launch)
+
+    def names(self, uid: Uid) -> Effect:
+        """Draw a change of hostname or resolver."""
+        host = SetHostname(uid=uid, hostname=self.random.choice(("one", "two.example.org")))
+        return self.random.choice(
+            (host, SetResolver(uid=uid, resolver=Resolver(servers=("10.77.0.1",), search=("x",))))
+        )
+
+    def interface(self, uid: Uid, interface: str) -> CreateInterface:
+        """Draw an interface."""
+        mtu, mac = self.random.choice(MTUS), self.random.choice(MACS)
+        return CreateInterface(uid=uid, interface=interface, mac=mac, mtu=mtu)
+
+    def attach(self, uid: Uid, interface: str) -> AttachInterface:
+        """Give the attachment of an interface to the network that it belongs to."""
+        network = LAN if interface == "eth0" else VENET
+        isolated = self.random.random() < 0.5
+        return AttachInterface(uid=uid, interface=interface, network=network, mode=MODES[network], isolated=isolated)
+
+    def rules(self, port: str = "") -> FilterRules:
+        """Draw a filter; ``port`` is a link, by default that of a VE."""
+        if not port and self.random.random() < 0.3:
+            return FilterRules()
+        uid = self.random.choice(self.setting.uids)
+        addresses: frozenset[Address] = frozenset(address.ip for address in self.setting.addresses(uid, "eth0"))
+        port = port or host_link_name(self.setting.instance.name, uid, "eth0")
+        bridge = bridge_name(self.setting.instance.name, LAN)
+        subnet = GATEWAYS[LAN][0].network
+        forward = PortForward(listen=18_080, protocol="tcp", to=IPv4Address("10.77.0.10"), port=80)
+        return FilterRules(
+            ports=frozenset({Port(link=port, mac=MACS[0], addresses=addresses)}),
+            masquerades=frozenset({Masquerade(subnet=subnet, bridge=bridge)}),
+            forwards=frozenset({forward}) if self.random.random() < 0.5 else frozenset(),
+        )

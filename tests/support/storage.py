@@ -1,0 +1,106 @@
+"""What the tests of storage share: work in a forked child, and file systems in image files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from reconciler.kernel import btrfs, erofs, files, mount, qgroup
+
+T = TypeVar("T")
+
+POOL_BYTES = 256 << 20
+UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
+
+
+def in_child(work: Callable[[], T]) -> T:
+    """Run work in a forked child, which has one thread whatever we have, and give back what it returns."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forking while xdist's threads run: the child execs none
+        pid = os.fork()
+    if pid == 0:
+        _report(writing, work)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    assert answer, "the child ended without an answer"
+    error, result = pickle.loads(answer)
+    assert error is None, f"in the child:\n{error}"
+    return result  # type: ignore[no-any-return]  # what came out of the pickle is what the work returned
+
+
+def in_private_namespace(work: Callable[[], T]) -> T:
+    """Run work in a forked child with its own mount table."""
+
+    def entered() -> T:
+        mount.enter_private_namespace()
+        return work()
+
+    return in_child(entered)
+
+
+@contextmanager
+def mounted(image: str, target: str, *, fstype: str, read_only: bool) -> Iterator[str]:
+    """Mount an image for the block."""
+    os.makedirs(target, exist_ok=True)
+    mount.mount_image(image, target, fstype=fstype, read_only=read_only)
+    try:
+        yield target
+    finally:
+        mount.unmount(target)
+
+
+@contextmanager
+def pool(directory: str) -> Iterator[str]:
+    """Make and mount a btrfs with quotas on."""
+    image = f"{directory}/pool.img"
+    files.allocate(image, POOL_BYTES)
+    btrfs.make_filesystem(image, label="vectl-test")
+    with mounted(image, f"{directory}/pool", fstype="btrfs", read_only=False) as path:
+        qgroup.enable_quota(path)
+        yield path
+
+
+@contextmanager
+def template(directory: str, fill: Callable[[str], None]) -> Iterator[str]:
+    """Make and mount an image of the tree that ``fill`` makes."""
+    tree, image = f"{directory}/tree", f"{directory}/template.erofs"
+    os.mkdir(tree)
+    fill(tree)
+    erofs.make_image(tree, image, uuid=UUID)
+    with mounted(image, f"{directory}/template", fstype="erofs", read_only=True) as path:
+        yield path
+
+
+def write(path: str, text: str) -> None:
+    """Write a file, with its parents."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def read(path: str) -> str:
+    """Read a file."""
+    with open(path) as file:
+        return file.read()
+
+
+def _report(writing: int, work: Callable[[], object]) -> None:
+    try:
+        answer: tuple[str | None, object] = (None, work())
+    except BaseException:
+        answer = (traceback.format_exc(), None)
+    try:
+        with open(writing, "wb") as pipe:
+            pickle.dump(answer, pipe)
+    finally:
+        os._exit(0)

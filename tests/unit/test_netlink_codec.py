@@ -1,0 +1,183 @@
+"""The netlink codec, without a kernel."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import KernelError, KernelFormatError
+from reconciler.kernel import announce, netevents, netlink, nft, nftdigest, rtnl, rtnlencode, sysctl
+from reconciler.kernel.netlink import encode_attribute, encode_message
+
+KINDS = st.integers(min_value=0, max_value=0x3FFF)
+
+
+@given(st.lists(st.tuples(KINDS, st.binary(max_size=40))))
+def test_attributes_come_back_in_their_order(pairs: list[tuple[int, bytes]]) -> None:
+    encoded = b"".join(encode_attribute(kind, value) for kind, value in pairs)
+    assert netlink.attribute_list(encoded) == pairs
+    assert netlink.attributes(encoded) == dict(pairs)
+    assert len(encoded) % 4 == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=40)), max_size=5))
+def test_messages_come_back_in_their_order(sent: list[tuple[int, bytes]]) -> None:
+    datagram = b""
+    for kind, payload in sent:
+        datagram += encode_message(kind, 0, sequence=7, payload=payload) + bytes(-len(payload) % 4)
+    assert [(m.kind, m.sequence, m.payload) for m in netlink.messages(datagram)] == [(k, 7, p) for k, p in sent]
+
+
+def test_flag_bits_of_an_attribute_are_not_part_of_its_kind() -> None:
+    nested_flag = 0x8000
+    assert netlink.attributes(encode_attribute(18 | nested_flag, b"abcd")) == {18: b"abcd"}
+
+
+@pytest.mark.parametrize("length", [0, 3, 9, 0xFFFF])
+def test_an_attribute_that_leads_out_of_the_message_is_refused(length: int) -> None:
+    with pytest.raises(KernelFormatError, match="expected at most 8 bytes"):
+        netlink.attributes(struct.pack("=HH4s", length, 1, b"abcd"))
+
+
+@pytest.mark.parametrize("length", [0, 15, 21])
+def test_a_message_that_leads_out_of_the_datagram_is_refused(length: int) -> None:
+    with pytest.raises(KernelFormatError, match="expected at most 20 bytes"):
+        list(netlink.messages(struct.pack("=IHHII4s", length, 1, 0, 0, 0, b"abcd")))
+
+
+def test_the_kernels_words_are_read_behind_a_capped_request() -> None:
+    payload = struct.pack("=i", -22) + bytes(16) + encode_attribute(1, b"Invalid prefix\0")
+    flags = netlink.NLM_F_CAPPED | netlink.NLM_F_ACK_TLVS
+    assert netlink.error_of(netlink.Message(netlink.NLMSG_ERROR, flags, 1, payload)) == (22, "Invalid prefix")
+
+
+def test_the_kernels_words_are_read_behind_a_repeated_request() -> None:
+    request = encode_message(16, 0, sequence=1, payload=b"abcde") + bytes(3)
+    payload = struct.pack("=i", -22) + request + encode_attribute(1, b"Invalid prefix\0")
+    message = netlink.Message(netlink.NLMSG_ERROR, netlink.NLM_F_ACK_TLVS, 1, payload)
+    assert netlink.error_of(message) == (22, "Invalid prefix")
+
+
+def test_the_kernels_words_are_read_at_the_end_of_a_dump() -> None:
+    payload = struct.pack("=i", -22) + encode_attribute(1, b"no such table\0")
+    message = netlink.Message(netlink.NLMSG_DONE, netlink.NLM_F_ACK_TLVS, 1, payload)
+    assert netlink.error_of(message) == (22, "no such table")
+
+
+@pytest.mark.parametrize(
+    "parse", [rtnl.parse_link, rtnl.parse_address, rtnl.parse_route, rtnl.parse_neighbour], ids=lambda f: f.__name__
+)
+@given(payload=st.binary(max_size=120))
+def test_parsing_any_bytes_gives_a_value_or_our_error(parse: Callable[[bytes], object], payload: bytes) -> None:
+    with suppress(KernelFormatError):
+        parse(payload)
+
+
+@given(kind=st.sampled_from([kind.value for kind in netevents.EventKind]), payload=st.binary(max_size=120))
+def test_parsing_any_event_gives_a_value_or_our_error(kind: int, payload: bytes) -> None:
+    with suppress(KernelFormatError):
+        netevents.parse_route_event(netlink.Message(kind, 0, 0, payload), None)
+
+
+def test_an_event_of_a_kind_nobody_asked_for_is_passed_over() -> None:
+    assert netevents.parse_route_event(netlink.Message(28, 0, 0, b""), None) is None
+
+
+def test_the_local_address_counts_where_the_far_end_has_another() -> None:
+    payload = rtnl.IFADDRMSG.pack(2, 32, 0x80, 0, 5)
+    payload += encode_attribute(1, bytes((10, 0, 0, 9))) + encode_attribute(2, bytes((10, 0, 0, 1)))
+    assert rtnl.parse_address(payload).interface == ipaddress.ip_interface("10.0.0.1/32")
+
+
+def test_a_route_with_several_next_hops_says_so() -> None:
+    payload = rtnl.RTMSG.pack(2, 24, 0, 0, 254, 4, 0, 1, 0)
+    payload += encode_attribute(1, bytes((10, 0, 0, 0))) + encode_attribute(9, bytes(16))
+    route = rtnl.parse_route(payload)
+    assert (route.multipath, route.gateway, route.index) == (True, None, None)
+
+
+def test_an_attribute_that_pyroute2_would_drop_is_an_error() -> None:
+    with pytest.raises(KernelError, match="IFLA_NO_SUCH"):
+        rtnlencode.link([("IFLA_NO_SUCH", 1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        pytest.param("net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward", id="plain"),
+        pytest.param(
+            "net.ipv4.conf.eth0/100.rp_filter", "/proc/sys/net/ipv4/conf/eth0.100/rp_filter", id="dot-in-part"
+        ),
+        pytest.param(
+            sysctl.of_interface("ipv6", "eth0.100", "proxy_ndp"),
+            "/proc/sys/net/ipv6/conf/eth0.100/proxy_ndp",
+            id="interface",
+        ),
+    ],
+)
+def test_a_parameters_name_becomes_its_path(name: str, path: str) -> None:
+    assert sysctl.path_of(name) == path
+
+
+@pytest.mark.parametrize("name", ["", ".", "net.//.//.passwd", "net..ipv4", "kernel.\0"])
+def test_a_parameters_name_cannot_leave_the_tree(name: str) -> None:
+    with pytest.raises(KernelError, match="find kernel parameter"):
+        sysctl.path_of(name)
+
+
+def test_an_arp_announcement_asks_for_its_own_address() -> None:
+    frame = announce.frame_for("02:00:00:00:00:07", ipaddress.ip_address("10.0.0.7"))
+    assert frame.hex() == (
+        "ffffffffffff" "020000000007" "0806" "0001" "0800" "06" "04" "0001"
+        "020000000007" "0a000007" "000000000000" "0a000007"
+    )  # fmt: skip
+
+
+@given(st.integers(min_value=1, max_value=2**128 - 1), st.binary(min_size=6, max_size=6))
+def test_an_advertisements_checksum_adds_up(number: int, hardware: bytes) -> None:
+    frame = announce.unsolicited_advertisement(hardware, ipaddress.IPv6Address(number))
+    header, message = frame[14:54], frame[54:]
+    summed = header[8:40] + struct.pack("!IxxxB", len(message), 58) + message
+    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    assert total == 0xFFFF
+
+
+def _listing(*, rules: tuple[bytes, ...] = (), chains: tuple[bytes, ...] = ()) -> nftdigest.TableListing:
+    table = bytes(4) + encode_attribute(1, b"t\0")
+    return nftdigest.TableListing(table=table, chains=chains, rules=rules, sets=())
+
+
+def _rule(chain: bytes, handle: int, body: bytes) -> bytes:
+    number = encode_attribute(3, struct.pack("!Q", handle))
+    return bytes(4) + encode_attribute(1, b"t\0") + encode_attribute(2, chain) + number + encode_attribute(4, body)
+
+
+def _expression(name: bytes, data: bytes) -> bytes:
+    return encode_attribute(1, encode_attribute(1, name) + encode_attribute(2, data))
+
+
+def test_a_fingerprint_ignores_handles_and_counters() -> None:
+    one = _rule(b"c\0", 4, _expression(b"counter\0", encode_attribute(1, bytes(8))))
+    other = _rule(b"c\0", 9, _expression(b"counter\0", encode_attribute(1, b"\xff" * 8)))
+    assert nftdigest.digest(_listing(rules=(one,))) == nftdigest.digest(_listing(rules=(other,)))
+
+
+def test_a_fingerprint_sees_the_order_of_rules_and_not_that_of_chains() -> None:
+    first, second = (_rule(b"c\0", 1, _expression(name, b"")) for name in (b"drop\0", b"log\0"))
+    other = _rule(b"d\0", 1, _expression(b"log\0", b""))
+    assert nftdigest.digest(_listing(rules=(first, second))) != nftdigest.digest(_listing(rules=(second, first)))
+    assert nftdigest.digest(_listing(rules=(first, other))) == nftdigest.digest(_listing(rules=(other, first)))
+
+
+@pytest.mark.parametrize("printed", ["", "[]", "{}", '{"nftables": 1}', "Error"])
+def test_a_listing_that_is_not_nfts_json_is_refused(printed: str) -> None:
+    with pytest.raises(KernelFormatError, match="parse nft's listing"):
+        nft.parse_listing(printed)

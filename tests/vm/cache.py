@@ -1,0 +1,41 @@
+"""Keep what is slow to build, outside the repository, under the hash of what it is built from."""
+
+import collections.abc
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+
+ROOT = pathlib.Path(os.environ.get("VECTL_VM_CACHE", "/var/cache/vectl-tests"))
+LOGS = ROOT / "logs"
+
+
+def built(kind: str, key: str, build: collections.abc.Callable[[pathlib.Path], None]) -> pathlib.Path:
+    """Give the folder of a key, built if it is missing; it gets its name only when it is complete."""
+    final = ROOT / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if final.exists():
+        return final
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not final.exists():
+            unfinished = ROOT / f"{kind}.unfinished"
+            remove_tree(unfinished)
+            unfinished.mkdir()
+            build(unfinished)
+            unfinished.rename(final)
+    return final
+
+
+def remove_tree(tree: pathlib.Path) -> None:
+    """Remove a folder unless something is still mounted below it, as an interrupted build may leave it.
+
+    Raises: OSError.
+    """
+    if not tree.exists():
+        return
+    mounts = [line.split()[4] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()]
+    if left := [mount for mount in mounts if pathlib.Path(mount).is_relative_to(tree.resolve())]:
+        raise OSError(f"remove {tree}: still mounted below it: {', '.join(left)}; unmount these first")
+    shutil.rmtree(tree)
