@@ -212,15 +212,15 @@ _NAT_CHAINS = """
         fib daddr type local dnat ip6 to udp dport map @udp6
     }
     chain dstnat {
-        type nat hook prerouting priority dstnat; policy accept;
+        type nat hook prerouting priority -100; policy accept;
         jump forwards
     }
     chain dstnat_local {
-        type nat hook output priority dstnat; policy accept;
+        type nat hook output priority -100; policy accept;
         jump forwards
     }
     chain srcnat {
-        type nat hook postrouting priority srcnat; policy accept;
+        type nat hook postrouting priority 100; policy accept;
 HIDDEN    }
 """
 

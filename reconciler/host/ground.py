@@ -1,4 +1,4 @@
-"""The ground that an instance stands on: its directories, its pool and its cgroup; made at start, removed at the end."""
+"""The ground that an instance stands on: directories, pool and cgroup; made at start, removed at the end."""
 
 from __future__ import annotations
 

@@ -84,11 +84,11 @@ def find(site: Site, network: NetworkName) -> rtnl.Link | None:
     """
     name = bridge_name(site.instance.name, network)
     found = site.rtnl.link(name)
-    mark = found and _mark_of(site, found)
-    if found is not None and (mark is None or mark[1] != network):
-        raise BusyError(
-            f"use link {name}: it is there already and its alias {found.alias!r} is not our mark; rename it"
-        )
+    if found is None:
+        return None
+    mark = _mark_of(site, found)
+    if mark is None or mark[1] != network:
+        raise BusyError(f"use link {name}: it is there and its alias {found.alias!r} is not our mark; rename it")
     return found
 
 

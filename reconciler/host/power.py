@@ -45,7 +45,7 @@ _LXCFS = "/var/lib/lxcfs/proc"
 _LXCFS_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
 _END_SEEN_S = 2.0
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
-_SYSTEMD_HALT = signal.Signals(signal.SIGRTMIN + 4)
+_SYSTEMD_HALT = signal.SIGRTMIN + 4
 """Source: systemd(1), "SIGRTMIN+4": power off."""
 
 
@@ -284,7 +284,7 @@ async def stop(site: Site, effect: StopRuntime) -> None:
     await _await_exit_record(site, uid, init)
 
 
-def _halt_signal(init: ProcessId) -> signal.Signals:
+def _halt_signal(init: ProcessId) -> int:
     """Choose what makes this init halt: systemd has a signal for it, the others take Ctrl-Alt-Del's."""
     try:
         with open(f"/proc/{init.pid}/comm", encoding="utf-8", errors="replace") as comm:

@@ -100,5 +100,9 @@ def _open(path: str) -> int:
 
 
 def in_own_thread(function: Callable[[], _Result]) -> _Result:
+    """Call a function in a thread that ends with it, so that what it does to its thread has no aftermath.
+
+    Raises: whatever the function raises.
+    """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as once:
         return once.submit(function).result()

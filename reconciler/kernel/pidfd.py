@@ -100,7 +100,7 @@ def open_process(process: ProcessId) -> int | None:
     return None
 
 
-def send_signal(descriptor: int, number: signal.Signals) -> bool:
+def send_signal(descriptor: int, number: int) -> bool:
     """Send a signal; False if the process has ended.
 
     Raises: KernelError.

@@ -69,6 +69,7 @@ Hostname = Annotated[str, StringConstraints(pattern=_DOMAIN, max_length=64)]
 Domain = Annotated[str, StringConstraints(pattern=_DOMAIN, max_length=253)]
 LinkName = Annotated[str, StringConstraints(pattern=_INTERFACE), AfterValidator(parsers.interface_name)]
 Note = Annotated[str, StringConstraints(max_length=1024)]
+Note = Annotated[str, StringConstraints(max_length=1024)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Word = Annotated[str, StringConstraints(pattern=_WORD)]
 AbsolutePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4095)]
@@ -132,8 +133,7 @@ Mac = Annotated[
     PlainValidator(parsers.mac),
     _shape("MAC address or auto", "^(auto|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5})$"),
 ]
-UidNote = Annotated[str, StringConstraints(max_length=1024)]
-Text = Annotated[str, PlainValidator(parsers.uid), _shape("UUID", "^[0-9A-Fa-f-]{36}$")]
+UidText = Annotated[str, PlainValidator(parsers.uid), _shape("UUID", "^[0-9A-Fa-f-]{36}$")]
 Init = Annotated[
     tuple[str, ...],
     PlainValidator(parsers.init),

@@ -52,21 +52,6 @@ def entry_key(path: tuple[str, ...], entry: Json) -> str | None:
     return None
 
 
-def by_key(spec: Json, path: Path) -> Path:
-    """Name the entries of keyed lists on a path by their keys instead of their positions."""
-    found: list[str | int] = []
-    above: tuple[str, ...] = ()
-    for part in path:
-        if isinstance(part, str):
-            spec, above = spec.get(part) if isinstance(spec, dict) else None, (*above, part)
-            found.append(part)
-            continue
-        spec = spec[part] if isinstance(spec, list) and part < len(spec) else None
-        key = entry_key(above, spec)
-        found.append(part if key is None else key)
-    return tuple(found)
-
-
 def by_position(spec: Json, path: Path) -> Path | None:
     """Find a path whose list entries may be named by keys in a spec as it was written; None if it is not there."""
     found: list[str | int] = []

@@ -16,7 +16,7 @@ from reconciler.manifests.document import Complaint, Document, complain
 from reconciler.manifests.kinds.network import Network, NetworkBody
 from reconciler.manifests.kinds.ve import VeBody, VirtualEnvironment
 from reconciler.manifests.kinds.volume import Template
-from reconciler.manifests.problem import Problem, did_you_mean
+from reconciler.manifests.problem import did_you_mean
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import NetworkName, TemplateName
@@ -115,18 +115,13 @@ def _merged(document: Document, body: VeBody, context: Shared) -> tuple[VeBody |
         return VeBody.model_validate(spec), ()
     except ValidationError as err:
         return None, tuple(
-            Complaint(document=document, problem=_in_spec(spec, problem))
+            complain(document, ("spec", *problem.path), problem.message, problem.hint)
             for problem in words.problems(err, VeBody, spec)
         )
 
 
 def _raw(profile: Document) -> dict[str, Json]:
     return profile.raw or {}
-
-
-def _in_spec(spec: Json, problem: Problem) -> Problem:
-    path = ("spec", *merge.by_key(spec, problem.path))
-    return Problem(path=path, message=problem.message, hint=problem.hint, at_key=problem.at_key)
 
 
 def _spec(merged: MergedVe, context: Shared) -> VeSpec:

@@ -11,7 +11,6 @@ from reconciler.model.identity import VeName
 from reconciler.sources.settle import Absences, Stillness
 from reconciler.sources.snapshot import Snapshot, digest_of
 
-
 _NOT_READ = Snapshot(reason="SourceNotRead", problem="the source was not looked at yet")
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,11 +64,13 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 @pytest.fixture
 def spec(layers: tuple[str, str], tmp_path: Path) -> Iterator[OverlayMount]:
     lower, upper = layers
-    volume, target = f"{upper}/{tmp_path.name}", f"{tmp_path}/rootfs"
+    volume = f"{upper}/{tmp_path.name}"
     btrfs.create_subvolume(volume)
     overlay.make_layers(volume)
-    os.mkdir(target)
-    yield OverlayMount(lower=lower, volume=volume, target=target, id_base=BASE, id_count=IDS, nfs_export=True)
+    # The runtime looks the path up as the environment's root, whom pytest's own directories keep out.
+    with tempfile.TemporaryDirectory() as target:
+        os.chmod(target, 0o711)
+        yield OverlayMount(lower=lower, volume=volume, target=target, id_base=BASE, id_count=IDS, nfs_export=True)
     btrfs.delete_subvolume(volume)
 
 
@@ -118,25 +121,25 @@ def boot(spec: OverlayMount, directory: Path, end: str, meanwhile: Callable[[int
 
 
 def run_bundle(directory: Path, meanwhile: Callable[[int], None] | None) -> int:
-    runc = ["runc", "--root", f"{directory}/runc"]
+    runc = ["runc", "--root", f"{directory}/runc", "--log", f"{directory}/runc.log"]
     name = f"vectl-test-{os.getpid()}"
     command = [*runc, "run", "--bundle", str(directory), "--pid-file", f"{directory}/pid", name]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         if meanwhile:
-            wait_for(f"{directory}/pid")
+            wait_for(f"{directory}/pid", process)
             meanwhile(int(read(f"{directory}/pid")))
         return process.wait(DEADLINE_S)
     finally:
-        subprocess.run([*runc, "delete", "--force", name], stderr=subprocess.DEVNULL, timeout=DEADLINE_S, check=False)
-        process.kill()
-        process.wait(DEADLINE_S)
+        if process.poll() is None:
+            subprocess.run([*runc, "delete", "--force", name], timeout=DEADLINE_S, check=True)
+            process.wait(DEADLINE_S)
 
 
-def wait_for(path: str) -> None:
+def wait_for(path: str, process: subprocess.Popen[bytes] | None = None) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not (os.path.exists(path) and os.path.getsize(path)):
-        assert time.monotonic() < deadline, f"{path} did not appear"
+        assert time.monotonic() < deadline and (process is None or process.poll() is None), f"{path} did not appear"
         time.sleep(0.02)
 
 

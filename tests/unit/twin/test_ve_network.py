@@ -93,7 +93,7 @@ ON_A_VE: tuple[Effect, ...] = (
 )
 
 
-@pytest.mark.parametrize("effect", (*ON_A_LINK, *ON_A_VE), ids=lambda effect: type(effect).__name__)
+@pytest.mark.parametrize("effect", [*ON_A_LINK, *ON_A_VE], ids=lambda effect: type(effect).__name__)
 def test_a_stopped_ve_has_no_network_to_change(effect: Effect) -> None:
     with pytest.raises(KernelError):
         perform(twin_after(*data(A)), effect)
