@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
 from reconciler.agent import status
@@ -55,6 +57,7 @@ class Reconciler:
     names: dict[Uid, VeName] = field(default_factory=dict)
     running: set[VeName] = field(default_factory=set)
     patience: Patience | None = None
+    _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
 
     async def plan(
         self, observed: HostObservation, *, coordinator: Coordinator | None = None
@@ -154,15 +157,21 @@ class Reconciler:
         observed = await self.observe()
         inputs, plan = await self.plan(observed)
         own = tuple(a for a in plan.actions if a.uid is None or a.phase in (Phase.DESTROY, Phase.PURGE))
-        result = Result(
-            observed=observed, plan=plan, outcomes=await self.applier().apply(replace(plan, actions=own), inputs)
-        )
+        async with AsyncExitStack() as held:
+            for name in sorted({VeName(action.ve) for action in own if action.uid is not None}):
+                await held.enter_async_context(self.lock(name))
+            outcomes = await self.applier().apply(replace(plan, actions=own), inputs)
+        result = Result(observed=observed, plan=plan, outcomes=outcomes)
         wanted = dict.fromkeys(VeName(a.ve) for a in plan.actions if a not in own)
         self.publish(result, (spec for spec in planner.specs_here(inputs) if spec.name not in wanted))
         return result, tuple(wanted)
 
     async def pass_ve(self, name: VeName) -> Result:
         """Make one pass over one VE."""
+        async with self.lock(name):
+            return await self._pass_ve(name)
+
+    async def _pass_ve(self, name: VeName) -> Result:
         uids = self._uids(name)
         is_new = not uids
         observed = await self.observe(Scope(uids=uids, host=is_new))
@@ -197,22 +206,22 @@ class Reconciler:
         return tuple(unborn for unborn in planner.unborn(inputs) if unborn == name)
 
     async def _take_in_restored(self, outcomes: Iterable[Outcome]) -> None:
-        """Put a VE that came back from the trash into the inventory again, so that it may be pruned later."""
         for outcome in outcomes:
-            if outcome.action.op is not Operation.RESTORE or not outcome.ok or outcome.action.uid is None:
-                continue
-            seen = await self.observe(Scope(uids=frozenset({outcome.action.uid}), host=False))
-            record = seen.ves[outcome.action.uid].record
-            if isinstance(record, Record):
-                self.desk.inventory.put(
-                    Entry(
-                        uid=record.uid,
-                        name=record.name,
-                        source=self.desk.source,
-                        id_base=record.id_base,
-                        phase=InventoryPhase.PRESENT,
-                    )
-                )
+            if outcome.action.op is Operation.RESTORE and outcome.ok and outcome.action.uid is not None:
+                await self.take_in(outcome.action.uid)
+
+    async def take_in(self, uid: Uid) -> None:
+        """Put a VE that came back from the trash into the inventory again, so that it may be pruned later."""
+        seen = await self.observe(Scope(uids=frozenset({uid}), host=False))
+        record = seen.ves[uid].record
+        if isinstance(record, Record):
+            source, phase = self.desk.source, InventoryPhase.PRESENT
+            entry = Entry(uid=uid, name=record.name, source=source, id_base=record.id_base, phase=phase)
+            self.desk.inventory.put(entry)
+
+    def lock(self, name: VeName) -> asyncio.Lock:
+        """Give the lock of a VE: whoever changes it holds it."""
+        return self._locks.setdefault(name, asyncio.Lock())
 
     def publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
         """Write the conditions of VEs after a pass."""

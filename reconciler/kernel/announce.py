@@ -25,9 +25,10 @@ _TARGET_LINK_LAYER = 2
 
 
 def announce(namespace: int, index: int, mac: str, addresses: Iterable[IpAddress]) -> None:
-    """Announce addresses from a link, which is up, of a network namespace given by its descriptor.
+    """Announce addresses from a link of a network namespace given by its descriptor.
 
-    Sent once: whoever needs certainty sends again after a second.
+    The link must be ``running``: one that is merely up drops frames without an error until the kernel's link watch
+    has seen the other end. Sent once: whoever needs certainty sends again after a second.
     Raises: KernelError.
     """
     frames = [frame_for(mac, address) for address in addresses]

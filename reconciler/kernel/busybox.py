@@ -84,7 +84,7 @@ done
 # Nothing is flushed: sync(2) would wait for the disks of the whole machine, which goes on running.
 _SHUTDOWN = """\
 #!/bin/sh
-# Ends the system in order: no service is started again, every process is asked to end and waited for, at most ten
+# Ends the system in order: no service is started again, every process is asked to end and waited for, at most five
 # seconds, then the kernel is told. With any option it is busybox's own command; "busybox poweroff" is it as well, and
 # takes two seconds of sleep.
 command=${0##*/}
@@ -105,7 +105,7 @@ kill -s TSTP 1      # init starts nothing again
 kill -s TERM -1
 kill -s HUP -1      # an interactive shell heeds only this
 kill -s CONT -1
-left=500
+left=250
 while others_run && [ $left -gt 0 ]; do
     sleep 0.02
     left=$((left - 1))

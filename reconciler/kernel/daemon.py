@@ -51,7 +51,7 @@ def detach(log: str) -> int:
             os._exit(0)
     os.close(ready)
     os.chdir("/")
-    os.umask(0o077)
+    os.umask(0o066)  # directories may be passed through: the VE's root has to reach its root directory
     _replace_stdio(log)
     return readier
 

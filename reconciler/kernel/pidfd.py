@@ -101,7 +101,7 @@ def open_process(process: ProcessId) -> int | None:
 
 
 def send_signal(descriptor: int, number: int) -> bool:
-    """Send a signal; False if the process has ended.
+    """Send a signal, which may be a real-time one; False if the process has ended.
 
     Raises: KernelError.
     Source: pidfd_send_signal(2).
@@ -111,7 +111,7 @@ def send_signal(descriptor: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError as err:
-        raise kernel_error(f"send {number.name} to", "a process", err.errno or 0) from err
+        raise kernel_error(f"send signal {number} to", "a process", err.errno or 0) from err
     return True
 
 

@@ -260,3 +260,10 @@ def interface_name(name: str) -> str:
     if name in _RESERVED_INTERFACES or name.strip(".") == "":
         raise ValueError(f"expected an interface name such as eth0, got {name!r}, which the kernel keeps for itself")
     return name
+
+
+def without_dots(path: str) -> str:
+    """Check that a path leads where it seems to lead. Raises: ValueError."""
+    if {".", ".."} & set(path.split("/")):
+        raise ValueError(f"expected a path without '.' and '..', got {quoted(path)}")
+    return path

@@ -97,7 +97,7 @@ class Watch:
         self._wake()
 
     def _degrade(self, reason: str) -> None:
-        if True:
+        if reason != self.degraded:
             _log.warning("source.watch_degraded", path=self._path, reason=reason, instead="relisting on a timer")
         self.degraded = reason
 

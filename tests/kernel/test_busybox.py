@@ -139,7 +139,8 @@ def run_bundle(directory: Path, meanwhile: Callable[[int], None] | None) -> int:
 def wait_for(path: str, process: subprocess.Popen[bytes] | None = None) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not (os.path.exists(path) and os.path.getsize(path)):
-        assert time.monotonic() < deadline and (process is None or process.poll() is None), f"{path} did not appear"
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        assert process is None or process.poll() is None, "the runtime ended early"
         time.sleep(0.02)
 
 
@@ -190,17 +191,15 @@ def test_from_outside_it_is_stopped_by_its_signal_after_its_services_ended(spec:
 def test_a_process_that_does_not_heed_the_request_to_end_does_not_hold_it_up_for_ever(
     spec: OverlayMount, tmp_path: Path
 ) -> None:
-    assert boot(spec, tmp_path, "(trap '' TERM HUP; sleep 1000; sleep 1000) & /sbin/poweroff") == HALTED
+    deaf = "sh -c 'trap \"\" TERM HUP; touch /deaf; sleep 1000; sleep 1000' & until [ -e /deaf ]; do sleep 0.05; done"
+    assert boot(spec, tmp_path, f"{deaf}; /sbin/poweroff") == HALTED
 
 
-def test_the_set_user_id_su_becomes_root(spec: OverlayMount, tmp_path: Path) -> None:
-    # Root's password is locked, so what shows that it runs as root is that it can look: "incorrect", not "must be suid".
-    boot(
-        spec,
-        tmp_path,
-        "/bin/busybox setpriv --help; echo x | start-stop-daemon -S -c nobody -x /usr/bin/su -- -c id; /sbin/halt",
-    )
-    assert "must be suid" not in read(f"{spec.volume}/upper/probe.log")
+def test_a_user_becomes_root_by_su(spec: OverlayMount, tmp_path: Path) -> None:
+    no_password = "sed -i s/^root:x:/root::/ /etc/passwd"
+    become_root = "start-stop-daemon -S -c nobody -x /usr/bin/su -- -c 'id -u >/su-user'"
+    assert boot(spec, tmp_path, f"{no_password}; {become_root}; /sbin/halt") == HALTED
+    assert read(f"{spec.volume}/upper/su-user") == "0\n"
 
 
 def test_it_has_a_place_for_everything_the_runtime_mounts(layers: tuple[str, str]) -> None:
@@ -221,16 +220,14 @@ def test_nobody_can_log_in_and_nothing_listens_but_the_web_server(layers: tuple[
 def test_every_link_in_it_leads_to_something_in_it(layers: tuple[str, str]) -> None:
     lower, _ = layers
     root = os.open(lower, os.O_PATH)
-    dangling = []
     try:
         for top, directories, names in os.walk(lower):
             for name in directories + names:
                 path = os.path.relpath(f"{top}/{name}", lower)
-                if os.path.islink(f"{lower}/{path}") and not path.endswith("mtab"):
+                if os.path.islink(f"{lower}/{path}") and path != "etc/mtab":  # leads into /proc
                     os.close(rootfs.open_in_root(root, path, os.O_PATH))
     finally:
         os.close(root)
-    assert dangling == []
 
 
 def test_a_busybox_that_needs_libraries_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,19 @@ from reconciler.host.keeper import client as keeper_client
 from reconciler.host.keeper import protocol, records
 from reconciler.host.keeper.client import Execution, KeeperClient
 from reconciler.host.keeper.protocol import Exec, InitEnded, Launch
-from reconciler.kernel import btrfs, busybox, capabilities, cgroup_layout, erofs, execute, mount, overlay, pidfd, runc
+from reconciler.kernel import (
+    btrfs,
+    busybox,
+    capabilities,
+    cgroup_layout,
+    erofs,
+    execute,
+    files,
+    mount,
+    overlay,
+    pidfd,
+    runc,
+)
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.launch import LaunchSpec
@@ -56,7 +68,7 @@ class Stand:
         return f"{self.directory}/template"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Ve:
     """One VE of a test: everything a host would make before it asks the keeper."""
 
@@ -114,7 +126,7 @@ class Ve:
         )
 
     async def boot(self, keeper: KeeperClient) -> ProcessId:
-        init = await keeper.launch(self.launch_request())
+        init = await keeper.launch(self.launch_request(), log=self.runtime.log)
         assert runc.release(self.runtime.fifo(self.uid))
         await self.booted(init)
         return init
@@ -146,12 +158,21 @@ class Ve:
 
 async def run(keeper: KeeperClient, spec: ExecSpec) -> tuple[int, str]:
     """Run a program to its end; give its status and what it printed."""
-    with open(os.devnull, "rb") as null, OutputPipe() as output:
+    with opened(os.devnull) as null, OutputPipe() as output:
         execution = await keeper.execute(
-            Exec(spec=spec, timeout_s=DEADLINE_S), stdio=(null.fileno(), output.writer, output.writer)
+            Exec(spec=spec, timeout_s=DEADLINE_S), stdio=(null, output.writer, output.writer)
         )
         text = await output.read()
         return await asyncio.wait_for(execution.wait(), DEADLINE_S), text
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR if path == os.devnull else os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class OutputPipe:
@@ -196,10 +217,10 @@ async def next_end(events: AsyncIterator[InitEnded], uid: str) -> InitEnded:
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    made = Stand(
-        directory=str(tmp_path_factory.mktemp("keeper")), instance=f"vectl-test-{os.getpid()}-{secrets.token_hex(3)}"
-    )
+def stand() -> Iterator[Stand]:
+    instance = f"vectl-test-{os.getpid()}-{secrets.token_hex(3)}"
+    made = Stand(directory=f"/var/tmp/{instance}", instance=instance)
+    os.mkdir(made.directory, 0o711)  # not pytest's: a VE's root must be able to pass through
     for name in ("tree", "template", "pool", "run"):
         os.mkdir(f"{made.directory}/{name}")
     busybox.build_tree(f"{made.directory}/tree")
@@ -216,6 +237,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
         asyncio.run(end_keeper(made.run_dir))
         for path in (made.pool, made.template):
             mount.unmount(path, lazy=True)
+        files.remove_tree(made.directory)
         for hierarchy in cgroup_layout.detect().hierarchies():
             with suppress(FileNotFoundError):
                 os.rmdir(hierarchy.path(f"/{made.instance}"))
@@ -269,7 +291,7 @@ def test_a_ve_is_created_held_back_and_let_go(stand: Stand, make_ve: Callable[..
     async def body() -> None:
         ve = make_ve()
         async with keeper_of(stand.run_dir) as keeper:
-            init = await keeper.launch(ve.launch_request())
+            init = await keeper.launch(ve.launch_request(), log=ve.runtime.log)
             assert pidfd.identify(init.pid) == init
             assert runc.awaits_release(ve.runtime, ve.uid)
             assert ve.tree.processes() == {init.pid}
@@ -371,11 +393,9 @@ def test_exec_is_bound_as_init_is(stand: Stand, make_ve: Callable[..., Ve]) -> N
         return {k: v for k, _, v in (line.partition(":\t") for line in text.splitlines()) if k in fields}
 
     async def test(running: Running) -> None:
-        status, text = await running.ve.run(
-            running.keeper, running.init, "sh", "-c", "cat /proc/1/status; echo; cat /proc/self/status"
-        )
+        status, text = await running.ve.run(running.keeper, running.init, "cat", "/proc/1/status", "/proc/self/status")
         assert status == 0
-        init, program = (facts(part) for part in text.split("\n\n"))
+        init, program = (facts(part) for part in text.split("Name:")[1:])
         assert program["SigIgn"] == "0000000000000000"
         assert {**init, "SigIgn": ""} == {**program, "SigIgn": ""}
         assert int(program["CapBnd"], 16) == capabilities.mask(capabilities.SYSTEM)
@@ -461,7 +481,7 @@ def test_what_no_namespace_bounds_is_refused(stand: Stand, make_ve: Callable[...
                 0,
                 "97\n",
             ), name
-        for family in (1, 2, 10, 16, 17):
+        for family in (1, 2, 10, 16):
             assert await running.ve.run(running.keeper, running.init, "/root/probe", "socket", str(family)) == (
                 0,
                 "0\n",
@@ -507,6 +527,7 @@ PROBE = r"""
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -514,8 +535,7 @@ PROBE = r"""
 static long attempt(const char *what, const char *argument) {
     struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
     long result = -1;
-    if (!strcmp(what, "socket")) return syscall(SYS_socket, strtoul(argument, 0, 10), 2, 0) < 0 && errno != EPROTONOSUPPORT
-        && errno != ESOCKTNOSUPPORT ? -1 : 0;
+    if (!strcmp(what, "socket")) return syscall(SYS_socket, strtoul(argument, 0, 10), SOCK_DGRAM, 0) < 0 ? -1 : 0;
     if (!strcmp(what, "unshare")) return syscall(SYS_unshare, CLONE_NEWUSER);
     if (!strcmp(what, "clone")) result = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
     if (!strcmp(what, "clone3")) result = syscall(SYS_clone3, &args, sizeof args);
@@ -553,13 +573,13 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 async def install(running: Running, program: str) -> None:
     """Put a program into the VE by way of an exec: as its root would."""
-    with open(program, "rb") as source, OutputPipe() as output:
+    with opened(program) as source, OutputPipe() as output:
         execution = await running.keeper.execute(
             Exec(
                 spec=running.ve.exec_spec(running.init, "sh", "-c", "cat > /root/probe; chmod 755 /root/probe"),
                 timeout_s=DEADLINE_S,
             ),
-            stdio=(source.fileno(), output.writer, output.writer),
+            stdio=(source, output.writer, output.writer),
         )
         assert await output.read() == ""
         assert await execution.wait() == 0
@@ -572,11 +592,13 @@ def test_a_terminal_of_the_ve_is_handed_out(stand: Stand, make_ve: Callable[...,
         )
         execution = await running.keeper.execute(Exec(spec=spec, timeout_s=DEADLINE_S))
         assert execution.terminal is not None
-        with open(execution.terminal, "r+b", buffering=0) as terminal:
-            await said(terminal.fileno(), "/dev/pts/0")
-            terminal.write(b"hello\n")
-            await said(terminal.fileno(), "got hello")
+        try:
+            await said(execution.terminal, "/dev/pts/0")
+            os.write(execution.terminal, b"hello\n")
+            await said(execution.terminal, "got hello")
             assert await asyncio.wait_for(execution.wait(), DEADLINE_S) == 3
+        finally:
+            os.close(execution.terminal)
 
     with_ve(stand, make_ve(), test)
 
@@ -627,9 +649,8 @@ def group(leader: int) -> list[int]:
 
 
 async def start(keeper: KeeperClient, spec: ExecSpec, *, timeout_s: float = DEADLINE_S) -> Execution:
-    with open(os.devnull, "r+b") as null:
-        descriptor = null.fileno()
-        return await keeper.execute(Exec(spec=spec, timeout_s=timeout_s), stdio=(descriptor, descriptor, descriptor))
+    with opened(os.devnull) as null:
+        return await keeper.execute(Exec(spec=spec, timeout_s=timeout_s), stdio=(null, null, null))
 
 
 def test_a_signal_reaches_the_program(stand: Stand, make_ve: Callable[..., Ve]) -> None:
@@ -695,9 +716,9 @@ def test_a_command_that_fails_is_reported_with_the_runtimes_own_words(stand: Sta
         ve.write_config(replace(ve.spec(), init=("/no/such/init",)))
         async with keeper_of(stand.run_dir) as keeper:
             with pytest.raises(CommandError) as caught:
-                await keeper.launch(ve.launch_request())
+                await keeper.launch(ve.launch_request(), log=ve.runtime.log)
             assert caught.value.status == 1
-            assert "/no/such/init" in (runc.read_error(ve.runtime.log) or "")
+            assert "/no/such/init" in caught.value.output
             assert records.read_init(ve.run_dir, ve.uid) is None
 
     asyncio.run(body())

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from reconciler.kernel.rtnlsocket import RtnlSocket
 pytestmark = pytest.mark.kernel
 
 PROTOCOL = 199
-DEADLINE_S = 2.0
+DEADLINE_S = 10.0
 
 # A link-layer address, an ARP sender and a source address must be those of the port. Neighbour discovery is looked
 # into, since an advertisement for somebody else's address is how IPv6 traffic is stolen: the target stands 8 bytes
@@ -174,7 +175,17 @@ def attached(stack: ExitStack, host: Node, name: str, mac: str) -> tuple[Node, i
     near, far = link.create_veth(host.sock, node.sock, node.namespace, pair)
     link.set_up(host.sock, near)
     link.set_up(node.sock, far)
+    wait_until_running(host.sock, name)
+    wait_until_running(node.sock, "eth0")
     return Node(node.namespace, node.sock, far, mac), near
+
+
+def wait_until_running(sock: RtnlSocket, name: str) -> None:
+    """Wait for the link watch: before it has seen the link, frames are dropped."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not ((found := sock.link(name)) and found.running):
+        assert time.monotonic() < deadline, f"{name} does not run"
+        time.sleep(0.005)
 
 
 def addresses_of(node: Node, *texts: str) -> None:

@@ -249,6 +249,11 @@ class Choices:
             if not present.up:
                 yield SetInterfaceUp(uid=uid, interface=interface)
             yield self._toggle_address(uid, interface, present)
+        if not present.up:
+            yield AddRoute(uid=uid, interface=interface, route=self.random.choice(routes(interface)))
+        if not present.host_up:
+            own = self.setting.addresses(uid, interface)[0]
+            yield AddHostRoute(uid=uid, interface=interface, address=own.ip)
 
     def _of_link(self, uid: Uid, interface: str, present: InterfaceObservation) -> Iterator[Effect]:
         for _ in range(3):
@@ -256,7 +261,7 @@ class Choices:
         for route in routes(interface):
             if route in present.routes:
                 yield RemoveRoute(uid=uid, interface=interface, route=route)
-            elif _fits(present, route):
+            elif _fits(present, route) or self.random.random() < 0.1:
                 yield AddRoute(uid=uid, interface=interface, route=route)
         if present.bridge is None:
             for led in self.setting.addresses(uid, interface)[:1]:

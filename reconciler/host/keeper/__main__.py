@@ -31,7 +31,7 @@ def serve(run_dir: str) -> None:
     Raises: KernelError, NoSpaceError.
     """
     with file_errors("make", run_dir):
-        os.makedirs(run_dir, 0o700, exist_ok=True)
+        os.makedirs(run_dir, 0o711, exist_ok=True)
     if daemon.try_lock(f"{run_dir}/{protocol.LOCK_NAME}") is None:
         return
     ready = daemon.detach(f"{run_dir}/{protocol.LOG_NAME}")

@@ -35,7 +35,7 @@ from reconciler.host.keeper.protocol import (
     Started,
     Watch,
 )
-from reconciler.kernel import command
+from reconciler.kernel import command, runc
 from reconciler.kernel.pidfd import ProcessId
 
 T = TypeVar("T")
@@ -132,12 +132,18 @@ class KeeperClient:
         if not self._hello.done():
             self._hello.set_exception(KeeperError(gone.message))
 
-    async def launch(self, request: Launch) -> ProcessId:
-        """Run what makes or restores an init, and give that init.
+    async def launch(self, request: Launch, *, log: str | None = None) -> ProcessId:
+        """Run what makes or restores an init, and give that init. ``log`` is where an OCI runtime says what is wrong.
 
         Raises: CommandError, if the command failed; TimeLimitError; KeeperError.
         """
-        return (await self.ask(request, Launched, timeout_s=request.timeout_s + _GRACE_S)).init
+        try:
+            return (await self.ask(request, Launched, timeout_s=request.timeout_s + _GRACE_S)).init
+        except CommandError as err:
+            said = None if log is None else runc.read_error(log)
+            if said is None:
+                raise
+            raise CommandError(f"{err}: {said}", status=err.status, output=said) from err
 
     async def execute(self, request: Exec, *, stdio: tuple[int, int, int] | None = None) -> Execution:
         """Start a program in a VE on these descriptors, or on a terminal of its own.

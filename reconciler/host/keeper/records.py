@@ -104,7 +104,7 @@ def read_exit(run_dir: str, uid: str) -> ExitRecord | None:
 def _write(path: str, record: InitRecord | ExitRecord) -> None:
     temporary = f"{path}.tmp"  # one writer: the keeper
     with file_errors("write", path):
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(json.dumps(to_json(record)))
         os.rename(temporary, path)

@@ -125,7 +125,7 @@ def test_no_effect_changes_the_machine_it_was_copied_from(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_data_of_a_ve_is_changed_by_nothing_but_what_is_meant_to(seed: int) -> None:
+def test_the_data_of_a_ve_goes_only_where_it_is_meant_to_go(seed: int) -> None:
     for machine, effect in steps(seed):
         if isinstance(effect, PurgeTrash | RestoreVe | TrashVe):
             continue
@@ -133,6 +133,15 @@ def test_a_data_of_a_ve_is_changed_by_nothing_but_what_is_meant_to(seed: int) ->
         succeeds(twin, effect)
         assert twin.trash == machine.trash, effect
         assert twin.volumes.keys() >= machine.volumes.keys(), effect
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_effect_makes_or_removes_a_foreign_link(seed: int) -> None:
+    for machine, effect in steps(seed):
+        machine.host_links.setdefault("eno1", "")
+        twin = machine.copy()
+        succeeds(twin, effect)
+        assert twin.host_links == machine.host_links, effect
 
 
 def test_loading_a_filter_leaves_everything_else() -> None:

@@ -93,14 +93,18 @@ def test_a_link_set_down_loses_its_routes_and_ipv6_addresses() -> None:
     twin = twin_after(*running(A))
     World(twin).set_link_down(A, "eth0")
     link = link_of(twin.machine, A)
-    assert (link.up, link.addresses, link.routes) == (False, {ADDRESS}, frozenset())
+    assert not link.up
+    assert link.addresses == {ADDRESS}
+    assert not link.routes
 
 
 def test_the_hosts_end_set_down_costs_the_ve_nothing_but_its_carrier() -> None:
     twin = twin_after(*running(A))
     World(twin).set_host_end_down(A, "eth0")
     link = link_of(twin.machine, A)
-    assert (link.host_up, link.addresses, link.routes) == (False, {ADDRESS, SIX}, {DEFAULT, DEFAULT_SIX})
+    assert not link.host_up
+    assert link.addresses == {ADDRESS, SIX}
+    assert link.routes == {DEFAULT, DEFAULT_SIX}
 
 
 def test_a_bridge_set_down_keeps_its_ipv4_gateways() -> None:
@@ -108,7 +112,8 @@ def test_a_bridge_set_down_keeps_its_ipv4_gateways() -> None:
     World(twin).change_network(LAN, lambda seen: replace(seen, addresses=seen.addresses | {SIX}))
     World(twin).set_network_down(LAN)
     seen = twin.machine.networks[LAN]
-    assert (seen.up, seen.addresses) == (False, {ip_interface("10.77.0.1/24")})
+    assert not seen.up
+    assert seen.addresses == {ip_interface("10.77.0.1/24")}
 
 
 def test_a_deleted_bridge_leaves_its_ports_without_one() -> None:
@@ -160,8 +165,9 @@ def test_use_is_seen_but_makes_no_difference() -> None:
     World(twin).set_use(A, use=ComputeUse(memory=5), disk=1 << 20)
     after = look(twin)
     assert before == after
-    assert isinstance(after.ves[A].compute, ComputeObservation)
-    assert after.ves[A].compute.use.memory == 5
+    compute = after.ves[A].compute
+    assert isinstance(compute, ComputeObservation)
+    assert compute.use.memory == 5
     assert not isinstance(after.pool, Unknown)
     assert after.pool.free == INSTANCE.pool_size - (1 << 20)
 

@@ -1,0 +1,143 @@
+"""What a person asks for beside the manifests: one-off, audited, and through the same seam as everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from reconciler.agent.reconciler import Reconciler, Result
+from reconciler.errors import RefusedError, StateError
+from reconciler.model.compute import RemoveCgroup
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Uid, VeName
+from reconciler.model.observation import EVERYTHING, Scope, VeObservation
+from reconciler.model.power import DeleteRuntime, ForgetEnd, PowerObservation, PowerState, StopRuntime
+from reconciler.model.volume import PurgeTrash, Record, RestoreVe, TrashEntry, WriteRecord
+from reconciler.plan import power
+from reconciler.state.pause import Pause
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """Carries out requests. ``by`` in each: who asked, for the audit."""
+
+    reconciler: Reconciler
+
+    async def _find(self, name: VeName) -> tuple[Uid, Record, VeObservation]:
+        observed = await self.reconciler.observe(EVERYTHING)
+        for uid, seen in observed.ves.items():
+            if isinstance(seen.record, Record) and seen.record.name == name:
+                return uid, seen.record, seen
+        known = sorted(str(n) for n in self.reconciler.names.values())
+        raise StateError(f"find VE {name}: this host has none of that name; it has {', '.join(known) or 'none at all'}")
+
+    async def _perform(self, name: str, reason: str, message: str, *effects: Effect) -> None:
+        for effect in effects:
+            await self.reconciler.effects.perform(replace(effect, serves=f"{name}:{reason}"))
+        self.reconciler.desk.tell(name, reason, message)
+
+    async def stop(self, name: VeName, *, by: str, reason: str = "") -> None:
+        """Stop a VE and pause it, so that it stays down.
+
+        Raises: StateError, if there is none; VectlError.
+        """
+        async with self.reconciler.lock(name):
+            uid, record, seen = await self._find(name)
+            self._pause(name, by=by, reason=reason or "stopped by hand", by_stop=True)
+            await self._stop(uid, record, seen)
+            self.reconciler.desk.tell(name, "Stopped", f"by {by}")
+
+    async def _stop(self, uid: Uid, record: Record, seen: VeObservation) -> None:
+        if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.RUNNING:
+            timeout_s = power.stop_timeout_s(record.applied)
+            await self.reconciler.effects.perform(StopRuntime(uid=uid, timeout_s=timeout_s))
+        await self.reconciler.effects.perform(DeleteRuntime(uid=uid))
+        await self.reconciler.effects.perform(RemoveCgroup(uid=uid))
+
+    async def start(self, name: VeName, *, by: str) -> Result:
+        """Lift a pause that came with a stop, forget a halt from inside, and reconcile."""
+        async with self.reconciler.lock(name):
+            uid, _, seen = await self._find(name)
+            self.reconciler.desk.pauses.lift(name)
+            if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.STOPPED:
+                await self.reconciler.effects.perform(ForgetEnd(uid=uid))
+            self.reconciler.desk.tell(name, "Started", f"by {by}")
+        return await self.reconciler.pass_ve(name)
+
+    async def restart(self, name: VeName, *, by: str) -> Result:
+        """Stop a VE and let the reconciler start it again."""
+        async with self.reconciler.lock(name):
+            uid, record, seen = await self._find(name)
+            await self._stop(uid, record, seen)
+            self.reconciler.desk.tell(name, "Restarted", f"by {by}")
+        return await self.reconciler.pass_ve(name)
+
+    def _pause(self, name: VeName | None, *, by: str, reason: str, by_stop: bool, until: float | None = None) -> None:
+        now = self.reconciler.desk.clock.now()
+        pause = Pause(ve=name, reason=reason, since=now, until=until, by=by, by_stop=by_stop)
+        self.reconciler.desk.pauses.put(pause)
+
+    async def pause(self, name: VeName | None, *, by: str, reason: str, until: float | None = None) -> None:
+        """Stop reconciling a VE, or with None all. Units: ``until`` seconds since the epoch."""
+        self._pause(name, by=by, reason=reason, by_stop=False, until=until)
+        self.reconciler.desk.tell(name or "*", "Paused", f"by {by}: {reason}")
+
+    async def unpause(self, name: VeName | None, *, by: str) -> None:
+        """Reconcile a VE, or with None all, again.
+
+        Raises: StateError, if it is not paused.
+        """
+        if not self.reconciler.desk.pauses.lift(name):
+            raise StateError(f"unpause {name or 'all'}: it is not paused")
+        self.reconciler.desk.tell(name or "*", "Unpaused", f"by {by}")
+
+    async def set_protection(self, name: VeName, *, protect: bool, by: str) -> None:
+        """Protect a VE, or lift its protection, in its record.
+
+        Raises: RefusedError, if its manifest says otherwise and would undo it.
+        """
+        spec = self.reconciler.fleet.ves.get(name)
+        if spec is not None and spec.protect is not None and spec.protect is not protect:
+            said = f"protect: {str(spec.protect).lower()}"
+            raise RefusedError(f"change protection of {name}: its manifest says `{said}`; change it there")
+        async with self.reconciler.lock(name):
+            _, record, _ = await self._find(name)
+            word = "Protected" if protect else "Unprotected"
+            await self._perform(name, word, f"by {by}", WriteRecord(record=replace(record, protect=protect)))
+
+    async def forget(self, name: VeName, *, by: str) -> None:
+        """Let go of a VE without touching it: no source owns it any more, and nothing prunes it."""
+        if name in self.reconciler.fleet.ves:
+            raise RefusedError(f"forget {name}: a manifest names it; remove that first")
+        async with self.reconciler.lock(name):
+            uid, record, _ = await self._find(name)
+            await self._perform(name, "Forgotten", f"by {by}", WriteRecord(record=replace(record, source="")))
+            self.reconciler.desk.inventory.clear(uid)
+
+    async def trash(self) -> tuple[TrashEntry, ...]:
+        """List the trash.
+
+        Raises: StateError, if it cannot be read.
+        """
+        observed = await self.reconciler.observe(Scope(uids=frozenset()))
+        if isinstance(observed.trash, Unknown):
+            raise StateError(f"list the trash: {observed.trash.reason}")
+        return observed.trash
+
+    async def restore(self, trash_id: str, *, by: str) -> None:
+        """Bring a VE back from the trash; one without a manifest is paused, so that it is not removed again at once.
+
+        Raises: StateError.
+        """
+        entry = next((entry for entry in await self.trash() if entry.id == trash_id), None)
+        if entry is None:
+            raise StateError(f"restore {trash_id}: the trash has no such entry; see `vectl trash list`")
+        name = entry.record.name
+        if name not in self.reconciler.fleet.ves:
+            self._pause(name, by=by, reason="restored by hand; add its manifest, then unpause it", by_stop=False)
+        await self._perform(name, "Restored", f"by {by}", RestoreVe(uid=entry.record.uid, trash_id=trash_id))
+        await self.reconciler.take_in(entry.record.uid)
+
+    async def purge(self, trash_id: str, *, by: str) -> None:
+        """Delete an entry of the trash for good."""
+        await self._perform("trash", "Purged", f"{trash_id} by {by}", PurgeTrash(trash_id=trash_id))

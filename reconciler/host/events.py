@@ -1,0 +1,197 @@
+"""What happens on the host, as hints: limits written, links and addresses changed, tables replaced, inits ended.
+
+Every source names a VE or the host's own objects, and nothing else: whoever is woken looks for himself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+
+from reconciler.errors import KernelError
+from reconciler.host import compute
+from reconciler.host.site import Site
+from reconciler.kernel import inotify, pidfd
+from reconciler.kernel.netevents import EventKind, NftEvents, RouteEvent, RouteEvents
+from reconciler.kernel.netlink import OverrunError
+from reconciler.kernel.pidfd import ProcessId
+from reconciler.model.facts import Unknown
+from reconciler.model.identity import Uid, filter_table, host_link_name
+from reconciler.model.observation import Facet, HostObservation, VeObservation
+from reconciler.model.power import PowerObservation
+from reconciler.model.seam import Wake
+
+_LOST = Wake(lost=True)
+
+
+class HostEvents:
+    """The wake-ups of one instance; for one event loop, in which it must be made."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._loop = asyncio.get_running_loop()
+        self._pending: set[Wake] = set()
+        self._some = asyncio.Event()
+        self._inotify = inotify.Inotify()
+        self._routes, self._tables = RouteEvents(), NftEvents()
+        self._watches: dict[int, Uid] = {}
+        self._watched: dict[Uid, set[int]] = {}
+        self._inits: dict[Uid, tuple[ProcessId, int]] = {}
+        self._links: dict[int, Uid | None] = {}
+        for source, read in (
+            (self._inotify, self._read_limits),
+            (self._routes, self._read_routes),
+            (self._tables, self._read_tables),
+        ):
+            self._loop.add_reader(source.fileno(), read)
+
+    async def wakes(self) -> frozenset[Wake]:
+        """Wait for something to happen; give all that has happened since the last call."""
+        await self._some.wait()
+        self._some.clear()
+        wakes, self._pending = frozenset(self._pending), set()
+        return wakes
+
+    def follow(self, observed: HostObservation) -> None:
+        """Watch the VEs that were observed; after a complete look, stop watching those that are gone."""
+        for uid, seen in observed.ves.items():
+            self._follow_init(uid, seen)
+            self._follow_limits(uid, seen)
+        if observed.complete:
+            for uid in self._watched.keys() - observed.ves.keys():
+                self._forget_limits(uid)
+            for uid in self._inits.keys() - observed.ves.keys():
+                self._forget_init(uid)
+            self._learn_links(observed)
+
+    def close(self) -> None:
+        """Stop listening to everything."""
+        for uid in list(self._inits):
+            self._forget_init(uid)
+        for source in (self._inotify, self._routes, self._tables):
+            self._loop.remove_reader(source.fileno())
+            source.close()
+
+    def _wake(self, *wakes: Wake) -> None:
+        self._pending.update(wakes)
+        if self._pending:
+            self._some.set()
+
+    def _follow_init(self, uid: Uid, seen: VeObservation) -> None:
+        power = seen.power
+        init = None
+        if isinstance(power, PowerObservation) and power.pid is not None and power.start_time is not None:
+            init = ProcessId(pid=power.pid, start_time=power.start_time)
+        known = self._inits.get(uid)
+        if known is not None and known[0] == init:
+            return
+        self._forget_init(uid)
+        if init is None:
+            return
+        descriptor = pidfd.open_process(init)
+        if descriptor is None:
+            self._wake(Wake(uid=uid, facet=Facet.POWER))
+            return
+        self._inits[uid] = (init, descriptor)
+        self._loop.add_reader(descriptor, self._init_ended, uid)
+
+    def _init_ended(self, uid: Uid) -> None:
+        self._forget_init(uid)
+        self._wake(Wake(uid=uid, facet=Facet.POWER))
+
+    def _forget_init(self, uid: Uid) -> None:
+        known = self._inits.pop(uid, None)
+        if known is not None:
+            self._loop.remove_reader(known[1])
+            os.close(known[1])
+
+    def _follow_limits(self, uid: Uid, seen: VeObservation) -> None:
+        if seen.compute is None or isinstance(seen.compute, Unknown):
+            self._forget_limits(uid)
+            return
+        if uid in self._watched:
+            return
+        watches = self._watched[uid] = set()
+        for path in compute.tree(self._site, uid).watch_paths():
+            with suppress(KernelError):  # gone again, or no watch left: the resync finds what is not told
+                watch = self._inotify.add(path, inotify.MODIFY)
+                watches.add(watch)
+                self._watches[watch] = uid
+
+    def _forget_limits(self, uid: Uid) -> None:
+        for watch in self._watched.pop(uid, set()):
+            self._watches.pop(watch, None)
+            with suppress(KernelError):
+                self._inotify.remove(watch)
+
+    def _read_limits(self) -> None:
+        for event in self._inotify.read():
+            if event.mask & inotify.OVERFLOW:
+                self._wake(_LOST)
+            uid = self._watches.get(event.watch)
+            if uid is None:
+                continue
+            if event.mask & inotify.IGNORED:
+                self._forget_limits(uid)
+            self._wake(Wake(uid=uid, facet=Facet.COMPUTE))
+
+    def _read_routes(self) -> None:
+        try:
+            events = self._routes.read()
+        except OverrunError:
+            self._wake(_LOST)
+            return
+        self._wake(*(wake for event in events if (wake := self._route_wake(event)) is not None))
+
+    def _route_wake(self, event: RouteEvent) -> Wake | None:
+        if event.kind in (EventKind.NAMESPACE, EventKind.NAMESPACE_GONE):
+            return None
+        if event.nsid is not None:
+            uid = self._site.namespaces.uid_of(event.nsid)
+            return None if uid is None else Wake(uid=uid, facet=Facet.NETWORK)
+        return self._own_link_wake(event)
+
+    def _own_link_wake(self, event: RouteEvent) -> Wake | None:
+        """Tell whether an event of the host's own namespace concerns one of our links."""
+        index = event.index
+        if index is None:
+            return None
+        instance = self._site.instance.name
+        if event.alias is not None and event.alias.startswith(f"{instance}:"):
+            self._links[index] = self._uid_in(event.alias)
+        elif index not in self._links:
+            return None
+        uid = self._links[index]
+        if event.kind is EventKind.LINK_GONE:
+            del self._links[index]
+        return Wake(uid=uid, facet=Facet.NETWORK)
+
+    def _uid_in(self, alias: str) -> Uid | None:
+        rest = alias.split(":")[1:]
+        return Uid(rest[0]) if len(rest) == 1 else None
+
+    def _learn_links(self, observed: HostObservation) -> None:
+        instance = self._site.instance.name
+        names = {
+            host_link_name(instance, uid, name): uid
+            for uid, seen in observed.ves.items()
+            if seen.network is not None and not isinstance(seen.network, Unknown)
+            for name in seen.network.interfaces
+        }
+        with suppress(KernelError):
+            for entry in self._site.rtnl.dump_links():
+                if entry.alias is not None and entry.alias.startswith(f"{instance}:"):
+                    self._links[entry.index] = names.get(entry.name, self._uid_in(entry.alias))
+
+    def _read_tables(self) -> None:
+        try:
+            commits = self._tables.read()
+        except OverrunError:
+            self._wake(_LOST)
+            return
+        name = filter_table(self._site.instance.name)
+        touched: Iterable[str] = (table for commit in commits for _, table in commit.tables)
+        if name in touched:
+            self._wake(Wake())

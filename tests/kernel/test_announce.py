@@ -1,0 +1,99 @@
+"""Announcements, judged by what a neighbour's kernel makes of them."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from reconciler.errors import KernelError
+from reconciler.kernel import address, announce, link, neighbour, netns, rtnl
+from reconciler.kernel.rtnlsocket import RtnlSocket
+
+pytestmark = pytest.mark.kernel
+
+DEADLINE_S = 10.0
+OLD_MAC, NEW_MAC, PEERS_MAC = "02:76:00:00:00:99", "02:76:00:00:00:0a", "02:76:00:00:00:0b"
+MOVED = {
+    "v4": (ipaddress.ip_interface("10.76.0.10/24"), ipaddress.ip_interface("10.76.0.11/24")),
+    "v6": (ipaddress.ip_interface("fd76::a/64"), ipaddress.ip_interface("fd76::b/64")),
+}
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A VE and its neighbour at the two ends of a veth."""
+
+    namespace: int
+    sock: RtnlSocket
+    index: int
+    neighbour: RtnlSocket
+    neighbours_index: int
+
+    def knows(self, wanted: rtnl.IpAddress) -> str | None:
+        """Look up the MAC that the neighbour has for an address."""
+        return {found.address: found.mac for found in self.neighbour.dump_neighbours()}.get(wanted)
+
+
+def wait_for(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.005)
+
+
+def runs(sock: RtnlSocket) -> bool:
+    found = sock.link("eth0")
+    return found is not None and found.running
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    with ExitStack() as stack:
+        here, there = netns.create(), netns.create()
+        for descriptor in (here, there):
+            stack.callback(os.close, descriptor)
+        ours, theirs = (stack.enter_context(RtnlSocket.open_in(descriptor)) for descriptor in (here, there))
+        ours.assign_nsid(there)
+        pair = link.VethPair(
+            host_name="eth0", host_mac=NEW_MAC, peer_name="eth0", peer_mac=PEERS_MAC, mtu=1500, alias="vectl:x"
+        )
+        near, far = link.create_veth(ours, theirs, there, pair)
+        link.set_up(ours, near)
+        link.set_up(theirs, far)
+        wait_for(lambda: runs(ours) and runs(theirs), "the link does not run")
+        yield Wire(here, ours, near, theirs, far)
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_a_neighbour_learns_the_new_place_of_an_address(wire: Wire, version: str) -> None:
+    moved, peers = MOVED[version]
+    address.add_address(wire.sock, wire.index, moved)
+    address.add_address(wire.neighbour, wire.neighbours_index, peers)
+    neighbour.replace_neighbour(wire.neighbour, wire.neighbours_index, moved.ip, mac=OLD_MAC, state=rtnl.NUD_REACHABLE)
+    assert wire.knows(moved.ip) == OLD_MAC
+    announce.announce(wire.namespace, wire.index, NEW_MAC, [moved.ip])
+    wait_for(lambda: wire.knows(moved.ip) == NEW_MAC, "the neighbour did not learn the address")
+
+
+def test_several_addresses_are_announced_at_once(wire: Wire) -> None:
+    addresses = [moved.ip for moved, _ in MOVED.values()]
+    for moved, peers in MOVED.values():
+        address.add_address(wire.neighbour, wire.neighbours_index, peers)
+        neighbour.replace_neighbour(wire.neighbour, wire.neighbours_index, moved.ip, mac=OLD_MAC)
+    announce.announce(wire.namespace, wire.index, NEW_MAC, addresses)
+    wait_for(lambda: {wire.knows(one) for one in addresses} == {NEW_MAC}, "not all addresses were learnt")
+
+
+def test_a_link_that_is_down_or_gone_is_an_error(wire: Wire) -> None:
+    link.set_down(wire.sock, wire.index)
+    for index, expected in ((wire.index, errno.ENETDOWN), (4242, errno.ENXIO)):
+        with pytest.raises(KernelError, match=f"announce addresses on link {index}") as caught:
+            announce.announce(wire.namespace, index, NEW_MAC, [MOVED["v4"][0].ip])
+        assert caught.value.errno == expected
