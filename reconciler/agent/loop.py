@@ -33,6 +33,10 @@ class Source(Protocol):
         """Wait until the source should be looked at."""
         ...
 
+    def know(self, names: frozenset[VeName]) -> None:
+        """Tell which VEs are on the host, so that their absence is timed."""
+        ...
+
     def look(self) -> Fleet | None:
         """Look; give the revision in force, None if there never was a valid one."""
         ...
@@ -86,6 +90,7 @@ class Agent:
     async def _follow_source(self) -> None:
         while True:
             await self._source_changed_or_due()
+            self.source.know(frozenset(self.reconciler.names.values()))
             fleet = self.source.look()
             self.reconciler.prune_pending = self.source.prune_pending()
             if fleet is not None and fleet.revision != self.reconciler.fleet.revision:

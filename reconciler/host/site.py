@@ -110,3 +110,16 @@ class Site:
         Raises: KernelError.
         """
         return [Uid(name) for name in sorted(os.listdir(self.instance.ves)) if not name.startswith(".")]
+
+    def trashed_records(self) -> list[Record]:
+        """Read the records of the VEs in the trash.
+
+        Raises: StateError, KernelError.
+        """
+        found = []
+        for name in os.listdir(self.instance.trash):
+            path = f"{self.instance.trash}/{name}/record.json"
+            data = files.read_bytes_if_exists(path)
+            if data is not None:
+                found.append(decode_record(data, where=path))
+        return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import uuid
@@ -216,10 +215,9 @@ def _user_of(site: Site, digest: Digest) -> str:
         record = site.read_record(uid)
         if record is not None and record.template_digest == digest:
             return f"VE {record.name}"
-    for directory in os.listdir(site.instance.trash):
-        data = files.read_bytes_if_exists(f"{site.instance.trash}/{directory}/record.json")
-        if data is not None and json.loads(data).get("template_digest") == digest:
-            return f"{directory} in the trash"
+    for record in site.trashed_records():
+        if record.template_digest == digest:
+            return f"VE {record.name} in the trash"
     return ""
 
 

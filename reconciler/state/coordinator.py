@@ -104,6 +104,6 @@ class DryCoordinator:
 def _begun(name: VeName, entries: Iterable[Entry], existing: Mapping[Uid, int]) -> Entry | None:
     """Find the allocation of a name of which no record exists yet."""
     for entry in entries:
-        if entry.name == name and entry.phase is Phase.CREATING and True:
+        if entry.name == name and entry.phase is Phase.CREATING and entry.uid not in existing:
             return entry
     return None

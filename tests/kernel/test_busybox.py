@@ -98,7 +98,7 @@ def bundle(spec: OverlayMount, directory: Path) -> None:
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network", "user")],
             "uidMappings": ids,
             "gidMappings": ids,
-            "cgroupsPath": f"/vectl-test-{os.getpid()}/{directory.name}",
+            "cgroupsPath": f"/vectl-busybox-{os.getpid()}/{directory.name}",
         },
     }
     (directory / "config.json").write_text(json.dumps(config))
@@ -122,7 +122,7 @@ def boot(spec: OverlayMount, directory: Path, end: str, meanwhile: Callable[[int
 
 def run_bundle(directory: Path, meanwhile: Callable[[int], None] | None) -> int:
     runc = ["runc", "--root", f"{directory}/runc", "--log", f"{directory}/runc.log"]
-    name = f"vectl-test-{os.getpid()}"
+    name = f"vectl-busybox-{os.getpid()}"
     command = [*runc, "run", "--bundle", str(directory), "--pid-file", f"{directory}/pid", name]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -148,10 +148,10 @@ def wait_for(path: str, process: subprocess.Popen[bytes] | None = None) -> None:
 def no_cgroups_left() -> Iterator[None]:
     yield
     for controller in os.listdir("/sys/fs/cgroup"):
-        path = f"/sys/fs/cgroup/{controller}/vectl-test-{os.getpid()}"
+        path = f"/sys/fs/cgroup/{controller}/vectl-busybox-{os.getpid()}"
         if os.path.isdir(path):
             os.rmdir(path)
-    path = f"/sys/fs/cgroup/vectl-test-{os.getpid()}"
+    path = f"/sys/fs/cgroup/vectl-busybox-{os.getpid()}"
     if os.path.isdir(path):
         os.rmdir(path)
 

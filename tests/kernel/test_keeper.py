@@ -408,7 +408,7 @@ def test_exec_is_bound_as_init_is(stand: Stand, make_ve: Callable[..., Ve]) -> N
 
 def test_exec_is_in_every_namespace_and_cgroup_of_the_ve(stand: Stand, make_ve: Callable[..., Ve]) -> None:
     async def test(running: Running) -> None:
-        script = "readlink /proc/1/ns/*; echo; readlink /proc/self/ns/*; echo; cat /proc/self/cgroup"
+        script = "for p in 1 self; do for n in /proc/$p/ns/*; do readlink $n; done; echo; done; cat /proc/self/cgroup"
         status, text = await running.ve.run(running.keeper, running.init, "sh", "-c", script)
         assert status == 0
         init, program, cgroups = text.split("\n\n")
@@ -628,7 +628,9 @@ def test_a_false_terminal_multiplexer_is_not_used(stand: Stand, make_ve: Callabl
 def test_what_a_client_executes_ends_with_its_connection(stand: Stand, make_ve: Callable[..., Ve]) -> None:
     async def test(running: Running) -> None:
         async with keeper_of(stand.run_dir) as other:
-            execution = await start(other, running.ve.exec_spec(running.init, "sh", "-c", "sleep 1000 & sleep 1000"))
+            execution = await start(
+                other, running.ve.exec_spec(running.init, "sh", "-c", "sleep 1000 & sleep 1000 & wait")
+            )
             await until(lambda: len(group(execution.pid)) == 3)
         await until(lambda: not group(execution.pid))
         await until(lambda: execution.pid not in running.ve.tree.processes())

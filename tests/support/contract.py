@@ -47,25 +47,43 @@ _SOME_CAPABILITIES = Capabilities(cgroup="", enforceable=frozenset())
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disagreement:
-    """Where two hosts part. ``index``: of the effect in its sequence; ``what`` for people, the first host first."""
+    """Where two hosts part. ``effects``: those performed so far; ``what``: for people, the first host first."""
 
-    index: int
-    effect: Effect
+    effects: tuple[Effect, ...]
     what: str
 
 
 async def first_disagreement(one: Host, other: Host, effects: Iterable[Effect]) -> Disagreement | None:
     """Perform effects on both hosts, look at both after each, and tell where they first differ."""
-    for index, effect in enumerate(effects):
+    done: list[Effect] = []
+    for effect in effects:
+        done.append(effect)
         failures = await _failure(one, effect), await _failure(other, effect)
         if (failures[0] is None) != (failures[1] is None):
             texts = " / ".join("success" if failure is None else repr(failure) for failure in failures)
-            return Disagreement(index=index, effect=effect, what=f"{effect_name(effect)}: {texts}")
-        seen = normalise(await one.observe()), normalise(await other.observe())
-        if seen[0] != seen[1]:
-            pretty = DeepDiff(asdict(seen[0]), asdict(seen[1])).pretty()
-            return Disagreement(index=index, effect=effect, what=f"{effect_name(effect)}: {pretty}")
+            return Disagreement(effects=tuple(done), what=f"{effect_name(effect)}: {texts}")
+        difference = _difference(await one.observe(), await other.observe())
+        if difference:
+            return Disagreement(effects=tuple(done), what=f"{effect_name(effect)}: {difference}")
     return None
+
+
+async def left_by_clearing(host: Host, fresh: Host) -> Disagreement | None:
+    """Take everything off a host, by effects, and tell what is left that a fresh one has not.
+
+    So the next sequence finds the host as the first one did.
+    """
+    try:
+        await _clear(host)
+    except VectlError as err:
+        return Disagreement(effects=(), what=f"clearing: {err!r}")
+    difference = _difference(await fresh.observe(), await host.observe())
+    return Disagreement(effects=(), what=f"clearing: {difference}") if difference else None
+
+
+def _difference(one: HostObservation, other: HostObservation) -> str:
+    seen = normalise(one), normalise(other)
+    return "" if seen[0] == seen[1] else str(DeepDiff(asdict(seen[0]), asdict(seen[1])).pretty())
 
 
 async def _failure(host: Host, effect: Effect) -> VectlError | None:
@@ -167,10 +185,8 @@ def _ordinals(trash: tuple[TrashEntry, ...]) -> Iterator[tuple[str, TrashEntry]]
         yield f"{uid}.{counted[uid]}", entry
 
 
-async def clear(host: Host) -> None:
-    """Take everything off a host, by effects, so that the next sequence finds it as the first one did."""
-    seen = await host.observe()
-    for effect in _removals(seen):
+async def _clear(host: Host) -> None:
+    for effect in _removals(await host.observe()):
         await host.perform(effect)
     left = await host.observe()
     assert not isinstance(left.trash, Unknown)

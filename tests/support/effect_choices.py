@@ -230,7 +230,10 @@ class Choices:
     def _of_live(self, uid: Uid, runtime: Runtime) -> Iterator[Effect]:
         if not runtime.network.loopback_up:
             yield SetLoopbackUp(uid=uid)
-        yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S) if runtime.is_running else StartRuntime(uid=uid)
+        if not runtime.is_running:
+            yield StartRuntime(uid=uid)
+        elif self.random.random() < 0.4:
+            yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
         yield self.limit(uid)
         yield self.names(uid)
         for interface in INTERFACES:
@@ -249,9 +252,9 @@ class Choices:
             if not present.up:
                 yield SetInterfaceUp(uid=uid, interface=interface)
             yield self._toggle_address(uid, interface, present)
-        if not present.up:
+        if not present.up and self.random.random() < 0.3:
             yield AddRoute(uid=uid, interface=interface, route=self.random.choice(routes(interface)))
-        if not present.host_up:
+        if not present.host_up and self.random.random() < 0.3:
             own = self.setting.addresses(uid, interface)[0]
             yield AddHostRoute(uid=uid, interface=interface, address=own.ip)
 

@@ -52,7 +52,8 @@ def _listen(run_dir: str) -> protocol.Socket:
     with file_errors("listen on", f"{run_dir}/{protocol.SOCKET_NAME}"):
         with suppress(FileNotFoundError):
             os.unlink(address)  # of a keeper that was killed: the lock says that there is none
-        listener.bind(address)  # 0600, by the umask
+        listener.bind(address)
+        os.chmod(address, 0o600)
         listener.listen()
     os.close(directory)
     return listener

@@ -1,0 +1,95 @@
+"""The agent as a process: put together, started, stopped; the VEs live on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from reconciler.agent.loop import Agent, Timing
+from reconciler.agent.notify import notify, watchdog_s
+from reconciler.agent.server import Server
+from reconciler.agent.session import Session, open_session
+from reconciler.agent.source import WatchedDirectory
+from reconciler.errors import ConfigError
+from reconciler.host.events import HostEvents
+from reconciler.state.config import Config, DirectoryLocation
+from reconciler.state.lock import instance_lock
+
+
+async def run_agent(config: Config, *, failpoints: str = "") -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises: ConfigError, without a source; BusyError, if another agent runs; VectlError.
+    """
+    if not isinstance(config.source, DirectoryLocation):
+        raise ConfigError(
+            "start the agent: expected a directory as its source; use --source PATH or `source: {path: ...}`"
+        )
+    log = structlog.get_logger()
+    with instance_lock(config.instance):
+        async with open_session(
+            config,
+            source=source_name(config.source),
+            failpoints=failpoints,
+            told=lambda text: log.info("ground.prepared", what=text),
+        ) as session:
+            await _serve(config, session, config.source.path)
+
+
+def source_name(location: DirectoryLocation) -> str:
+    """Give the name under which the VEs of a directory are recorded: it is the same whatever path leads there."""
+    return f"dir:{os.path.realpath(location.path)}"
+
+
+async def _serve(config: Config, session: Session, path: str) -> None:
+    log = structlog.get_logger()
+    for intent in session.desk.journal.unfinished():
+        log.info("journal.unfinished", action=intent.action, ve=intent.ve)
+        session.desk.tell(intent.ve, "Recovered", f"{intent.action} was under way when the agent ended; looking anew")
+        session.desk.journal.done(intent.action)
+    source = WatchedDirectory(path, session.desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
+    events = HostEvents(session.site)
+    timing = Timing(resync_s=config.resync_s, relist_s=config.relist_s, jitter=random.random)
+    agent = Agent(session.reconciler, source, events, timing=timing, clock=session.desk.clock)
+    server = Server(agent, session.operations, config.instance)
+    await server.open()
+    working = asyncio.create_task(agent.run())
+    beating = asyncio.create_task(_beat(agent))
+    stopping = _stop_on_signals(working)
+    try:
+        with suppress(asyncio.CancelledError):
+            await working
+    finally:
+        notify("STOPPING=1")
+        beating.cancel()
+        stopping()
+        await server.close()
+        events.close()
+        source.close()
+
+
+def _stop_on_signals(task: asyncio.Task[None]) -> Callable[[], None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+
+    def undo() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    return undo
+
+
+async def _beat(agent: Agent) -> None:
+    await agent.ready.wait()
+    notify("READY=1")
+    every_s = watchdog_s()
+    while every_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(every_s)
