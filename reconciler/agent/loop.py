@@ -75,7 +75,6 @@ class Agent:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self.queue.add(HOST, priority=Priority.REVISION, reason="startup")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_source())
             tasks.create_task(self._follow_events())
@@ -85,37 +84,48 @@ class Agent:
 
     def ask(self, name: VeName | None, *, reason: str = "requested") -> None:
         """Ask for a pass on behalf of a person: over one VE, or with None over everything."""
-        self.queue.add(name or HOST, priority=Priority.USER, reason=reason)
+        if name is None:
+            self._ask_for_host(Priority.USER, reason)
+        else:
+            self.queue.add(name, priority=Priority.USER, reason=reason)
 
     async def _follow_source(self) -> None:
         while True:
+            self._look_at_source()
             await self._source_changed_or_due()
-            self.source.know(frozenset(self.reconciler.names.values()))
-            fleet = self.source.look()
-            self.reconciler.prune_pending = self.source.prune_pending()
-            if fleet is not None and fleet.revision != self.reconciler.fleet.revision:
-                self.log.info("revision.taken", revision=fleet.revision, ves=len(fleet.ves))
-                self.reconciler.fleet = fleet
-                self.queue.add(HOST, priority=Priority.REVISION, reason="source_changed")
+
+    def _look_at_source(self) -> None:
+        self.source.know(frozenset(self.reconciler.names.values()))
+        fleet = self.source.look()
+        self.reconciler.prune_pending = self.source.prune_pending()
+        if fleet is None or fleet.revision == self.reconciler.fleet.revision:
+            return
+        self.log.info("revision.taken", revision=fleet.revision, ves=len(fleet.ves))
+        self.reconciler.fleet = fleet
+        self.queue.add(HOST, priority=Priority.REVISION, reason="source_changed")
 
     async def _source_changed_or_due(self) -> None:
-        wait_s = self.timing.relist_s
-        soon = self.source.next_look_s()
+        wait_s, soon = self.timing.relist_s, self.source.next_look_s()
         if soon is not None:
-            wait_s = min(wait_s, soon)
-            self.queue.add(HOST, priority=Priority.REVISION, reason="source_settles", delay_s=soon + 0.01)
+            wait_s = min(wait_s, soon + 0.01)
+            self._ask_for_host(Priority.REVISION, "source_settles", delay_s=wait_s)
         try:
             async with asyncio.timeout(wait_s):
                 await self.source.changed()
         except TimeoutError:
             return
 
+    def _ask_for_host(self, priority: Priority, reason: str, *, delay_s: float = 0.0) -> None:
+        """Ask for a pass over everything; without a valid revision there is nothing to hold the host to."""
+        if self.reconciler.fleet.revision:
+            self.queue.add(HOST, priority=priority, reason=reason, delay_s=delay_s)
+
     async def _follow_events(self) -> None:
         while True:
             for wake in await self.events.wakes():
                 name = self.reconciler.names.get(wake.uid) if wake.uid is not None else None
                 if wake.lost or name is None:
-                    self.queue.add(HOST, priority=Priority.DRIFT, reason="events_lost" if wake.lost else "host_changed")
+                    self._ask_for_host(Priority.DRIFT, "events_lost" if wake.lost else "host_changed")
                 else:
                     rest = VE_REST_S - (self.clock.monotonic() - self._last_pass.get(name, float("-inf")))
                     self.queue.add(name, priority=Priority.DRIFT, reason="host_changed", delay_s=max(0.0, rest))
@@ -123,7 +133,7 @@ class Agent:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self.timing.resync_s * (1 + 0.05 * self.timing.jitter()))
-            self.queue.add(HOST, priority=Priority.RESYNC, reason="timer")
+            self._ask_for_host(Priority.RESYNC, "timer")
 
     async def _work(self) -> None:
         while True:

@@ -42,6 +42,8 @@ def parse(file: str, data: bytes, *, digest: bytes | None = None) -> ParsedFile:
         if not found:
             model, found = _validate(raw_document.value)
         problems.extend(_placed(problem, raw_document) for problem in found)
+        if len(problems) >= words.PROBLEMS_MAX:
+            return _abandoned(documents, problems)
         if model is not None:
             documents.append(_document(file, digest, index, raw_document, model))
         elif (identity := _identity(raw_document.value)) is not None:
@@ -49,6 +51,12 @@ def parse(file: str, data: bytes, *, digest: bytes | None = None) -> ParsedFile:
         else:
             lost = True
     return ParsedFile(documents=tuple(documents), broken=tuple(broken), problems=tuple(problems), lost=lost)
+
+
+def _abandoned(documents: list[Document], problems: list[Problem]) -> ParsedFile:
+    last = problems[words.PROBLEMS_MAX - 1]
+    problem = Problem(path=(), message="expected fewer mistakes, the rest is not listed", mark=last.mark)
+    return ParsedFile(documents=tuple(documents), problems=(*problems[: words.PROBLEMS_MAX - 1], problem), lost=True)
 
 
 def _placed(problem: Problem, document: RawDocument) -> Problem:

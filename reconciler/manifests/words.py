@@ -13,7 +13,9 @@ from reconciler.manifests.kinds.ve import Profile, VeBody, VirtualEnvironment
 from reconciler.manifests.problem import Path, Problem, did_you_mean, listed
 from reconciler.model.facts import Json
 
-_PROBLEMS_MAX = 50
+PROBLEMS_MAX = 100
+"""Of one document or file; further ones would only hide the first."""
+
 _KEY_MARK = "[key]"
 """Pydantic's last part of a path that means a key of a map."""
 
@@ -27,7 +29,7 @@ Context: TypeAlias = "Mapping[str, Any]"  # pydantic's own type of it: what an e
 
 def problems(error: ValidationError, model: type[BaseModel], value: Json) -> Iterator[Problem]:
     """Translate the errors of validating ``value`` as ``model``."""
-    for details in error.errors(include_url=False, include_input=False)[:_PROBLEMS_MAX]:
+    for details in error.errors(include_url=False, include_input=False)[:PROBLEMS_MAX]:
         yield _problem(details, model, value)
 
 
@@ -110,9 +112,9 @@ def _choice(expected: str, got: object) -> Words:
 
 
 _BOUNDS: Mapping[str, Callable[[Context, str], str]] = {
-    "greater_than_equal": lambda context, got: f"expected at least {context['ge']}, got {got}",
-    "greater_than": lambda context, got: f"expected more than {context['gt']}, got {got}",
-    "less_than_equal": lambda context, got: f"expected at most {context['le']}, got {got}",
+    "greater_than_equal": lambda context, got: f"expected at least {context['ge']:g}, got {got}",
+    "greater_than": lambda context, got: f"expected more than {context['gt']:g}, got {got}",
+    "less_than_equal": lambda context, got: f"expected at most {context['le']:g}, got {got}",
     "finite_number": lambda _context, got: f"expected a finite number, got {got}",
     "string_too_long": lambda context, _got: f"expected at most {context['max_length']} characters",
     "string_too_short": lambda context, _got: f"expected at least {context['min_length']} character",

@@ -1,8 +1,8 @@
 """The front door: bytes of a file to plain values with positions, and nothing of YAML that can surprise.
 
 Anchors, aliases, tags, directives, merge keys, duplicate keys and keys that are no text are refused, and so are
-invisible characters and files beyond the limits. One pass over the events of the C parser; no object of the YAML
-library leaves this module, and none of its exceptions.
+invisible characters and files beyond the limits. One pass over the parser's events; no object of the YAML library
+leaves this module, and none of its exceptions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ruamel.yaml import events
+from ruamel.yaml import YAML, events
 from ruamel.yaml.cyaml import CParser  # type: ignore[attr-defined]  # from a C module that has no types
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -34,7 +34,18 @@ _LOADER_ERRORS = (
 )
 """What parsers of YAML have been seen to raise for hostile text, beside their own."""
 
+_COLON_IN_FLOW = ("found unexpected ':'", "did not find expected node content")
+"""What libyaml 0.1 says of ``{to: web1:80}`` and ``[::1]``, which are right in YAML 1.2.
+
+Source: YAML 1.2.2, section 7.3.3, ns-plain-safe(FLOW-IN).
+"""
+_SLOW_CHARACTERS_MAX = 128 << 10
+"""The parser in Python, which knows YAML 1.2, takes over a second for more. A larger file needs the quotes."""
+
+_KNOWN_BY_THEIR_START = ("found unexpected end of stream", "found unexpected document indicator")
 _SYNTAX_HINTS = {
+    "found unexpected ':'": "quote text that holds ':'",
+    "did not find expected node content": "a value is missing, or text that begins with ':' needs quotes",
     "mapping values are not allowed": "text that holds ': ' needs quotes; or the indentation is off",
     "could not find expected ':'": "each line of a map reads 'key: value'",
     "cannot start any token": "indent with spaces, and quote text that begins with a special character",
@@ -88,10 +99,22 @@ def _invisible_characters(text: str) -> Iterator[Problem]:
 
 
 def _read_text(text: str) -> RawFile:
+    found = _build(_events(text))
+    if len(text) <= _SLOW_CHARACTERS_MAX and any(_is_colon_in_flow(problem) for problem in found.problems):
+        again = _build(YAML(typ="safe", pure=True).parse(text))
+        return found if again.problems else again
+    return found
+
+
+def _is_colon_in_flow(problem: Problem) -> bool:
+    return problem.message.endswith(_COLON_IN_FLOW)
+
+
+def _build(stream: Iterator[events.Event]) -> RawFile:
     builder = Builder()
     problems: tuple[Problem, ...] = ()
     try:
-        builder.consume(_events(text))
+        builder.consume(stream)
     except AbandonedError as err:
         problems = (*builder.unfinished, err.problem)
     except _LOADER_ERRORS as err:
@@ -108,7 +131,7 @@ def _events(text: str) -> Iterator[events.Event]:
 def _syntax_problem(err: Exception) -> Problem:
     mark, said = (1, 1), type(err).__name__
     if isinstance(err, MarkedYAMLError):
-        place = err.problem_mark or err.context_mark
+        place = err.context_mark if err.problem in _KNOWN_BY_THEIR_START else err.problem_mark
         mark = (place.line + 1, place.column + 1) if place is not None else mark
         said = " ".join(str(err.problem or err.context or "").split())
     hint = next((hint for start, hint in _SYNTAX_HINTS.items() if start in said), "")

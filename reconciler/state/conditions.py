@@ -68,7 +68,7 @@ class Conditions:
         Raises: StateError, KernelError.
         """
         names = (name.removesuffix(_SUFFIX) for name in layout.names_in(self._directory) if name.endswith(_SUFFIX))
-        return {name: self.read(name) for name in names if not name.startswith(".")}
+        return {name: self.read(name) for name in names if _SUBJECT.match(name)}
 
     def _remembered(self, subject: str) -> tuple[Condition, ...]:
         if subject not in self._known:

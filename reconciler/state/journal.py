@@ -67,8 +67,8 @@ class Journal:
 
         Raises: StateError, KernelError.
         """
-        names = (name for name in layout.names_in(self._directory) if _is_ours(name))
-        intents = (self._read(name) for name in names)
+        names = layout.names_in(self._directory)
+        intents = (self._read(name) for name in names if name.endswith(_SUFFIX))
         return tuple(sorted((intent for intent in intents if intent is not None), key=lambda intent: intent.at))
 
     def _document(self, name: str) -> Document:
@@ -95,8 +95,3 @@ class Journal:
 def _name(action: str) -> str:
     # An action's id holds slashes and may be longer than a file name.
     return hashlib.sha256(action.encode()).hexdigest()[:32] + _SUFFIX
-
-
-def _is_ours(name: str) -> bool:
-    """Tell an intent from the temporary file that a crash may leave."""
-    return name.endswith(_SUFFIX) and not name.startswith(".")

@@ -66,7 +66,7 @@ def make_directory(path: str) -> None:
     """
     if os.path.isdir(path):
         return
-    parent = os.path.dirname(path)
+    parent = os.path.dirname(path) or "."
     make_directory(parent)
     with translated("make directory", path), suppress(FileExistsError):
         os.mkdir(path, 0o700)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import KernelError
@@ -80,6 +80,7 @@ def test_the_revision_is_named_after_paths_and_contents_alone(root: Path, tmp_pa
     assert _look(copy).digest != first.digest
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text("ab/"), st.binary(max_size=3), max_size=3), min_size=2, max_size=2))
 def test_no_two_sets_of_files_share_a_digest(two: list[dict[str, bytes]]) -> None:
     first, second = two
@@ -279,6 +280,20 @@ def test_a_file_that_goes_away_between_listing_and_reading_is_looked_for_again(
     monkeypatch.setattr("reconciler.sources.directory.os.open", racing)
     look = _look(root)
     assert (look.complete, look.files) == (True, {"a.yaml": b"a"})
+
+
+def test_a_pipe_put_in_place_after_the_listing_stops_nobody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a.yaml").write_bytes(b"a")
+    real_open = os.open
+
+    def swapping(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == "a.yaml":
+            (root / "a.yaml").unlink()
+            os.mkfifo(root / "a.yaml")
+        return real_open(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr("reconciler.sources.directory.os.open", swapping)
+    assert _look(root).reason == "SourceUnreadable"
 
 
 def test_a_directory_that_never_stays_is_a_problem(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

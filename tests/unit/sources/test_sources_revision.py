@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import NoSpaceError
@@ -281,6 +281,7 @@ _names = st.sampled_from([VeName("a"), VeName("b"), VeName("c")])
 _looks = st.lists(st.tuples(st.none() | st.frozensets(_names), st.floats(0.0, 20.0)), max_size=30)
 
 
+@settings(deadline=None)
 @given(_looks)
 def test_what_is_removed_was_missing_in_every_look_of_a_whole_delay(
     looks: list[tuple[frozenset[VeName] | None, float]],

@@ -58,7 +58,8 @@ def test_all_subjects_are_read_and_the_source_is_one_of_them(directory: Path) ->
     assert conditions.read_all() == {}
     conditions.put("web1", (_ready(Status.TRUE),), now=1.0)
     conditions.put(SOURCE, (_ready(Status.FALSE),), now=1.0)
-    (directory / ".web2.json.0123abcd.tmp").touch()
+    for name in (".web2.json.0123abcd.tmp", "web2.json~", "a note.json"):
+        (directory / name).touch()
     assert set(conditions.read_all()) == {"web1", SOURCE}
     conditions.remove("web1")
     conditions.remove("web1")
@@ -119,6 +120,17 @@ def test_events_are_bounded_and_the_newest_stay(path: Path, monkeypatch: pytest.
         log.append(_event(number))
         assert len(_lines(path)) <= 20
     kept = [event.at for event in log.read()]
+    assert kept == [float(number) for number in range(100 - len(kept), 100)]
+    assert len(kept) >= 9
+
+
+def test_two_logs_that_are_both_open_know_of_each_others_lines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "LINES_MAX", 20)
+    logs = EventLog(str(path)), EventLog(str(path))
+    for number in range(100):
+        logs[number % 2].append(_event(number))
+        assert len(_lines(path)) <= 20
+    kept = [event.at for event in logs[0].read()]
     assert kept == [float(number) for number in range(100 - len(kept), 100)]
     assert len(kept) >= 9
 

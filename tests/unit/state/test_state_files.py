@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import BusyError, KernelError, StateError, UsageError
 from reconciler.model.action import Operation
+from reconciler.model.facts import Json
 from reconciler.model.identity import HostName, Uid, VeName
 from reconciler.model.instance import Instance
 from reconciler.state import layout
@@ -185,6 +186,7 @@ def test_a_removal_dated_in_the_future_counts(state: str) -> None:
     assert Removals(state).recent(1.0) == (removal,)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.binary(), max_size=5))
 def test_the_last_good_revision_comes_back_byte_for_byte(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]
@@ -206,6 +208,32 @@ def _fill(state: str) -> None:
     Approvals(state).approve(HASH, by="ann", now=1.0)
     Removals(state).add(Removal(uid=UID, name=WEB1, source="s", at=1.0))
     LastGood(state).keep(Kept(revision="r", source="s", files={"a.yaml": b"x"}, at=1.0))
+
+
+GOLDEN: dict[str, dict[str, Json]] = {
+    "durations.json": {"durations": [{"op": "restart", "path": "x", "seconds": [1.0]}]},
+    "pauses.json": {"pauses": [{"ve": "web1", "reason": "", "since": 1.0, "until": None, "by": "", "by_stop": False}]},
+    "approvals.json": {"consents": [{"hash": HASH, "at": 1.0, "expires": 86401.0, "by": "ann"}]},
+    "removals.json": {"removals": [{"uid": UID, "name": "web1", "source": "s", "at": 1.0}]},
+    "last-good.json": {"revision": "r", "source": "s", "at": 1.0, "files": {"a.yaml": "x"}},
+}
+"""Format 1 of every file: who changes one of them changes its number, and says what becomes of the old ones."""
+
+
+def test_format_1_of_every_file_is_what_it_was(state: str) -> None:
+    _fill(state)
+    (journal,) = (path for path in Path(state).glob("*.json") if path.name not in GOLDEN)
+    assert json.loads(journal.read_text()) == {
+        "format": 1,
+        "action": "web1:memory.limit",
+        "ve": "web1",
+        "uid": UID,
+        "effects": ["SetLimit", "WriteRecord"],
+        "revision": "dir:1",
+        "at": 5.0,
+    }
+    for name, content in GOLDEN.items():
+        assert json.loads((Path(state) / name).read_text()) == {"format": 1, **content}
 
 
 READERS: dict[str, Callable[[str], object]] = {

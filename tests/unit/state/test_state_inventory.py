@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -53,6 +54,18 @@ def test_an_entry_comes_back_as_it_was_put(inventory: Inventory) -> None:
     inventory.put(ENTRY)
     inventory.put(replace(ENTRY, uid=OTHER, phase=Phase.PRESENT))
     assert inventory.read() == {UID: ENTRY, OTHER: replace(ENTRY, uid=OTHER, phase=Phase.PRESENT)}
+
+
+def test_format_1_of_an_entry_is_what_it_was(inventory: Inventory, tmp_path: Path) -> None:
+    inventory.put(ENTRY)
+    assert json.loads((tmp_path / "inventory" / f"{UID}.json").read_text()) == {
+        "format": 1,
+        "uid": UID,
+        "name": "web1",
+        "source": "dir:/srv/desired",
+        "id_base": 524288,
+        "phase": "creating",
+    }
 
 
 def test_clearing_twice_is_clearing_once(inventory: Inventory) -> None:

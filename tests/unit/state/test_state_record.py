@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.errors import StateError
@@ -75,6 +75,7 @@ RECORD = Record(
 )
 
 
+@settings(deadline=None)
 @given(_records)
 def test_a_record_comes_back_as_it_was_written(record: Record) -> None:
     assert decode_record(encode_record(record), where="record.json") == record
@@ -125,6 +126,7 @@ def test_a_damaged_record_is_told_with_its_path_and_remedy(data: bytes, told: st
     assert "mend the file" in message
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Launch,
