@@ -67,6 +67,11 @@ def pool_image(instance: Instance) -> str:
     return f"{instance.state_dir}/pool.btrfs"
 
 
+def has_pool(instance: Instance) -> bool:
+    """Say whether the pool is mounted, or was ever made: a pool that is not mounted is not an empty one."""
+    return mount.is_mounted(instance.pool) or os.path.exists(pool_image(instance))
+
+
 def check_pool(instance: Instance) -> None:
     """Make sure that there is a pool to look at.
 

@@ -15,7 +15,7 @@ from reconciler.errors import BusyError, KernelError, StateError
 from reconciler.host import host_network, power
 from reconciler.host.namespaces import Inside
 from reconciler.host.site import Site
-from reconciler.kernel import address, announce, link, neighbour, rootfs, route, rtnl, sysctl, userns, uts
+from reconciler.kernel import address, announce, link, neighbour, netns, rootfs, route, rtnl, sysctl, userns, uts
 from reconciler.model.identity import ROUTE_PROTOCOL, Uid, derived_mac, host_link_name, link_alias
 from reconciler.model.network import (
     AddAddress,
@@ -204,6 +204,8 @@ def create(site: Site, effect: CreateInterface) -> None:
         mtu=effect.mtu,
         alias=alias,
     )
+    # Else the kernel takes a subnet's other addresses away with its first one, in the middle of a renumbering.
+    netns.call_in(into.net, lambda: sysctl.write("net.ipv4.conf.all.promote_secondaries", "1"))
     try:
         link.create_veth(site.rtnl, into.rtnl, into.net, pair)
     except KernelError as err:

@@ -44,7 +44,8 @@ def delete_address(sock: RtnlSocket, index: int, address: rtnl.IpInterface) -> N
     try:
         sock.request(_RTM_DELADDR, payload, doing=f"delete address {address} from link {index}")
     except KernelError as err:
-        if err.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV):
+        # ENXIO: the link has no IPv6 at all, as with an MTU below 1280.
+        if err.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO):
             raise
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from reconciler.errors import TerminalError
 from reconciler.kernel import cgroup_file, cgroup_v1, cgroup_v2
@@ -88,77 +89,96 @@ def limit_paths(layout: Layout, cgroup: str) -> Iterator[str]:
                 yield f"{hierarchy.path(cgroup)}/{name}"
 
 
+@dataclass(eq=False, slots=True)
+class _Kept:
+    """The open files of one cgroup, and what they held when they were read last."""
+
+    descriptors: dict[str, int]
+    texts: list[bytes]
+    limits: dict[str, LimitValue]
+
+    def read(self) -> list[bytes]:
+        return [os.pread(descriptor, _MOST_BYTES, 0) for descriptor in self.descriptors.values()]
+
+    def close(self) -> None:
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+
+
 class LimitReader:
     """Reads the limits of many VEs over and over, on descriptors that stay open.
 
-    A kept descriptor costs one pread(2) for each file. Removal of a cgroup is noticed by ENODEV, also if one of the
-    same path was made again since. ``keep`` bounds how many VEs keep descriptors; further ones, and all of them once
-    the process has no descriptor left, are opened for each read.
+    A kept descriptor costs one pread(2) for each file, and text is parsed only where it changed. Removal of a cgroup
+    is noticed by ENODEV, also if one of the same path was made again since. ``keep`` bounds how many VEs keep
+    descriptors; further ones, and all of them once the process has no descriptor left, are opened for each read.
     """
 
     def __init__(self, layout: Layout, *, keep: int = 256) -> None:
         self._limits = tuple(_limit_files(layout))
         self._keep = keep
-        self._kept: dict[str, dict[str, int]] = {}
+        self._kept: dict[str, _Kept] = {}
 
     def read(self, cgroup: str) -> dict[str, LimitValue] | None:
         """Read the limits of one cgroup; None if it is missing in a hierarchy that holds one of them.
 
         Raises: KernelError.
         """
-        files = self._kept.get(cgroup)
-        texts = None if files is None else self._read_open(cgroup, files)
-        if texts is None:
-            texts = self._read_new(cgroup)
-        return None if texts is None else self._decode(cgroup, texts)
+        kept = self._kept.get(cgroup)
+        if kept is not None and self._refresh(cgroup, kept):
+            return dict(kept.limits)
+        fresh = self._open(cgroup)
+        if fresh is None:
+            return None
+        self._kept[cgroup] = fresh
+        read = self._refresh(cgroup, fresh)
+        if len(self._kept) > self._keep:
+            self.forget(cgroup)
+        return dict(fresh.limits) if read else None
 
     def forget(self, cgroup: str) -> None:
         """Close what is kept of one cgroup."""
-        _close(self._kept.pop(cgroup, {}))
+        kept = self._kept.pop(cgroup, None)
+        if kept is not None:
+            kept.close()
 
     def close(self) -> None:
         """Close all that is kept."""
         while self._kept:
-            _close(self._kept.popitem()[1])
+            self._kept.popitem()[1].close()
 
-    def _read_open(self, cgroup: str, files: dict[str, int]) -> dict[str, str] | None:
+    def _refresh(self, cgroup: str, kept: _Kept) -> bool:
+        """Read the open files again; False, and nothing kept, if the cgroup was removed."""
         try:
-            return {path: os.pread(descriptor, _MOST_BYTES, 0).decode() for path, descriptor in files.items()}
+            texts = kept.read()
         except OSError as err:
             self.forget(cgroup)
             if err.errno == errno.ENODEV:
-                return None
+                return False
             raise kernel_error("read limits of", cgroup, err.errno or 0) from err
+        if texts != kept.texts:
+            kept.limits = self._decode(cgroup, dict(zip(kept.descriptors, (text.decode() for text in texts))))
+            kept.texts = texts
+        return True
 
-    def _read_new(self, cgroup: str) -> dict[str, str] | None:
-        files = self._open(cgroup)
-        if files is None:
-            return None
-        self._kept[cgroup] = files
-        texts = self._read_open(cgroup, files)
-        if len(self._kept) > self._keep:
-            self.forget(cgroup)
-        return texts
-
-    def _open(self, cgroup: str) -> dict[str, int] | None:
-        files: dict[str, int] = {}
+    def _open(self, cgroup: str) -> _Kept | None:
+        kept = _Kept({}, [], {})
         try:
             for _, hierarchy, limit in self._limits:
                 directory = hierarchy.path(cgroup)
                 for path in (f"{directory}/{name}" for name in limit.names):
-                    if path not in files and (descriptor := _open_optional(path, directory)) is not None:
-                        files[path] = descriptor
+                    if path not in kept.descriptors and (descriptor := _open_optional(path, directory)) is not None:
+                        kept.descriptors[path] = descriptor
         except _AbsentError:
-            _close(files)
+            kept.close()
             return None
         except OSError as err:
-            _close(files)
+            kept.close()
             if err.errno == errno.EMFILE and self._kept:
                 self.close()
                 self._keep = 0
                 return self._open(cgroup)
             raise kernel_error("read limits of", cgroup, err.errno or 0) from err
-        return files
+        return kept
 
     def _decode(self, cgroup: str, texts: dict[str, str]) -> dict[str, LimitValue]:
         found: dict[str, LimitValue] = {}
@@ -186,11 +206,6 @@ def _open_optional(path: str, directory: str) -> int | None:
         if not os.path.isdir(directory):
             raise _AbsentError from err
         return None
-
-
-def _close(files: dict[str, int]) -> None:
-    for descriptor in files.values():
-        os.close(descriptor)
 
 
 def read_limits(layout: Layout, cgroup: str) -> dict[str, LimitValue] | None:

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from reconciler.errors import CommandError, KernelFormatError
 from reconciler.kernel import command
 
+Entry = dict[str, dict[str, object]]
+"""One object of a listing: its kind, and what nft says of it."""
+
 _TIMEOUT_S = 20.0
 _ABSENT = "No such file or directory"
 
@@ -42,7 +45,7 @@ def check(ruleset: str) -> None:
         command.run([*_load(ruleset), "-c"], timeout_s=_TIMEOUT_S, input=ruleset.encode())
 
 
-def list_table(family: str, name: str) -> list[dict[str, object]] | None:
+def list_table(family: str, name: str) -> list[Entry] | None:
     """List a table; None is: looked, and not there.
 
     Shape: the entries of ``nftables`` in libnftables-json(5), without the one that tells nft's own version.
@@ -58,7 +61,7 @@ def list_table(family: str, name: str) -> list[dict[str, object]] | None:
     return parse_listing(printed)
 
 
-def parse_listing(printed: str) -> list[dict[str, object]]:
+def parse_listing(printed: str) -> list[Entry]:
     """Parse what ``nft -j list`` prints.
 
     Raises: KernelFormatError.

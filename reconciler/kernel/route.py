@@ -14,7 +14,6 @@ from reconciler.kernel.rtnl import IpAddress, IpNetwork, Route
 from reconciler.kernel.rtnlsocket import RtnlSocket
 
 _RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
-_RT_SCOPE_NOWHERE = 255
 _IPV6_DEFAULT_METRIC = 1024
 
 
@@ -53,7 +52,7 @@ def replace_route(sock: RtnlSocket, route: Route) -> None:
     Raises: KernelError.
     """
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
-    payload = _encode(route, scope=route.scope)
+    payload = _encode(route)
     sock.request(_RTM_NEWROUTE, payload, doing=f"replace route to {route.destination}", flags=flags)
 
 
@@ -62,7 +61,7 @@ def delete_route(sock: RtnlSocket, route: Route) -> None:
 
     Raises: KernelError.
     """
-    payload = _encode(route, scope=_RT_SCOPE_NOWHERE)
+    payload = _encode(route)
     try:
         sock.request(_RTM_DELROUTE, payload, doing=f"delete route to {route.destination}")
     except KernelError as err:
@@ -74,13 +73,13 @@ def _metric(destination: IpNetwork, metric: int) -> int:
     return metric or (_IPV6_DEFAULT_METRIC if destination.version == 6 else 0)
 
 
-def _encode(route: Route, *, scope: int) -> bytes:
+def _encode(route: Route) -> bytes:
     fields = {
         "family": socket.AF_INET if route.destination.version == 4 else socket.AF_INET6,
         "dst_len": route.destination.prefixlen,
         "table": min(route.table, 255),
         "proto": route.protocol,
-        "scope": scope,
+        "scope": route.scope,
         "type": route.kind,
         "flags": rtnl.RTNH_F_ONLINK if route.on_link else 0,
     }

@@ -35,7 +35,9 @@ def parse(file: str, data: bytes, *, digest: bytes | None = None) -> ParsedFile:
     """Parse a file. Its problems are placed: each has a mark. ``digest``: the data's SHA-256, if it is known."""
     raw = yaml_reader.read(data)
     digest = hashlib.sha256(data).digest() if digest is None else digest
-    documents, broken, problems, lost = [], [], list(raw.problems), bool(raw.problems)
+    documents: list[Document] = []
+    broken: list[tuple[str, str]] = []
+    problems, lost = list(raw.problems), bool(raw.problems)
     for index, raw_document in enumerate(raw.documents):
         found = list(_envelope_problems(raw_document))
         model = None

@@ -199,7 +199,9 @@ def subnet(value: object) -> Subnet:
     if "%" in text or _PREFIX_LENGTH.search(text) is None:
         raise _expected(_SUBNET, text)
     if ipaddress.ip_interface(text).ip != found.network_address:
-        raise RefusalError(f"expected {_SUBNET}, got {text!r}, an address in it", f"did you mean '{found}'?")
+        raise RefusalError(
+            f"expected {_SUBNET}, got {text!r}, which has bits set beyond its prefix", f"did you mean '{found}'?"
+        )
     return found
 
 

@@ -33,10 +33,6 @@ class Fields:
         """Build the error for a problem found here."""
         return StateError(f"read {self._where}: {problem}" + (f"; {self._remedy}" if self._remedy else ""))
 
-    def has(self, key: str) -> bool:
-        """Tell whether a field that may be left out is there."""
-        return key in self._data
-
     def json(self, key: str) -> Json:
         """Take a field of any type."""
         if key not in self._data:

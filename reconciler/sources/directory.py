@@ -24,7 +24,7 @@ Source: the same race in git, Documentation/technical/racy-git.txt; file systems
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN_BELOW = _OPEN_DIRECTORY | os.O_NOFOLLOW
 # Without O_NONBLOCK a named pipe put in place of a manifest would hold us for ever.
-_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
+from reconciler.errors import VectlError
 from reconciler.manifests import load
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.fleet import Finding, Fleet
@@ -17,8 +18,9 @@ _NOT_READ = Snapshot(reason="SourceNotRead", problem="the source was not looked 
 class Revisions:
     """Takes in the looks at one source, and says what is in force, what is wrong with the newest, and what is gone.
 
-    ``keep`` is given every snapshot that comes into force, to be restored after the agent's next start. If it raises,
-    the revision is in force all the same, and the next look tries again to keep it.
+    ``keep`` is given every snapshot that comes into force, to be restored after the agent's next start. If it raises
+    one of our errors, the revision is in force all the same: it may be the one that frees the disk. The condition
+    `Valid` tells of it, and the next look tries again.
 
     Units: seconds; times are those of a clock that never goes back.
     """
@@ -33,6 +35,7 @@ class Revisions:
         self._newest = _NOT_READ
         self._judged = ""
         self._unkept: Snapshot | None = None
+        self._keep_problem = ""
         self.in_force: Fleet | None = None
         self.findings: tuple[Finding, ...] = ()
 
@@ -41,10 +44,7 @@ class Revisions:
         self._judge(Snapshot(files=files, revision=revision, digest=digest_of(files)))
 
     def take(self, snapshot: Snapshot, *, known: Collection[VeName], now: float) -> bool:
-        """Take in a look; tells whether another revision is in force. ``known``: see `Absences.looked`.
-
-        Raises: what ``keep`` raises.
-        """
+        """Take in a look; tells whether another revision is in force. ``known``: see `Absences.looked`."""
         self._newest = snapshot
         self._stillness = self._stillness.seen((snapshot.digest, snapshot.root, snapshot.reason), now)
         if not snapshot.complete:
@@ -62,7 +62,7 @@ class Revisions:
     def removed(self) -> frozenset[VeName]:
         """Give the VEs that are in no manifest, and have not been for so long that they are to be removed.
 
-        None, while the newest look shows something that is not in force: it may bring them back.
+        Empty, while the newest look shows something that is not in force: it may bring them back.
         """
         return self._absences.removed(self._prune_delay_s) if self._is_judged() else frozenset()
 
@@ -99,9 +99,14 @@ class Revisions:
             self._absences = self._absences.looked(self.in_force.ves.keys(), known, now)
 
     def _keep_newest(self) -> None:
-        if self._unkept is not None:
+        if self._unkept is None:
+            return
+        try:
             self._keep(self._unkept)
-            self._unkept = None
+        except VectlError as err:
+            self._keep_problem = f"not kept for the next start: {err}"
+        else:
+            self._unkept, self._keep_problem = None, ""
 
     def _fetched(self) -> Condition:
         newest = self._newest
@@ -130,7 +135,7 @@ class Revisions:
         if not self._is_judged():
             word = "NotRead" if not self._newest.complete else "Settling"
             return _valid(Status.UNKNOWN, word, _stays(in_force), in_force)
-        return _valid(Status.TRUE, "Valid", "", in_force)
+        return _valid(Status.TRUE, "Valid", self._keep_problem, in_force)
 
 
 def _valid(status: Status, reason: str, message: str, revision: str) -> Condition:

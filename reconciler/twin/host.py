@@ -8,9 +8,8 @@ from typing import NoReturn, Self, TypeVar, assert_never
 from reconciler.model.compute import Limit
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
-from reconciler.model.identity import Digest, NetworkName, Uid
+from reconciler.model.identity import Digest, Uid
 from reconciler.model.instance import Instance
-from reconciler.model.network import HostNetworkObservation
 from reconciler.model.observation import (
     ALL_FACETS,
     EVERYTHING,
@@ -32,7 +31,6 @@ ALL_CAPABILITIES = Capabilities(
 _Seen = TypeVar("_Seen")
 
 _NOT_ASKED = Unknown("not asked for")
-_NO_RECORD = Unknown("read record: there is none")
 
 
 class Crash(BaseException):
@@ -92,15 +90,15 @@ def perform(machine: Machine, effect: Effect) -> None:
 
 
 def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObservation:
-    """Read the present state of a machine."""
+    """Read the present state of a machine; what the host keeps on disk is looked at whatever the facets."""
     there = [] if machine.unlisted else machine.uids()
     uids = there if scope.uids is None else [uid for uid in there if uid in scope.uids]
-    of_host = facets if scope.host else frozenset()
+    of_host = frozenset({*facets, Facet.VOLUME}) if scope.host else frozenset()
     return HostObservation(
         capabilities=machine.capabilities,
         ves={uid: _observe_ve(machine, uid, facets) for uid in uids},
         complete=scope.uids is None and not machine.unlisted,
-        networks=_look(machine, Facet.NETWORK, of_host, _networks),
+        networks=_look(machine, Facet.NETWORK, of_host, network.observe),
         filter=_look(machine, Facet.NETWORK, of_host, network.observe_filter),
         templates=_look(machine, Facet.VOLUME, of_host, _templates),
         trash=_look(machine, Facet.VOLUME, of_host, volume.observe_trash),
@@ -111,7 +109,7 @@ def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObs
 def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObservation:
     return VeObservation(
         uid=uid,
-        record=machine.records.get(uid, _NO_RECORD),
+        record=machine.records[uid],
         power=_look_at(machine, uid, Facet.POWER, facets, power.observe),
         compute=_look_at(machine, uid, Facet.COMPUTE, facets, compute.observe),
         volume=_look_at(machine, uid, Facet.VOLUME, facets, volume.observe),
@@ -135,10 +133,6 @@ def _look_at(
         return _NOT_ASKED
     reason = machine.unreadable.get((uid, facet))
     return observe(machine, uid) if reason is None else Unknown(reason)
-
-
-def _networks(machine: Machine) -> Mapping[NetworkName, HostNetworkObservation]:
-    return dict(machine.networks)
 
 
 def _templates(machine: Machine) -> Mapping[Digest, Digest]:

@@ -20,6 +20,9 @@ SMALLEST_IPV6_MTU = 1280
 
 LONGEST_NAME = 15
 
+EVERYBODYS_GATEWAYS = frozenset({"169.254.0.1", "fe80::1"})
+"""Next hops of routed VEs: the host's end of a link answers for them, and the route says that they are on it."""
+
 _FORBIDDEN_IN_NAMES = frozenset("/: \t\n\v\f\r\0")
 
 
@@ -71,6 +74,8 @@ def with_mtu(link: InterfaceObservation, mtu: int) -> InterfaceObservation:
 
 def set_down(link: InterfaceObservation) -> InterfaceObservation:
     """Take the VE's end down: all routes and the IPv6 addresses go, the IPv4 addresses stay."""
+    if not link.up:
+        return link
     return replace(link, up=False, addresses=_of_version(link.addresses, 4), routes=frozenset())
 
 
@@ -101,17 +106,23 @@ def without_address(link: InterfaceObservation, address: Interface) -> Interface
     return replace(link, addresses=left, routes=routes)
 
 
-def require_route_fits(link: InterfaceObservation, route: Route, doing: str) -> None:
-    """Make sure that the kernel takes a route through this link.
+def require_route_fits(links: Mapping[str, InterfaceObservation], name: str, route: Route, doing: str) -> None:
+    """Make sure that the kernel takes a route through one of a VE's links.
 
     Raises: KernelError, if the link is down or the gateway cannot be reached on it without another gateway.
     """
+    link = links[name]
     if not link.up:
         raise KernelError(f"{doing}: the link is down")
     if _version(route) == 6 and link.mtu < SMALLEST_IPV6_MTU:
         raise KernelError(f"{doing}: an mtu of {link.mtu} is too small for IPv6")
-    if route.via and not _is_on_link(link, ip_address(route.via)):
-        raise KernelError(f"{doing}: gateway {route.via} is not on the link")
+    if not route.via or route.via in EVERYBODYS_GATEWAYS:
+        return
+    gateway = ip_address(route.via)
+    if not _is_on_link(link, gateway):
+        raise KernelError(f"{doing}: gateway {gateway} is not on the link")
+    if gateway.version == 6 and any(own.ip == gateway for other in links.values() for own in other.addresses):
+        raise KernelError(f"{doing}: gateway {gateway} is an address of the VE itself")
 
 
 def with_route(links: Mapping[str, InterfaceObservation], name: str, route: Route) -> dict[str, InterfaceObservation]:
@@ -127,8 +138,6 @@ def _without_destination(link: InterfaceObservation, to: str) -> InterfaceObserv
 
 
 def _is_on_link(link: InterfaceObservation, gateway: Address) -> bool:
-    if gateway.version == 6 and any(address.ip == gateway for address in link.addresses):
-        return False
     subnets = [address.network for address in link.addresses]
     subnets += [ip_network(route.to) for route in link.routes if not route.via]
     return any(gateway in subnet for subnet in subnets if subnet.version == gateway.version)

@@ -77,7 +77,8 @@ class Machine:
     ``host_links``: links of the host that are not ours, with the master of each or "". ``holdings``: VEs of whom the
     runtime keeps a record. ``filter_intact``: the kernel holds exactly ``filter``, which is what was loaded last.
     ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
-    be listed. ``forwarding_default``: what the kernel gives a new network.
+    be listed. ``networks``: their ``forwarding`` is IPv4's; IPv6 knows only ``forwards_ipv6``, for all together.
+    ``forwarding_default``: what the kernel gives a new network.
     """
 
     instance: Instance
@@ -96,6 +97,7 @@ class Machine:
     filter: FilterRules = field(default_factory=FilterRules)
     filter_intact: bool = True
     forwarding_default: bool = False
+    forwards_ipv6: bool = False
     pool_is_full: bool = False
     unreadable: dict[tuple[Uid | None, Facet], str] = field(default_factory=dict)
     unlisted: str = ""
@@ -111,8 +113,8 @@ class Machine:
         return twin
 
     def uids(self) -> list[Uid]:
-        """List the VEs of which anything is there, in a fixed order."""
-        return sorted({*self.records, *self.cgroups, *self.runtimes})
+        """List the VEs that have a directory in the pool, in a fixed order."""
+        return sorted(self.records)
 
 
 _NAMES = tuple(table.name for table in fields(Machine))

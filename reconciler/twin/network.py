@@ -38,7 +38,7 @@ HostNetworkEffect: TypeAlias = (
     | LoadFilter
 )
 
-_Change: TypeAlias = SetNetworkMtu | SetNetworkUp | AddGateway | RemoveGateway | SetForwarding
+_Change: TypeAlias = SetNetworkMtu | SetNetworkUp | AddGateway | RemoveGateway
 
 
 def perform(machine: Machine, effect: HostNetworkEffect) -> None:
@@ -55,11 +55,21 @@ def perform(machine: Machine, effect: HostNetworkEffect) -> None:
             _set_uplink(machine, effect)
         case LoadFilter():
             _load_filter(machine, effect.rules)
-        case SetNetworkMtu() | SetNetworkUp() | AddGateway() | RemoveGateway() | SetForwarding():
+        case SetForwarding():
+            _set_forwarding(machine, effect.network)
+        case SetNetworkMtu() | SetNetworkUp() | AddGateway() | RemoveGateway():
             network = require_network(machine, effect.network, f"change network {effect.network}")
             machine.networks[effect.network] = _changed(network, effect)
         case _:
             assert_never(effect)
+
+
+def observe(machine: Machine) -> dict[NetworkName, HostNetworkObservation]:
+    """Look at the networks; one with IPv6 addresses forwards if the host forwards IPv6 at all."""
+    return {
+        name: replace(network, forwarding=network.forwarding and (machine.forwards_ipv6 or not _has_ipv6(network)))
+        for name, network in machine.networks.items()
+    }
 
 
 def observe_filter(machine: Machine) -> FilterObservation:
@@ -119,8 +129,16 @@ def _changed(network: HostNetworkObservation, effect: _Change) -> HostNetworkObs
             return replace(network, addresses=link.with_address(network.addresses, effect.address, network.mtu, doing))
         case RemoveGateway():
             return replace(network, addresses=network.addresses - {effect.address})
-        case SetForwarding():
-            return replace(network, forwarding=True)
+
+
+def _set_forwarding(machine: Machine, name: NetworkName) -> None:
+    network = require_network(machine, name, f"set forwarding of network {name}")
+    machine.networks[name] = replace(network, forwarding=True)
+    machine.forwards_ipv6 = machine.forwards_ipv6 or _has_ipv6(network)
+
+
+def _has_ipv6(network: HostNetworkObservation) -> bool:
+    return any(address.version == 6 for address in network.addresses)
 
 
 def _with_mtu(network: HostNetworkObservation, effect: SetNetworkMtu) -> HostNetworkObservation:

@@ -29,6 +29,7 @@ LONGEST_HOSTNAME = 64
 
 _RUNTIME_RECORD = "runtime"
 _NO_ENDING = Ending()
+_KILLED = End(cause=EndCause.KILLED, value=9)
 _HALTED = End(cause=EndCause.HALT, value=2)
 
 
@@ -54,8 +55,9 @@ def perform(machine: Machine, effect: PowerEffect) -> None:
 
 def observe(machine: Machine, uid: Uid) -> PowerObservation:
     """Look at a VE's init."""
-    runtime, ending = machine.runtimes.get(uid), machine.endings.get(uid, _NO_ENDING)
+    runtime = machine.runtimes.get(uid)
     if runtime is None:
+        ending = machine.endings.get(uid, _NO_ENDING)
         return PowerObservation(
             state=PowerState.STOPPED,
             last_end=ending.end,
@@ -68,7 +70,6 @@ def observe(machine: Machine, uid: Uid) -> PowerObservation:
         start_time=runtime.start_time,
         started_at=runtime.started_at,
         launch=runtime.launch,
-        stop_requested=ending.requested,
     )
 
 
@@ -103,8 +104,6 @@ def _create(machine: Machine, effect: CreateRuntime) -> None:
         if present.is_running or present.launch != effect.launch:
             raise BusyError(f"{doing}: init {present.pid} lives, launched otherwise; stop or delete it first")
         return
-    if uid in machine.holdings:
-        raise BusyError(f"{doing}: the runtime holds a record of it; delete that first")
     present_volume = volume.require_volume(machine, uid, doing)
     volume.require_image(machine, record.template_digest, doing)
     if uid not in machine.cgroups:
@@ -112,6 +111,7 @@ def _create(machine: Machine, effect: CreateRuntime) -> None:
     if len(effect.hostname) > LONGEST_HOSTNAME:
         raise KernelError(f"{doing}: hostname {effect.hostname!r} is longer than {LONGEST_HOSTNAME}")
     machine.endings.pop(uid, None)
+    machine.holdings.pop(uid, None)
     network = VeNetworkObservation(
         hostname=effect.hostname, resolver=present_volume.resolver, interfaces={}, loopback_up=False
     )
@@ -145,7 +145,9 @@ def _delete(machine: Machine, uid: Uid) -> None:
     runtime = machine.runtimes.get(uid)
     if runtime is not None and runtime.is_running:
         raise BusyError(f"delete runtime of VE {uid}: init {runtime.pid} runs; stop it first")
-    machine.runtimes.pop(uid, None)
+    if runtime is not None:
+        del machine.runtimes[uid]
+        machine.endings[uid] = Ending(end=_KILLED, requested=True)
     machine.holdings.pop(uid, None)
 
 

@@ -75,7 +75,7 @@ def perform_link(machine: Machine, effect: LinkEffect) -> None:
         case CreateInterface():
             _create(machine, runtime, effect)
         case RemoveInterface():
-            _remove(machine, runtime, effect)
+            drop_link(machine, effect.uid, effect.interface)
         case AttachInterface():
             _attach(machine, effect, _require_link(runtime, effect.interface, doing))
         case SetInterfaceUp():
@@ -108,7 +108,7 @@ def perform_address(machine: Machine, effect: AddressEffect) -> None:
         case RemoveAddress():
             put_link(machine, uid, name, link.without_address(present, effect.address))
         case AddRoute():
-            link.require_route_fits(present, effect.route, f"add route to {effect.route.to}")
+            link.require_route_fits(runtime.network.interfaces, name, effect.route, f"add route to {effect.route.to}")
             interfaces = link.with_route(runtime.network.interfaces, name, effect.route)
             _put(machine, uid, replace(runtime.network, interfaces=interfaces))
         case RemoveRoute():
@@ -118,8 +118,7 @@ def perform_address(machine: Machine, effect: AddressEffect) -> None:
         case RemoveHostRoute():
             put_link(machine, uid, name, replace(present, host_routes=present.host_routes - {effect.address}))
         case AnnounceAddress():
-            if not present.up:
-                raise KernelError(f"announce {effect.address} on {name} of VE {uid}: network is down")
+            return  # nothing is left of it that could be seen; a link that is down says nothing
         case _:
             assert_never(effect)
 
@@ -176,12 +175,6 @@ def _create(machine: Machine, runtime: Runtime, effect: CreateInterface) -> None
         raise BusyError(f"{doing}: a link of that name, or {host_end} on the host, is not ours")
     made = InterfaceObservation(mac=mac, mtu=effect.mtu, up=False, host_up=False)
     put_link(machine, effect.uid, effect.interface, made)
-
-
-def _remove(machine: Machine, runtime: Runtime, effect: RemoveInterface) -> None:
-    if effect.interface in runtime.foreign_links:
-        raise BusyError(f"remove {effect.interface} of VE {effect.uid}: it is not ours")
-    drop_link(machine, effect.uid, effect.interface)
 
 
 def _attach(machine: Machine, effect: AttachInterface, present: InterfaceObservation) -> None:

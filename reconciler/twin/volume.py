@@ -159,6 +159,9 @@ def _remove_template(machine: Machine, key: Digest) -> None:
     digest = machine.templates.get(key)
     if digest is None:
         return
+    if list(machine.templates.values()).count(digest) > 1:
+        del machine.templates[key]
+        return
     records = [*machine.records.values(), *(entry.record for entry in machine.trash.values())]
     for record in records:
         if isinstance(record, Record) and record.template_digest == digest:

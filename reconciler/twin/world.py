@@ -19,7 +19,7 @@ from reconciler.model.network import (
 )
 from reconciler.model.observation import Facet
 from reconciler.model.power import CreateRuntime, End, EndCause, StopRuntime
-from reconciler.model.volume import CreateVolume
+from reconciler.model.volume import CreateVolume, WriteRecord
 from reconciler.twin import compute, link, network, power, ve_network
 from reconciler.twin.host import TwinHost
 from reconciler.twin.machine import FIRST_PID, Cgroup, Ending, Machine, Volume
@@ -49,6 +49,7 @@ class World:
             table.clear()
         machine.host_links = dict.fromkeys(machine.host_links, "")
         machine.filter, machine.filter_intact = FilterRules(), True
+        machine.forwards_ipv6 = False
         machine.next_pid = FIRST_PID
 
     def end_init(self, uid: Uid, cause: EndCause, value: int | None = None) -> None:
@@ -60,6 +61,8 @@ class World:
         """Leave what a kill in the middle of an effect leaves; most effects are one step, of which nothing is left."""
         machine = self._machine
         match effect:
+            case WriteRecord() if effect.record.uid not in machine.records:
+                machine.records[effect.record.uid] = Unknown(f"read record of VE {effect.record.uid}: there is none")
             case CreateCgroup() if effect.uid not in machine.cgroups:
                 machine.cgroups[effect.uid] = Cgroup(limits=compute.fresh_limits(machine.capabilities))
             case CreateVolume() if effect.uid not in machine.volumes:

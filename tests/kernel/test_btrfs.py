@@ -20,6 +20,11 @@ MIB = 1 << 20
 DEADLINE_S = 30.0
 
 
+def kernel_version() -> tuple[int, int]:
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(minor)
+
+
 @pytest.fixture(scope="module")
 def shared_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pool(str(tmp_path_factory.mktemp("btrfs"))) as path:
@@ -236,6 +241,7 @@ def test_a_group_above_limits_its_members_together(place: str) -> None:
         fill(f"{place}/w/f", 5 * MIB)
 
 
+@pytest.mark.skipif(kernel_version() < (6, 9), reason="before Linux 6.9 a snapshot in a group makes a rescan necessary")
 def test_a_rollback_within_one_group_keeps_the_table_consistent(place: str) -> None:
     above = qgroup.qgroup_number(1, 2)
     qgroup.create_qgroup(place, above)
@@ -250,16 +256,18 @@ def test_a_rollback_within_one_group_keeps_the_table_consistent(place: str) -> N
     assert 2 * MIB <= table.groups[above].referenced < 3 * MIB
 
 
-def test_a_table_that_a_clone_made_inconsistent_is_said_to_be_so_and_a_rescan_mends_it(place: str) -> None:
+def test_a_table_that_has_become_inconsistent_says_so_and_a_rescan_mends_it(place: str) -> None:
     above = qgroup.qgroup_number(1, 3)
     qgroup.create_qgroup(place, above)
-    btrfs.create_subvolume(f"{place}/v", qgroup=above)
+    btrfs.create_subvolume(f"{place}/v")
     fill(f"{place}/v/f", 2 * MIB)
-    btrfs.snapshot(f"{place}/v", f"{place}/clone", read_only=False)
+    btrfs.snapshot(f"{place}/v", f"{place}/clone", read_only=False, qgroup=above)
     assert not qgroup.read_qgroups(place).consistent
     for _ in range(2):
         qgroup.start_rescan(place)
-    assert counted(place).groups[btrfs.subvolume_id(f"{place}/clone")].referenced >= 2 * MIB
+    table = counted(place)
+    for number in (above, btrfs.subvolume_id(f"{place}/clone")):
+        assert table.groups[number].referenced >= 2 * MIB
 
 
 def test_a_quota_group_is_removed_once_its_subvolume_is_gone(place: str) -> None:

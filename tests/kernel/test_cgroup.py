@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -434,6 +435,8 @@ def test_kept_descriptors_notice_a_cgroup_that_was_made_anew(layout: Layout, tre
         first = reader.read(tree.cgroup)
         assert first is not None
         assert first["memory.limit"] == 64 * MIB
+        tree.write_limits({"memory.limit": 32 * MIB})
+        assert reader.read(tree.cgroup) == {**first, "memory.limit": 32 * MIB}
         tree.remove()
         tree.create()
         second = reader.read(tree.cgroup)
@@ -462,6 +465,29 @@ def test_the_reader_keeps_no_more_descriptors_than_asked(layout: Layout, tree: C
         reader.close()
         other.remove()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.kernel
+def test_without_descriptors_left_the_reader_still_reads(layout: Layout, tree: CgroupTree) -> None:
+    expected = tree.read_limits()
+    other = CgroupTree(layout, f"{tree.cgroup}x")
+    other.create()
+    files = len(set(cgroup_limits.limit_paths(layout, tree.cgroup)))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            reader = cgroup_limits.LimitReader(layout)
+            first = reader.read(tree.cgroup)
+            highest = max(map(int, os.listdir("/proc/self/fd")))
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + files // 2, hard))
+            same = first == reader.read(other.cgroup) == reader.read(tree.cgroup) == expected
+            os._exit(0 if same else 1)
+        finally:
+            os._exit(2)
+    status = os.waitpid(pid, 0)[1]
+    other.remove()
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 @pytest.mark.kernel

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -77,13 +78,16 @@ class Ve:
     id_base: int
     uid: str = field(default_factory=lambda: f"ve-{secrets.token_hex(4)}")
     nesting: bool = False
+    program: str = "runc"
 
     def __post_init__(self) -> None:
         self.directory = records.directory(self.run_dir, self.uid)
         self.volume = f"{self.stand.pool}/{self.uid}"
         self.rootfs = f"{self.directory}/rootfs"
         self.tree = CgroupTree(cgroup_layout.detect(), f"/{self.stand.instance}/{self.uid}")
-        self.runtime = runc.Runtime(program="runc", root=f"{self.run_dir}/runc", log=f"{self.directory}/runc.log")
+        self.runtime = runc.Runtime(
+            program=self.program, root=f"{self.run_dir}/runtime", log=f"{self.directory}/runc.log"
+        )
 
     def build(self) -> None:
         os.makedirs(self.rootfs)
@@ -127,7 +131,7 @@ class Ve:
 
     async def boot(self, keeper: KeeperClient) -> ProcessId:
         init = await keeper.launch(self.launch_request(), log=self.runtime.log)
-        assert runc.release(self.runtime.fifo(self.uid))
+        runc.start(self.runtime, self.uid)
         await self.booted(init)
         return init
 
@@ -253,8 +257,9 @@ async def end_keeper(run_dir: str) -> None:
 def make_ve(stand: Stand) -> Iterator[Callable[..., Ve]]:
     made: list[Ve] = []
 
-    def make(*, run_dir: str = stand.run_dir, nesting: bool = False) -> Ve:
-        ve = Ve(stand=stand, run_dir=run_dir, id_base=1_000_000 + 65_536 * (os.getpid() % 10_000), nesting=nesting)
+    def make(*, run_dir: str = stand.run_dir, nesting: bool = False, program: str = "runc") -> Ve:
+        id_base = 1_000_000 + 65_536 * (os.getpid() % 10_000)
+        ve = Ve(stand=stand, run_dir=run_dir, id_base=id_base, nesting=nesting, program=program)
         made.append(ve)
         ve.build()
         return ve
@@ -307,6 +312,22 @@ def test_a_ve_is_created_held_back_and_let_go(stand: Stand, make_ve: Callable[..
             assert f"Uid:\t{ve.id_base}\t" in status
 
     asyncio.run(body())
+
+
+def test_the_other_runtime_boots_the_same_ve(stand: Stand, make_ve: Callable[..., Ve]) -> None:
+    if not cgroup_layout.detect().is_pure_v2 or shutil.which("crun") is None:
+        pytest.skip("crun is for hosts with nothing but cgroup v2")
+
+    async def test(running: Running) -> None:
+        assert not runc.awaits_release(running.ve.runtime, running.ve.uid)
+        assert await running.ve.run(running.keeper, running.init, "id", "-u") == (0, "0\n")
+        assert sorted(os.listdir(f"/proc/{running.init.pid}/fd")) == ["0", "1", "2"]
+        os.kill(running.init.pid, signal.SIGKILL)
+        await until(lambda: records.read_exit(running.ve.run_dir, running.ve.uid))
+        runc.delete(running.ve.runtime, running.ve.uid)
+        await running.ve.boot(running.keeper)
+
+    with_ve(stand, make_ve(program="crun"), test)
 
 
 def test_the_root_file_system_never_shows_on_the_host(stand: Stand, make_ve: Callable[..., Ve]) -> None:

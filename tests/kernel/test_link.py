@@ -132,14 +132,20 @@ def test_a_veth_that_a_crash_left_without_alias_is_completed(host: Place, ve: Pl
     assert (host.link("vx0").alias, ve.link("eth0").alias) == ("vectl:u1", "vectl:u1")
 
 
-def test_a_veth_into_another_namespace_is_not_taken_over(host: Place, ve: Place) -> None:
+@pytest.mark.parametrize("alias", [PAIR.alias, "vectl:u2"], ids=["same-mark", "another-mark"])
+@pytest.mark.parametrize("occupied", [True, False], ids=["with-an-eth0", "without"])
+def test_a_veth_into_another_namespace_is_not_taken_over(host: Place, ve: Place, alias: str, occupied: bool) -> None:
     paired(host, ve)
+    before = host.link("vx0")
     for third in made_place():
+        host.sock.assign_nsid(third.namespace)
+        if occupied:
+            link.create_veth(host.sock, third.sock, third.namespace, replace(PAIR, host_name="vx1"))
         with pytest.raises(KernelError, match="taken") as caught:
-            link.create_veth(host.sock, third.sock, third.namespace, replace(PAIR, alias="vectl:u2"))
+            link.create_veth(host.sock, third.sock, third.namespace, replace(PAIR, alias=alias))
         assert caught.value.errno == errno.EEXIST
-        assert third.sock.link("eth0") is None
-    assert host.link("vx0").alias == "vectl:u1"
+        assert (third.sock.link("eth0") is not None) == occupied
+    assert host.link("vx0") == before
 
 
 def test_a_taken_name_in_the_ve_is_an_error_and_leaves_nothing_on_the_host(host: Place, ve: Place) -> None:

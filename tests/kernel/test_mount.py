@@ -156,14 +156,16 @@ def test_a_bind_goes_to_what_a_descriptor_stands_for(tmp_path: Path) -> None:
     assert in_private_namespace(bound) == "x"
 
 
-def test_owners_are_shown_through_the_id_map(tmp_path: Path) -> None:
-    write(f"{tmp_path}/source/f", "x")
-    os.chown(tmp_path / "source/f", 33, 34)
+def test_owners_are_shown_through_the_id_map(tmp_path: Path, target: str) -> None:
+    write(f"{tmp_path}/tree/f", "x")
+    os.chown(tmp_path / "tree/f", 33, 34)
+    erofs.make_image(f"{tmp_path}/tree", f"{tmp_path}/image", uuid=UUID)
+    mount.mount_image(f"{tmp_path}/image", target, fstype="erofs", read_only=True)
     (tmp_path / "place").mkdir()
 
     def shown() -> tuple[int, int]:
         id_map = userns.open_user_namespace(BASE, 65536)
-        mount.bind(f"{tmp_path}/source", f"{tmp_path}/place", read_only=False, id_map=id_map)
+        mount.bind(target, f"{tmp_path}/place", read_only=True, id_map=id_map)
         info = os.stat(f"{tmp_path}/place/f")
         return info.st_uid, info.st_gid
 

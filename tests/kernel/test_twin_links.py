@@ -123,7 +123,7 @@ class Change:
         route.replace_route(self.sock, self._kernels(given))
 
     def imagine_add_route(self, given: Route) -> None:
-        rules.require_route_fits(self.links[self.name], given, "add")
+        rules.require_route_fits(self.links, self.name, given, "add")
         self.links.update(rules.with_route(self.links, self.name, given))
 
     def remove_route(self, given: Route) -> None:
@@ -186,4 +186,4 @@ def test_the_kernel_does_what_the_twin_imagines(pair: Pair, seed: int) -> None:
         trace.append((change.name, what, given))
         failed = _fails(getattr(change, what), given)
         imagined = _fails(getattr(change, f"imagine_{what}"), given)
-        assert (failed, pair.seen()) == (imagined, pair.imagined), trace
+        assert (failed, pair.seen()) == (imagined, pair.imagined), trace[-1]

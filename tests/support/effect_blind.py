@@ -105,7 +105,7 @@ def _remove_template(choices: Choices) -> RemoveTemplate:
 
 
 def _record(choices: Choices) -> WriteRecord:
-    key = choices.random.choice((pool.TEMPLATE.key, pool.NO_TEMPLATE.key, None))
+    key = choices.random.choice((pool.TEMPLATE.key, pool.NO_TEMPLATE.key))
     uid = choices.random.choice(choices.setting.uids)
     return WriteRecord(record=choices.setting.record(uid), template_key=key)
 

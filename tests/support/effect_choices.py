@@ -168,9 +168,9 @@ def legal_values(capabilities: Capabilities) -> Mapping[Limit, tuple[LimitValue,
     return {limit: choices for limit, choices in values.items() if limit in capabilities.enforceable}
 
 
-def _fits(present: InterfaceObservation, route: Route) -> bool:
+def _fits(links: Mapping[str, InterfaceObservation], interface: str, route: Route) -> bool:
     try:
-        link.require_route_fits(present, route, "")
+        link.require_route_fits(links, interface, route, "")
     except KernelError:
         return False
     return True
@@ -264,7 +264,7 @@ class Choices:
         for route in routes(interface):
             if route in present.routes:
                 yield RemoveRoute(uid=uid, interface=interface, route=route)
-            elif _fits(present, route) or self.random.random() < 0.1:
+            elif _fits(self.machine.runtimes[uid].network.interfaces, interface, route) or self.random.random() < 0.1:
                 yield AddRoute(uid=uid, interface=interface, route=route)
         if present.bridge is None:
             for led in self.setting.addresses(uid, interface)[:1]:

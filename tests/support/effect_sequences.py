@@ -15,13 +15,11 @@ from reconciler.model.effects import EFFECT_TYPES, Effect
 from reconciler.model.identity import Uid, bridge_name
 from reconciler.model.network import (
     AddHostRoute,
-    AnnounceAddress,
     AttachInterface,
     InterfaceObservation,
     NetworkMode,
     SetInterfaceUp,
 )
-from reconciler.model.power import CreateRuntime
 from reconciler.model.volume import TrashVe, WriteRecord
 from reconciler.twin import volume
 from reconciler.twin.host import TwinHost, perform
@@ -32,8 +30,9 @@ from tests.support.effect_choices import Choices, Setting
 
 
 def new_twin(setting: Setting) -> TwinHost:
-    """Make the twin of a host on which the sequences of a setting begin."""
+    """Make the twin of a host on which the sequences of a setting begin: it forwards IPv6, as nothing ends that."""
     twin = TwinHost(setting.instance, setting.capabilities)
+    twin.machine.forwards_ipv6 = True
     if setting.taken is not None:
         twin.machine.host_links[bridge_name(setting.instance.name, setting.taken)] = ""
     return twin
@@ -92,16 +91,11 @@ def _is_open(machine: Machine, effect: Effect) -> bool:
             return _is_open_attachment(machine, effect)
         case AddHostRoute():
             link = _link(machine, effect.uid, effect.interface)
-            return link is not None and link.bridge is not None
-        case AnnounceAddress():
-            link = _link(machine, effect.uid, effect.interface)
-            return link is not None and not (link.up and effect.address in {own.ip for own in link.addresses})
+            return link is not None and (link.bridge is not None or effect.address.version == 6)
         case TrashVe():
             return effect.uid in machine.holdings or (
                 effect.uid not in machine.records and (effect.uid in machine.cgroups or effect.uid in machine.runtimes)
             )
-        case CreateRuntime():
-            return effect.uid in machine.holdings
         case WriteRecord():
             return effect.record.uid in machine.records and effect.template_key not in machine.templates
         case _:

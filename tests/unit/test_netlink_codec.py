@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
+import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import KernelError, KernelFormatError
-from reconciler.kernel import announce, netevents, netlink, nft, nftdigest, rtnl, rtnlencode, sysctl
+from reconciler.kernel import announce, netevents, netlink, nft, nftdigest, nlsocket, rtnl, rtnlencode, sysctl
 from reconciler.kernel.netlink import encode_attribute, encode_message
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 KINDS = st.integers(min_value=0, max_value=0x3FFF)
 
@@ -181,3 +188,65 @@ def test_a_fingerprint_sees_the_order_of_rules_and_not_that_of_chains() -> None:
 def test_a_listing_that_is_not_nfts_json_is_refused(printed: str) -> None:
     with pytest.raises(KernelFormatError, match="parse nft's listing"):
         nft.parse_listing(printed)
+
+
+class ScriptedSocket(socket.socket):
+    """A netlink socket that says what it is told to; a number instead of a datagram is an errno."""
+
+    def __init__(self, *script: Sequence[tuple[int, int]] | int) -> None:
+        super().__init__(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        self._script, self._sent = list(script), b""
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        self._sent = bytes(data)
+        return len(self._sent)
+
+    def recvmsg(self, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, tuple[int, int]]:
+        step = self._script.pop(0)
+        if isinstance(step, int):
+            raise OSError(step, os.strerror(step))
+        sequence = netlink.HEADER.unpack_from(self._sent)[3]
+        parts = (encode_message(kind, flags, sequence=sequence, payload=bytes(4)) for kind, flags in step)
+        return b"".join(parts), [], socket.MSG_TRUNC if not step else 0, (0, 0)
+
+
+ENTRY, LAST_OF_CHANGED, DONE = (16, 0), (16, netlink.NLM_F_DUMP_INTR), (netlink.NLMSG_DONE, 0)
+
+
+def dumped(*script: Sequence[tuple[int, int]] | int) -> list[bytes]:
+    with nlsocket.NetlinkSocket(ScriptedSocket(*script)) as sock:
+        return sock.dump(18, b"", doing="list links")
+
+
+def test_a_listing_that_comes_in_parts_is_read_whole() -> None:
+    assert len(dumped([ENTRY, ENTRY], [ENTRY], [DONE])) == 3
+
+
+def test_a_listing_that_changed_while_it_was_read_is_read_again() -> None:
+    assert len(dumped([ENTRY, LAST_OF_CHANGED], [DONE], [ENTRY, DONE])) == 1
+
+
+def test_a_listing_that_changed_twice_is_an_error() -> None:
+    with pytest.raises(netlink.InterruptedDumpError, match="list links: the table kept changing"):
+        dumped([LAST_OF_CHANGED, DONE], [LAST_OF_CHANGED, DONE])
+
+
+def test_lost_messages_are_an_error_of_their_own() -> None:
+    with pytest.raises(netlink.OverrunError, match=r"list links: .* messages are lost"):
+        dumped([ENTRY], errno.ENOBUFS)
+
+
+def test_a_kernel_that_does_not_answer_in_time_is_an_error() -> None:
+    with pytest.raises(KernelError, match=r"list links: no answer within \d+ s"):
+        dumped(errno.EAGAIN)
+
+
+def test_a_message_that_was_cut_off_is_an_error() -> None:
+    with pytest.raises(KernelFormatError, match="more than"):
+        dumped([])
+
+
+def test_an_acknowledgement_without_the_answer_is_an_error() -> None:
+    scripted = ScriptedSocket([(netlink.NLMSG_ERROR, 0)])
+    with nlsocket.NetlinkSocket(scripted) as sock, pytest.raises(KernelFormatError, match="gave no answer"):
+        sock.ask(18, b"", doing="read link x")

@@ -2,8 +2,10 @@
 
 import dataclasses
 import pathlib
+import shlex
 import subprocess
 import sys
+import tomllib
 
 from tests.vm import cache, guest, image
 
@@ -30,11 +32,15 @@ def prepared_image() -> image.Image:
 def locked() -> str:
     """Give the packages that the driver's own environment was made of."""
     locks = sorted(REPOSITORY.glob("requirements*.txt"))
-    return "\n".join(lock.read_text() for lock in locks) if locks else frozen()
+    if locks:
+        return "\n".join(lock.read_text() for lock in locks)
+    return run(sys.executable, "-m", "pip", "freeze", "--exclude-editable", "--exclude", "setuptools")
 
 
-def frozen() -> str:
-    return run(sys.executable, "-m", "pip", "freeze", "--exclude-editable", "--all")
+def build_requirements() -> list[str]:
+    """Give what builds the project itself, which no lock names."""
+    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]
+    return [str(name) for name in build["requires"]]
 
 
 def install(built: image.Image, lock: str, folder: pathlib.Path) -> None:
@@ -46,8 +52,9 @@ def install(built: image.Image, lock: str, folder: pathlib.Path) -> None:
     with guest.booted(built, folder / "disk.qcow2") as host:
         host.copy_in(wheels, "/root/wheels")
         host.check(f"python3 -m venv {VENV}", INSTALL_SECONDS)
-        offline = "--no-index --find-links /root/wheels --no-deps --no-compile"
-        host.check(f"{VENV}/bin/pip install -q {offline} -r /root/wheels/lock.txt", INSTALL_SECONDS)
+        offline = f"{VENV}/bin/pip install -q --no-index --find-links /root/wheels --no-deps --no-compile"
+        host.check(f"{offline} -r /root/wheels/lock.txt", INSTALL_SECONDS)
+        host.check(f"{offline} {shlex.join(build_requirements())}; rm -r /root/wheels", INSTALL_SECONDS)
         host.power_off()
     cache.remove_tree(wheels)
 
@@ -57,7 +64,9 @@ def download(wheels: pathlib.Path) -> None:
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in range(5, NEWEST_GLIBC + 1)]
     abis = [f"--abi={abi}" for abi in (f"cp{GUEST_PYTHON}", "abi3", "none")]
     target = ["--only-binary=:all:", f"--python-version={GUEST_PYTHON}", "--implementation=cp", *abis, *platforms]
-    run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", *target, "-d", str(wheels), "-r", f"{wheels}/lock.txt")
+    fetch = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", *target, "-d", str(wheels)]
+    run(*fetch, "-r", f"{wheels}/lock.txt")
+    run(*fetch, *build_requirements())
 
 
 def run(*command: str) -> str:

@@ -68,6 +68,10 @@ class Source:
         (found,) = [one for one in self.revisions.conditions() if one.type is kind]
         return found.status, found.reason
 
+    def message(self, kind: ConditionType) -> str:
+        (found,) = [one for one in self.revisions.conditions() if one.type is kind]
+        return found.message
+
 
 @pytest.fixture
 def source() -> Source:
@@ -113,9 +117,9 @@ def test_a_broken_file_leaves_the_last_good_revision_in_force(source: Source) ->
     assert [finding.place.file for finding in source.revisions.findings] == ["web2.yaml"]
     assert source.condition(ConditionType.FETCHED) == (Status.TRUE, "Read")
     assert source.condition(ConditionType.VALID) == (Status.FALSE, "Invalid")
-    (valid,) = [one for one in source.revisions.conditions() if one.type is ConditionType.VALID]
-    assert "web2.yaml:2:1: expected YAML" in valid.message
-    assert f"revision {good.revision} stays in force" in valid.message
+    message = source.message(ConditionType.VALID)
+    assert "web2.yaml:2:1: expected YAML" in message
+    assert f"revision {good.revision} stays in force" in message
     assert source.kept == [good.revision]
 
 
@@ -228,13 +232,13 @@ def test_what_is_not_on_the_host_is_not_removed(source: Source) -> None:
 def test_a_revision_that_could_not_be_kept_is_in_force_and_kept_later(source: Source) -> None:
     one = _snapshot("web1")
     source.full = True
-    source.take(one)
-    with pytest.raises(NoSpaceError):
-        source.take(one, after=SETTLE)
+    assert source.settle(one)
     assert source.in_force() == {"web1"}
+    assert "no space left" in source.message(ConditionType.VALID)
     source.full = False
     assert not source.take(one, after=5.0)
     assert source.kept == [one.revision]
+    assert source.message(ConditionType.VALID) == ""
 
 
 def test_a_git_source_needs_no_delay() -> None:
@@ -249,8 +253,8 @@ def test_what_is_not_followed_is_told(source: Source) -> None:
         **{name: getattr(_snapshot("web1"), name) for name in ("files", "revision", "digest")}, skipped=("x",)
     )
     source.settle(look)
-    (fetched,) = [one for one in source.revisions.conditions() if one.type is ConditionType.FETCHED]
-    assert (fetched.status, fetched.message) == (Status.TRUE, "not followed: x")
+    assert source.condition(ConditionType.FETCHED) == (Status.TRUE, "Read")
+    assert source.message(ConditionType.FETCHED) == "not followed: x"
 
 
 class SystemClock:

@@ -9,7 +9,7 @@ from reconciler.model.compute import ComputeObservation, CreateCgroup, Limit, Li
 from reconciler.model.observation import Capabilities
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
-from tests.support.twins import INSTANCE, A, created, data, look, perform, see, twin_after
+from tests.support.twins import INSTANCE, A, created, data, perform, see, twin_after
 
 V1 = Capabilities(
     cgroup="v1",
@@ -39,9 +39,8 @@ def test_a_cgroup_needs_a_record() -> None:
 def test_a_cgroup_can_be_removed_without_a_record() -> None:
     twin = twin_after(*data(A), CGROUP)
     World(twin).delete_record(A)
-    assert A in look(twin).ves
-    perform(twin, RemoveCgroup(uid=A), RemoveCgroup(uid=A))
-    assert look(twin).ves == {}
+    perform(twin, RemoveCgroup(uid=A), RemoveCgroup(uid=A), *data(A))
+    assert see(twin, A).compute is None
 
 
 def test_a_cgroup_that_is_there_gets_the_limits_and_keeps_the_others() -> None:

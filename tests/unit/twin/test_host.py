@@ -25,13 +25,8 @@ FAMILIES = (
     ve_network.VeNetworkEffect,
     volume.VolumeEffect,
 )
-HOST_FACETS = {
-    "networks": Facet.NETWORK,
-    "filter": Facet.NETWORK,
-    "templates": Facet.VOLUME,
-    "trash": Facet.VOLUME,
-    "pool": Facet.VOLUME,
-}
+OF_NETWORK = ("networks", "filter")
+ON_DISK = ("templates", "trash", "pool")
 
 
 def part_of(ve: VeObservation, facet: Facet) -> object:
@@ -70,7 +65,7 @@ def test_a_scope_limits_the_ves_and_never_claims_to_be_complete() -> None:
 def test_without_the_host_its_own_objects_are_unknown() -> None:
     seen = asyncio.run(twin_after(*data(A)).observe(Scope(host=False), ALL_FACETS))
     assert list(seen.ves) == [A]
-    assert all(isinstance(getattr(seen, name), Unknown) for name in HOST_FACETS)
+    assert all(isinstance(getattr(seen, name), Unknown) for name in (*OF_NETWORK, *ON_DISK))
 
 
 @pytest.mark.parametrize("facet", Facet)
@@ -78,8 +73,9 @@ def test_only_the_facets_that_were_asked_for_are_looked_at(facet: Facet) -> None
     seen = asyncio.run(twin_after(*running(A)).observe(EVERYTHING, frozenset({facet})))
     for other in Facet:
         assert isinstance(part_of(seen.ves[A], other), Unknown) == (other is not facet)
-    for name, its_facet in HOST_FACETS.items():
-        assert isinstance(getattr(seen, name), Unknown) == (its_facet is not facet)
+    for name in OF_NETWORK:
+        assert isinstance(getattr(seen, name), Unknown) == (facet is not Facet.NETWORK)
+    assert not any(isinstance(getattr(seen, name), Unknown) for name in ON_DISK)
 
 
 @pytest.mark.parametrize("facet", Facet)

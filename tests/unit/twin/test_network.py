@@ -70,6 +70,18 @@ def test_a_network_becomes_what_its_effects_say() -> None:
     )
 
 
+def test_ipv6_is_forwarded_for_all_networks_or_for_none() -> None:
+    add_six = AddGateway(network=LAN, address=SIX)
+    twin = twin_after(CREATE, SetForwarding(network=LAN), add_six)
+    assert not network(twin).forwarding
+    perform(twin, SetForwarding(network=LAN))
+    assert network(twin).forwarding
+    perform(twin, RemoveNetwork(network=LAN), CREATE, add_six)
+    assert not network(twin).forwarding
+    perform(twin, RemoveGateway(network=LAN, address=SIX), SetForwarding(network=LAN), add_six)
+    assert network(twin).forwarding
+
+
 @pytest.mark.parametrize(
     "effect",
     [

@@ -15,6 +15,7 @@ from reconciler.model.power import (
     End,
     EndCause,
     ForgetEnd,
+    PowerObservation,
     PowerState,
     StartRuntime,
     StopRuntime,
@@ -42,7 +43,6 @@ OTHER_LAUNCH = replace(LAUNCH, launch=replace(LAUNCH.launch, nesting=True))
         pytest.param(data(A), LAUNCH, StateError, id="create-without-cgroup"),
         pytest.param(created(A), OTHER_LAUNCH, BusyError, id="create-launched-otherwise"),
         pytest.param(running(A), LAUNCH, BusyError, id="create-while-running"),
-        pytest.param((*running(A), STOP), LAUNCH, BusyError, id="create-over-a-record-of-the-runtime"),
         pytest.param((*data(A), CGROUP), replace(LAUNCH, hostname="x" * 65), KernelError, id="long-hostname"),
         pytest.param((*data(A), CGROUP), START, KernelError, id="start-while-stopped"),
         pytest.param(created(A), STOP, BusyError, id="stop-what-was-not-started"),
@@ -92,6 +92,7 @@ def test_a_stop_of_ours_is_remembered_as_such_until_the_next_create() -> None:
     perform(twin, DELETE, DELETE)
     assert see_power(twin, A) == replace(seen, holdings=())
     perform(twin, LAUNCH)
+    assert not see_power(twin, A).holdings
     assert (see_power(twin, A).last_end, see_power(twin, A).stop_requested) == (None, False)
 
 
@@ -109,11 +110,19 @@ def test_a_forgotten_end_leaves_a_ve_merely_stopped() -> None:
     assert not see_power(twin, A).stop_requested
 
 
-def test_a_created_runtime_is_deleted_without_a_trace() -> None:
-    twin = twin_after(*data(A), CGROUP)
-    before = look(twin)
-    perform(twin, LAUNCH, DELETE)
-    assert look(twin) == before
+def test_an_init_that_was_never_let_go_is_killed_by_us_and_leaves_nothing() -> None:
+    twin = twin_after(*created(A), DELETE)
+    expected = PowerObservation(
+        state=PowerState.STOPPED, last_end=End(cause=EndCause.KILLED, value=9), stop_requested=True
+    )
+    assert see_power(twin, A) == expected
+
+
+def test_a_new_runtime_is_made_over_what_the_last_one_left() -> None:
+    twin = twin_after(*running(A), STOP, LAUNCH)
+    assert see_power(twin, A).state is PowerState.CREATED
+    perform(twin, DELETE)
+    assert not see_power(twin, A).holdings
 
 
 def test_nothing_of_the_network_outlives_the_init() -> None:

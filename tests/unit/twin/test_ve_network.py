@@ -140,8 +140,8 @@ def test_foreign_links_inside_and_on_the_host_are_left_alone() -> None:
     for name in ("lo", "tun0", "eth5"):
         with pytest.raises(BusyError):
             perform(twin, replace(CREATE, interface=name))
-    with pytest.raises(BusyError):
-        perform(twin, RemoveInterface(uid=A, interface="tun0"))
+    perform(twin, RemoveInterface(uid=A, interface="tun0"))
+    assert "tun0" in twin.machine.runtimes[A].foreign_links
 
 
 def test_a_removed_link_is_gone_and_removing_it_again_is_success() -> None:
@@ -244,13 +244,20 @@ def test_host_routes_need_the_hosts_end_and_lead_to_one_link_only() -> None:
     assert link_of(twin.machine, B).host_routes == {lead_a.address}
 
 
-def test_an_announcement_needs_a_link_that_is_up() -> None:
+def test_an_announcement_leaves_nothing_that_could_be_seen() -> None:
     twin = twin_after(*running(A))
-    announce = AnnounceAddress(uid=A, interface="eth0", address=ADDRESS.ip)
-    perform(twin, announce)
-    World(twin).set_link_down(A, "eth0")
+    before = look(twin)
+    perform(twin, AnnounceAddress(uid=A, interface="eth0", address=ADDRESS.ip))
+    assert look(twin) == before
+
+
+def test_the_gateways_of_routed_ves_are_on_every_link_that_is_up() -> None:
+    route = Route(to="0.0.0.0/0", via="169.254.0.1")
+    twin = twin_after(*created(A), CREATE)
     with pytest.raises(KernelError):
-        perform(twin, announce)
+        perform(twin, add_route(route))
+    perform(twin, SetInterfaceUp(uid=A, interface="eth0"), add_route(route))
+    assert link_of(twin.machine, A).routes == {route}
 
 
 def test_names_are_set_and_the_resolver_outlives_the_init() -> None:

@@ -12,7 +12,14 @@ from reconciler.model.compute import ComputeObservation, ComputeUse, CreateCgrou
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import bridge_name
-from reconciler.model.network import FilterObservation, FilterRules, LoadFilter, Masquerade, VeNetworkObservation
+from reconciler.model.network import (
+    AddAddress,
+    FilterObservation,
+    FilterRules,
+    LoadFilter,
+    Masquerade,
+    VeNetworkObservation,
+)
 from reconciler.model.observation import HostObservation
 from reconciler.model.power import End, EndCause, PowerState, StopRuntime
 from reconciler.model.volume import CreateVolume, VolumeObservation, WriteRecord
@@ -87,6 +94,14 @@ def test_an_init_ends_with_its_cause(cause: EndCause, value: int | None) -> None
         False,
     )
     assert see(twin, A).network is None
+
+
+def test_a_link_that_is_down_already_loses_nothing_more() -> None:
+    twin = twin_after(*running(A))
+    World(twin).set_link_down(A, "eth0")
+    perform(twin, AddAddress(uid=A, interface="eth0", address=SIX))
+    World(twin).set_link_down(A, "eth0")
+    assert link_of(twin.machine, A).addresses == {ADDRESS, SIX}
 
 
 def test_a_link_set_down_loses_its_routes_and_ipv6_addresses() -> None:

@@ -1,0 +1,44 @@
+"""A plan for a host on which nothing of the instance exists yet: observed from the machine, without touching it."""
+
+from __future__ import annotations
+
+from reconciler.agent.clock import SystemClock
+from reconciler.host import compute
+from reconciler.host.site import Site
+from reconciler.model.action import Plan
+from reconciler.model.fleet import Fleet
+from reconciler.model.instance import Instance
+from reconciler.model.network import FilterObservation, FilterRules
+from reconciler.model.observation import HostObservation, PoolObservation
+from reconciler.plan import planner
+from reconciler.state.coordinator import DryCoordinator
+
+
+async def plan_unbuilt(instance: Instance, fleet: Fleet) -> Plan:
+    """Plan everything anew."""
+    site = Site(instance)
+    try:
+        observed = HostObservation(
+            capabilities=compute.capabilities(site),
+            ves={},
+            complete=True,
+            networks={},
+            filter=FilterObservation(rules=FilterRules()),
+            templates={},
+            trash=(),
+            pool=PoolObservation(size=instance.pool_size, free=instance.pool_size),
+        )
+    finally:
+        site.close()
+    coordinator = DryCoordinator()
+    names = [name for name, spec in fleet.ves.items() if planner.is_here(spec, instance.host)]
+    inputs = planner.Inputs(
+        instance=instance.name,
+        host=instance.host,
+        source="",
+        fleet=fleet,
+        observed=observed,
+        now=SystemClock().now(),
+        allocations={name: await coordinator.allocate(name, uid=fleet.ves[name].uid) for name in names},
+    )
+    return planner.plan_host(inputs)
