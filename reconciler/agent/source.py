@@ -14,6 +14,7 @@ from reconciler.sources.directory import DirectorySource
 from reconciler.sources.revision import Revisions
 from reconciler.sources.snapshot import Snapshot
 from reconciler.sources.watch import Watch
+from reconciler.state.conditions import SOURCE
 from reconciler.state.lastgood import Kept
 
 
@@ -56,7 +57,7 @@ class WatchedDirectory:
             structlog.get_logger().warning("revision.not_kept", error=str(error))
         if self.revisions.findings != before:
             self._tell()
-        self._desk.conditions.put("source", self.revisions.conditions(), now=self._desk.clock.now())
+        self._desk.conditions.put(SOURCE, self.revisions.conditions(), now=self._desk.clock.now())
         return self.revisions.in_force
 
     def _tell(self) -> None:

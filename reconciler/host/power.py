@@ -144,7 +144,12 @@ def _names(site: Site, uid: Uid, name: str, init: ProcessId) -> bool:
 def _read_launch(site: Site, uid: Uid) -> Launch | None:
     path = _file(site, uid, "launch.json")
     data = files.read_bytes_if_exists(path)
-    return None if data is None else launch_from_json(json.loads(data), where=path)
+    if data is None:
+        return None
+    try:
+        return launch_from_json(json.loads(data), where=path)
+    except ValueError as err:
+        raise StateError(f"read {path}: expected JSON; restart the VE to have it written anew") from err
 
 
 def _runtime(site: Site, uid: Uid) -> runc.Runtime:

@@ -1,0 +1,59 @@
+"""A real host for one test: an instance of its own, in network and mount namespaces of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from reconciler.host import ground
+from reconciler.host.host import RealHost
+from reconciler.host.site import Site
+from reconciler.kernel import link, mount, netns, sysctl
+from reconciler.kernel.syscalls import checked, libc
+from reconciler.model.identity import HostName
+from reconciler.model.instance import Instance
+
+POOL_BYTES = 512 << 20
+
+
+def enter_private_namespaces() -> None:
+    """Take this process, which must have one thread, into new network and mount namespaces.
+
+    IPv6 is forwarded there from the start, as it is on any host that did so once.
+    """
+    mount.enter_private_namespace()
+    checked(libc.unshare(netns.CLONE_NEWNET), "unshare", "network namespace")
+    sysctl.write("net.ipv6.conf.all.forwarding", "1")
+
+
+@asynccontextmanager
+async def real_host() -> AsyncIterator[RealHost]:
+    """Make an instance in a new directory, and take away all of it afterwards, which must hold no VE then."""
+    directory = tempfile.mkdtemp(prefix="vectl-")
+    os.chmod(directory, 0o711)  # a VE's root passes through it
+    name = f"vt{secrets.token_hex(3)}"
+    instance = Instance(
+        name=name,
+        host=HostName("here"),
+        state_dir=f"{directory}/state",
+        run_dir=f"{directory}/run",
+        cgroup=f"/{name}",
+        pool_size=POOL_BYTES,
+    )
+    ground.prepare(instance)
+    site = Site(instance)
+    try:
+        yield RealHost(site)
+    finally:
+        await (await site.keeper()).shut_down(force=True)
+        site.close()
+        ground.remove(instance)
+        os.rmdir(directory)
+
+
+def make_foreign_bridge(host: RealHost, name: str) -> None:
+    """Make a link of that name with somebody else's mark."""
+    link.create_bridge(host.site.rtnl, name, mac="02:76:00:00:09:09", mtu=1500, alias="somebody else's")
