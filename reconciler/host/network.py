@@ -18,6 +18,7 @@ from reconciler.host.site import Site
 from reconciler.kernel import address, announce, link, neighbour, netns, rootfs, route, rtnl, sysctl, userns, uts
 from reconciler.model.identity import ROUTE_PROTOCOL, Uid, derived_mac, host_link_name, link_alias
 from reconciler.model.network import (
+    ROUTED_GATEWAYS,
     AddAddress,
     AddHostRoute,
     Address,
@@ -43,8 +44,7 @@ from reconciler.model.network import (
 )
 
 _RESOLVER_MARK = "# written by vectl from the manifest"
-_GATEWAYS = {4: ip_address("169.254.1.1"), 6: ip_address("fe80::1")}
-"""Where a routed VE sends everything: addresses that the host's end answers for, the same for every VE."""
+_GATEWAYS = frozenset(ip_address(gateway) for gateway in ROUTED_GATEWAYS.values())
 
 _LOOPBACK = 1
 
@@ -264,7 +264,7 @@ def _answer_for_gateways(site: Site, near: rtnl.Link) -> None:
     sysctl.write(sysctl.of_interface("ipv6", near.name, "accept_ra"), "0")
     # Without it an answer waits a random time up to 0.8 s.  Source: arp(7), proxy_delay.
     sysctl.write(f"net.ipv4.neigh.{near.name}.proxy_delay", "0")
-    for gateway in _GATEWAYS.values():
+    for gateway in sorted(_GATEWAYS, key=str):
         address.add_address(site.rtnl, near.index, ip_interface(f"{gateway}/{gateway.max_prefixlen}"))
 
 
@@ -325,7 +325,7 @@ def _kernel_route(index: int, wanted: Route) -> rtnl.Route:
     if not wanted.via:
         return route.direct(to, index=index, protocol=ROUTE_PROTOCOL)
     gateway = ip_address(wanted.via)
-    is_shared = gateway in _GATEWAYS.values()
+    is_shared = gateway in _GATEWAYS
     return route.via(to, gateway, index=index, protocol=ROUTE_PROTOCOL, on_link=is_shared)
 
 

@@ -19,19 +19,7 @@ _CLONE_NEWUSER = 0x10000000
 _PR_GET_SECUREBITS = 27
 _PR_SET_SECUREBITS = 28
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
-_CAP_SYS_RESOURCE = 24
-_CAPABILITY_VERSION_3 = 0x20080522
 _NO_ID = 0xFFFFFFFF  # as an argument of setfsuid: an id that is never valid, so the call only reads
-
-
-class _CapabilityHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _CapabilitySets(ctypes.Structure):
-    """One half, of 32 capabilities."""
-
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 def open_user_namespace(base: int, count: int) -> int:
@@ -63,28 +51,22 @@ def open_user_namespace(base: int, count: int) -> int:
 
 @contextmanager
 def acting_as(uid: int, gid: int) -> Iterator[None]:
-    """Access files as this user and group within the block, with all capabilities but one kept.
-
-    The one is CAP_SYS_RESOURCE, with which a file system lets its user pass quotas and the blocks that it reserves
-    for root. An overlay that is mounted in the block writes with what its mounter had.
+    """Access files as this user and group within the block, with all capabilities kept.
 
     For the calling thread only. The block must not fork or execute anything: the bit that keeps the capabilities
     would be inherited.
 
     Raises: KernelError.
-    Source: setfsuid(2); capabilities(7), SECBIT_NO_SETUID_FIXUP; in the kernel, ignore_hardlimit of fs/quota/dquot.c.
+    Source: setfsuid(2); capabilities(7), SECBIT_NO_SETUID_FIXUP.
     """
     bits = checked(libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0), "read", "securebits")
-    effective = _read_effective()
     old_uid, old_gid = _setfsuid(_NO_ID), _setfsgid(_NO_ID)
     _set_securebits(bits | _SECBIT_NO_SETUID_FIXUP)
     try:
-        _set_effective(effective & ~(1 << _CAP_SYS_RESOURCE))
         _set_file_ids(uid, gid)
         yield
     finally:
         _set_file_ids(old_uid, old_gid)
-        _set_effective(effective)
         _set_securebits(bits)
 
 
@@ -118,23 +100,6 @@ def _map_and_open(pid: int, base: int, count: int) -> int:
                 os.close(fd)
     with file_errors("open", "user namespace"):
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _read_effective() -> int:
-    _, data = _read_capabilities()
-    return int(data[0].effective | data[1].effective << 32)
-
-
-def _set_effective(mask: int) -> None:
-    header, data = _read_capabilities()
-    data[0].effective, data[1].effective = mask & 0xFFFFFFFF, mask >> 32
-    checked(libc.capset(ctypes.byref(header), data), "set", "effective capabilities")
-
-
-def _read_capabilities() -> tuple[_CapabilityHeader, ctypes.Array[_CapabilitySets]]:
-    header, data = _CapabilityHeader(_CAPABILITY_VERSION_3, 0), (_CapabilitySets * 2)()
-    checked(libc.capget(ctypes.byref(header), data), "read", "capabilities")
-    return header, data
 
 
 def _set_securebits(bits: int) -> None:

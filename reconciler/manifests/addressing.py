@@ -8,17 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from reconciler.manifests.kinds.network import Interface as InterfaceBody
 from reconciler.manifests.kinds.network import NetworkBody
 from reconciler.model.identity import NetworkName
-from reconciler.model.network import Address, Interface, InterfaceSpec, NetworkMode, NetworkSpec, Route, Subnet
+from reconciler.model.network import (
+    ROUTED_GATEWAYS,
+    Address,
+    Interface,
+    InterfaceSpec,
+    NetworkMode,
+    NetworkSpec,
+    Route,
+    Subnet,
+)
 
 DEFAULT_ROUTES: Mapping[int, str] = {4: "0.0.0.0/0", 6: "::/0"}
 """By IP version."""
-
-ROUTED_GATEWAYS: Mapping[int, str] = {4: "169.254.0.1", 6: "fe80::1"}
-"""Next hop of a routed VE, by IP version: the host's end of its link, whatever addresses that link has.
-
-The same as Incus uses, so that images and habits carry over. The IPv4 one lies in no subnet of the VE; a route by it
-needs the on-link flag. Source: RFC 3927, section 2.1 (addresses that are never forwarded).
-"""
 
 
 def gateway_interfaces(body: NetworkBody) -> frozenset[Interface]:

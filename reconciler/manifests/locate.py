@@ -40,17 +40,27 @@ def _of_file(file: str, data: bytes, placed: list[tuple[Mark, Path, Problem]]) -
     lines = _LINE_END.split(data.decode("utf-8", errors="replace").removeprefix("\ufeff"))
     ordered = sorted(placed, key=lambda item: (item[0], format_path(item[1]), item[2].message))
     for mark, path, problem in ordered[:FINDINGS_MAX]:
+        line, column = _within(mark, lines)
         yield Finding(
-            place=Place(file=file, line=mark[0], column=mark[1]),
+            place=Place(file=file, line=line, column=column),
             path=format_path(path),
             message=problem.message,
             hint=problem.hint,
-            source=lines[mark[0] - 1] if mark[0] <= len(lines) else "",
+            source=lines[line - 1],
         )
     if len(ordered) > FINDINGS_MAX:
-        line, column = ordered[FINDINGS_MAX][0]
+        line, column = _within(ordered[FINDINGS_MAX][0], lines)
         message = f"{len(ordered) - FINDINGS_MAX} more mistakes from here on are not listed"
         yield Finding(place=Place(file=file, line=line, column=column), path="", message=message)
+
+
+def _within(mark: Mark, lines: list[str]) -> Mark:
+    """Move a mark at the end of the file to the end of its last words: there something is missing."""
+    line = mark[0]
+    if line < len(lines) or (line == len(lines) and lines[-1].strip()):
+        return mark
+    last = max((number for number, text in enumerate(lines, start=1) if text.strip()), default=0)
+    return (last, len(lines[last - 1].rstrip()) + 1) if last else (1, 1)
 
 
 def _placed(data: bytes, complaints: list[Complaint]) -> Iterator[tuple[Mark, Path, Problem]]:

@@ -5,6 +5,7 @@ Source: YAML 1.2.2, section 10.3.2 (core schema).
 
 from __future__ import annotations
 
+import math
 import re
 
 _WORDS: dict[str, bool | float | None] = {
@@ -53,8 +54,10 @@ def _number(text: str, match: re.Match[str]) -> int | float:
             return int(text[2:], 8)
         case "hexadecimal":
             return int(text[2:], 16)
+        case _ if math.isinf(value := float(text)):
+            raise ValueError(f"expected a number that is not beyond all measure, got {text}")
         case _:
-            return float(text)
+            return value
 
 
 def is_text(text: str) -> bool:

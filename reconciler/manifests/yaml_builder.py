@@ -128,6 +128,9 @@ class Builder:
             except ValueError as err:
                 self._complain(path, event, str(err), "put it in quotes if it is text")
         self._place(path, value, event)
+        if plain and not text and path in self._keys:
+            # A value that is left out stands nowhere; its key does.
+            self._values[path] = self._keys[path]
 
     def _key(self, event: events.ScalarEvent, text: str, *, plain: bool) -> None:
         frame = self._stack[-1]

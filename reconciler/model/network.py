@@ -18,6 +18,14 @@ DEFAULT_MTU = 1500
 """Units: bytes. Source: RFC 894."""
 
 
+ROUTED_GATEWAYS: Mapping[int, str] = {4: "169.254.0.1", 6: "fe80::1"}
+"""Next hop of a routed VE, by IP version: the host's end of its link, whatever addresses that link has.
+
+The same as Incus uses, so that images and habits carry over. The IPv4 one lies in no subnet of the VE; a route by it
+needs the on-link flag. Source: RFC 3927, section 2.1 (addresses that are never forwarded).
+"""
+
+
 class NetworkMode(StrEnum):
     """`BRIDGED`: a port of a bridge. `ROUTED`: a point-to-point link with host routes and proxy ARP/NDP."""
 

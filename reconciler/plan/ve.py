@@ -236,7 +236,7 @@ def _power_steps(
             if waiting := _waits_for(spec, context):
                 return _PowerSteps(waiting=waiting, replaces_live=True)
             effects = (*power.clear_effects(uid, known.power), *_boot(spec, record, context))
-            action = _action(spec, record, Operation.UPDATE, "power", "stopped", "running", effects)
+            action = _action(spec, record, Operation.UPDATE, "power", known.power.state.value, "running", effects)
             action = replace(action, reason=decision.reason, origin=decision.origin, impact=Impact.LIVE)
             return _PowerSteps(actions=(_measured(action, context),), replaces_live=True)
         case power.Step.STOP:

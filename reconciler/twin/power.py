@@ -113,7 +113,7 @@ def _create(machine: Machine, effect: CreateRuntime) -> None:
     machine.endings.pop(uid, None)
     machine.holdings.pop(uid, None)
     network = VeNetworkObservation(
-        hostname=effect.hostname, resolver=present_volume.resolver, interfaces={}, loopback_up=False
+        hostname=effect.hostname, resolver=present_volume.resolver, interfaces={}, loopback_up=True
     )
     machine.runtimes[uid] = _born(machine, effect, network)
 

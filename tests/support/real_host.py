@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from reconciler.host import ground
+from reconciler.host import compute, ground
 from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.kernel import link, mount, netns, sysctl
@@ -31,7 +31,7 @@ def enter_private_namespaces() -> None:
 
 @asynccontextmanager
 async def real_host() -> AsyncIterator[RealHost]:
-    """Make an instance in a new directory, and take away all of it afterwards, which must hold no VE then."""
+    """Make an instance in a new directory, and take away all of it afterwards, whatever runs in it."""
     directory = tempfile.mkdtemp(prefix="vectl-")
     os.chmod(directory, 0o711)  # a VE's root passes through it
     name = f"vt{secrets.token_hex(3)}"
@@ -48,10 +48,20 @@ async def real_host() -> AsyncIterator[RealHost]:
     try:
         yield RealHost(site)
     finally:
-        await (await site.keeper()).shut_down(force=True)
-        site.close()
-        ground.remove(instance)
+        await _take_down(site)
         os.rmdir(directory)
+
+
+async def _take_down(site: Site) -> None:
+    for uid in site.uids():
+        cgroup = compute.tree(site, uid)
+        if cgroup.exists():
+            cgroup.kill()
+            cgroup.remove()
+    await (await site.keeper()).shut_down(force=True)
+    site.close()
+    mount.unmount(site.instance.pool)
+    ground.remove(site.instance)
 
 
 def make_foreign_bridge(host: RealHost, name: str) -> None:

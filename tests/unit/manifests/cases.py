@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hypothesis import settings
+
 from reconciler.manifests import report
 from reconciler.manifests.load import Loaded, load_fleet
 
@@ -33,6 +35,9 @@ def cases(folder: str, mark: str) -> list[Case]:
         found.append(Case(path.name, data, expected))
     return found
 
+
+PATIENT = settings(deadline=None, derandomize=True, database=None)
+"""Of property tests: the machine may be busy, and a run is like the one before."""
 
 GOOD = cases("good", "#=")
 BAD = cases("bad", "#!")

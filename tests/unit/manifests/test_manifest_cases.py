@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from tests.unit.manifests.cases import BAD, GOOD, Case, headlines
 
 from reconciler.manifests import canonical
 from reconciler.model import compute, network, power, volume
 from reconciler.model.fleet import DriftSpec, Fleet, HostSpec, Place
+from tests.unit.manifests.cases import BAD, GOOD, Case, headlines
 
 
 def _names(fleet: Fleet) -> dict[str, object]:

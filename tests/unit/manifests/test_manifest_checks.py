@@ -8,12 +8,12 @@ import sys
 from types import ModuleType
 
 import pytest
-from tests.unit.manifests.cases import BAD
 
 from reconciler.manifests import load, resolve
 from reconciler.manifests.checks import fleet, network, ve
 from reconciler.manifests.document import Complaint, Document
 from reconciler.manifests.problem import Path
+from tests.unit.manifests.cases import BAD
 
 
 def _sites(module: ModuleType) -> dict[int, int]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.manifests.cases import BAD, GOOD, headlines, load_text
 
 from reconciler.manifests import merge, parse, resolve
 from reconciler.manifests.load import Loaded, ParseCache, load_fleet
@@ -22,6 +21,7 @@ from reconciler.model.identity import VeName
 from reconciler.model.network import NetworkSpec, VeNetworkSpec
 from reconciler.model.power import Power, PowerSpec, RestartPolicy
 from reconciler.model.volume import VolumeSpec
+from tests.unit.manifests.cases import BAD, GOOD, PATIENT, headlines, load_text
 
 FLEET = {
     "net/lan.yaml": b"apiVersion: ve/v1\nkind: Network\nmetadata: {name: lan}\nspec: {subnets: [10.20.0.0/16]}\n",
@@ -76,6 +76,7 @@ def test_a_network_has_the_defaults_of_the_model() -> None:
     assert network == NetworkSpec(name=network.name)
 
 
+@PATIENT
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_files_does_not_matter(order: random.Random) -> None:
     names = list(FLEET)
@@ -83,6 +84,7 @@ def test_the_order_of_files_does_not_matter(order: random.Random) -> None:
     assert _load({name: FLEET[name] for name in names}) == _load(FLEET)
 
 
+@PATIENT
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_files_does_not_matter_for_what_is_wrong(order: random.Random) -> None:
     files = {case.file: case.data for case in BAD}
@@ -218,6 +220,7 @@ _EDITS = st.lists(
 )
 
 
+@PATIENT
 @given(_EDITS)
 def test_a_load_with_memory_is_the_same_as_one_without(edits: list[tuple[str, bytes | None]]) -> None:
     files, cache = dict(FLEET), ParseCache()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reconciler.manifests import merge
 from reconciler.manifests.kinds.ve import ProfileBody, VeBody
 from reconciler.model.facts import Json
+from tests.unit.manifests.cases import PATIENT
 
 _SIZES = st.sampled_from(["64Mi", "1Gi", "unlimited", None])
 _COUNTS = st.one_of(st.integers(1, 1000), st.sampled_from(["unlimited", None]))
@@ -53,21 +54,25 @@ SPECS = _map(
 )
 
 
+@PATIENT
 @given(SPECS)
 def test_a_spec_alone_stays_what_it_is(spec: dict[str, Json]) -> None:
     assert merge.merge([spec]) == merge.without_nulls(spec)
 
 
+@PATIENT
 @given(SPECS)
 def test_an_empty_spec_changes_nothing(spec: dict[str, Json]) -> None:
     assert merge.merge([{}, spec]) == merge.merge([spec, {}]) == merge.merge([spec])
 
 
+@PATIENT
 @given(SPECS, SPECS)
 def test_merging_twice_is_merging_once(one: dict[str, Json], two: dict[str, Json]) -> None:
     assert merge.merge([one, two, two]) == merge.merge([one, two])
 
 
+@PATIENT
 @given(SPECS, SPECS)
 def test_the_later_spec_wins_wherever_it_says_something(one: dict[str, Json], two: dict[str, Json]) -> None:
     _assert_within(merge.without_nulls(two), merge.merge([one, two]), ())
@@ -86,6 +91,7 @@ def _assert_within(part: Json, whole: Json, path: tuple[str, ...]) -> None:
             assert part == whole
 
 
+@PATIENT
 @given(SPECS, SPECS)
 def test_null_returns_a_field_to_its_default(one: dict[str, Json], two: dict[str, Json]) -> None:
     merged = merge.merge([one, two])
@@ -94,11 +100,13 @@ def test_null_returns_a_field_to_its_default(one: dict[str, Json], two: dict[str
             assert key not in merged
 
 
+@PATIENT
 @given(SPECS, SPECS)
 def test_nothing_comes_from_nowhere(one: dict[str, Json], two: dict[str, Json]) -> None:
     assert merge.merge([one, two]).keys() <= one.keys() | two.keys()
 
 
+@PATIENT
 @given(st.lists(SPECS, max_size=4))
 def test_a_merge_of_valid_specs_is_valid(specs: list[dict[str, Json]]) -> None:
     for spec in specs:
@@ -106,6 +114,7 @@ def test_a_merge_of_valid_specs_is_valid(specs: list[dict[str, Json]]) -> None:
     VeBody.model_validate(merge.merge(specs))
 
 
+@PATIENT
 @given(SPECS, SPECS)
 def test_merging_leaves_its_inputs_alone(one: dict[str, Json], two: dict[str, Json]) -> None:
     before = repr((one, two))

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests.unit.manifests.cases import GOOD
 
 from reconciler.errors import UsageError
 from reconciler.manifests import explain, outputs, schema, yaml_reader
@@ -16,6 +15,7 @@ from reconciler.model.action import Action, Impact, Operation, Origin, Reason, R
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.facts import Json
 from reconciler.model.fleet import Finding, Place
+from tests.unit.manifests.cases import GOOD
 
 FOLDER = Path(__file__).parents[3] / "schemas"
 

@@ -1,0 +1,93 @@
+"""What all tests share: where a test may run, names and directories of its own, and no silent skips."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import scratch, skips
+
+_HERE = Path(__file__).parent
+_NEED_ROOT = ("kernel", "e2e", "vm")
+_RUN = pytest.StashKey[scratch.RunDirectory]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return
+    allowed = skips.load_allowed(_HERE / "allowed_skips.txt")
+    config.pluginmanager.register(skips.SkipGuard(allowed, strict=skips.is_strict(os.environ)))
+    if config.option.basetemp is None:
+        config.stash[_RUN] = scratch.RunDirectory(scratch.choose_place())
+        config.option.basetemp = config.stash[_RUN].base
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves something mounted, and keep its files; a run that passed leaves nothing."""
+    run = session.config.stash.get(_RUN, None)
+    if run is None:
+        return
+    left = scratch.mounts_below(run.path)
+    if left:
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        print(f"\nleft mounted: {', '.join(left)}")
+    run.close(keep=session.exitstatus == pytest.ExitCode.TESTS_FAILED)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test below ``kernel``, ``e2e`` and ``vm`` by its directory, so that none can be forgotten."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            directory = item.path.relative_to(_HERE).parts[0]
+            if directory in _NEED_ROOT and item.get_closest_marker(directory) is None:
+                item.add_marker(directory)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if os.geteuid() != 0 and any(item.get_closest_marker(name) for name in _NEED_ROOT):
+        pytest.skip("requires root")
+
+
+@pytest.fixture
+def instance_name() -> Iterator[str]:
+    """A short name, such as ``t3f9a``, that no other test has on this machine while this one runs.
+
+    Held by a socket of that abstract name, which ends with this process however that ends.
+    """
+    with socket.socket(socket.AF_UNIX) as claim:
+        yield _claimed_name(claim)
+
+
+@pytest.fixture
+def tmp_root(instance_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with a short path where roots of VEs, pools and sockets can lie; gone after the test.
+
+    A test that leaves something mounted in it fails; that is unmounted first, and nothing is deleted through it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if reason := scratch.unfitness(str(base)):
+        pytest.skip(f"no directory for roots of VEs: {reason}")
+    with scratch.directory(base / instance_name) as path:
+        yield path
+
+
+def _claimed_name(claim: socket.socket) -> str:
+    while True:
+        name = f"t{secrets.token_hex(2)}"
+        try:
+            claim.bind(f"\0vectl-test-{name}")
+        except OSError as err:
+            if err.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return name
