@@ -124,6 +124,8 @@ class Agent:
         while True:
             for wake in await self.events.wakes():
                 name = self.reconciler.names.get(wake.uid) if wake.uid is not None else None
+                if wake.uid is not None and name is None:
+                    continue  # being created just now, by a turn that will look at it
                 if wake.lost or name is None:
                     self._ask_for_host(Priority.DRIFT, "events_lost" if wake.lost else "host_changed")
                 else:

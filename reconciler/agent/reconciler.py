@@ -14,7 +14,7 @@ from reconciler.apply.applier import Applier, Outcome
 from reconciler.model.action import Action, Operation, Phase, Plan
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, Uid, VeName
-from reconciler.model.observation import ALL_FACETS, EVERYTHING, HostObservation, Scope
+from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
@@ -106,23 +106,24 @@ class Reconciler:
             on_step=self.on_step,
         )
 
-    async def observe(self, scope: Scope = EVERYTHING) -> HostObservation:
+    async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Look, and remember who is who and who runs."""
-        observed = await self.observer.observe(scope, ALL_FACETS)
+        observed = await self.observer.observe(scope, facets)
         self._remember(observed)
         return observed
 
     def _remember(self, observed: HostObservation) -> None:
         if observed.complete:
             self.names.clear()
-            self.running.clear()
+            self.running &= {ve.record.name for ve in observed.ves.values() if isinstance(ve.record, Record)}
         for uid, seen in observed.ves.items():
             if not isinstance(seen.record, Record):
                 continue
             name = seen.record.name
             self.names[uid] = name
-            is_running = isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.RUNNING
-            (self.running.add if is_running else self.running.discard)(name)
+            if isinstance(seen.power, PowerObservation):
+                is_running = seen.power.state is PowerState.RUNNING
+                (self.running.add if is_running else self.running.discard)(name)
 
     async def observe_ve(self, name: VeName) -> HostObservation:
         """Look at one VE alone."""
@@ -172,19 +173,22 @@ class Reconciler:
             return await self._pass_ve(name)
 
     async def _pass_ve(self, name: VeName) -> Result:
-        uids = self._uids(name)
-        is_new = not uids
-        observed = await self.observe(Scope(uids=uids, host=is_new))
-        inputs = self.inputs(observed)
-        specs = frozenset({name})
-        if is_new:
-            inputs = replace(inputs, allocations=await self._allocate(self._unborn(inputs, name), None))
-        plan, holds = self._hold_back(planner.plan_ves(inputs, specs))
+        inputs = self.inputs(await self._look_for(name))
+        inputs = replace(inputs, allocations=await self._allocate(self._unborn(inputs, name), None))
+        plan, holds = self._hold_back(planner.plan_ves(inputs, frozenset({name})))
         outcomes = await self.applier().apply_group(plan.actions, inputs)
-        result = Result(observed=observed, plan=plan, outcomes=outcomes, holds=holds)
+        result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         await self._take_in_restored(outcomes)
         self.publish(result, (spec for spec in planner.specs_here(inputs) if spec.name == name))
         return result
+
+    async def _look_for(self, name: VeName) -> HostObservation:
+        """Look at one VE; one that is not known to be here is looked for everywhere, the trash included."""
+        if not self._uids(name):
+            everything = await self.observe(facets=frozenset({Facet.POWER}))
+            if not self._uids(name):
+                return everything
+        return await self.observe_ve(name)
 
     def _hold_back(self, plan: Plan) -> tuple[Plan, list[Hold]]:
         if self.patience is None:

@@ -68,15 +68,16 @@ def write_limits(layout: Layout, cgroup: str, limits: Mapping[str, LimitValue]) 
 
 
 def stored_value(layout: Layout, limit: str, value: LimitValue) -> LimitValue:
-    """Give the value that is read back after this one was written: whole pages; on v1, None for all CPUs there are.
+    """Give the value that is read back after this one was written: whole pages, and None for all CPUs there are.
 
     Raises: KernelError.
     """
     if isinstance(value, int) and limit.startswith("memory."):
         return values.whole_pages(value)
-    hierarchy = layout.of("cpuset")
-    if isinstance(value, frozenset) and hierarchy is not None and not hierarchy.unified:
-        everything = cgroup_file.read(hierarchy.path(f"/{cgroup_v1.FILES[limit].names[0]}"))
+    if isinstance(value, frozenset):
+        hierarchy = _hierarchy(layout, limit)
+        name = cgroup_v1.FILES[limit].names[0]
+        everything = cgroup_file.read(hierarchy.path(f"/{name}.effective" if hierarchy.unified else f"/{name}"))
         return None if value == values.parse_list(everything) else value
     return value
 

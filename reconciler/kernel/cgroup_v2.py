@@ -34,14 +34,15 @@ def _cpu_limit(texts: tuple[str, ...]) -> LimitValue:
 
 
 def _members(texts: tuple[str, ...]) -> LimitValue:
-    return values.parse_list(texts[0]) or None
+    own, parents = values.parse_list(texts[0]), values.parse_list(texts[1])
+    return None if not own or own == parents else own
 
 
 FILES: Mapping[str, LimitFiles] = {
     "cpu.weight": LimitFiles("cpu", ("cpu.weight",), _weight),
     "cpu.limit": LimitFiles("cpu", ("cpu.max",), _cpu_limit),
-    "cpu.cpus": LimitFiles("cpuset", ("cpuset.cpus",), _members),
-    "cpu.nodes": LimitFiles("cpuset", ("cpuset.mems",), _members),
+    "cpu.cpus": LimitFiles("cpuset", ("cpuset.cpus", "../cpuset.cpus.effective"), _members),
+    "cpu.nodes": LimitFiles("cpuset", ("cpuset.mems", "../cpuset.mems.effective"), _members),
     "memory.limit": LimitFiles("memory", ("memory.max",), _number),
     "memory.barrier": LimitFiles("memory", ("memory.high",), _number),
     "memory.guarantee": LimitFiles("memory", ("memory.low",), _number),
@@ -90,10 +91,21 @@ def write_limit(directory: str, limit: str, value: LimitValue) -> None:
         case "cpu.limit", int() | None:
             cgroup_file.write(f"{directory}/cpu.max", f"{values.format_number(value)} {values.PERIOD_US}")
         case (("cpu.cpus" | "cpu.nodes"), frozenset() | None):
-            cgroup_file.write(f"{directory}/{FILES[limit].names[0]}", values.format_list(value or ()))
+            _write_members(directory, FILES[limit].names, value)
         case _:
             assert not isinstance(value, frozenset), f"{limit} is a number"
             cgroup_file.write(f"{directory}/{FILES[limit].names[0]}", values.format_number(value))
+
+
+def _write_members(directory: str, names: tuple[str, ...], members: frozenset[int] | None) -> None:
+    own, parents = (f"{directory}/{name}" for name in names)
+    try:
+        cgroup_file.write(own, values.format_list(members or ()))
+    except KernelError as err:
+        if members is not None or err.errno != errno.ENOSPC:
+            raise
+        # Once set, it cannot be emptied while processes are inside: all that the parent has means the same.
+        cgroup_file.write(own, cgroup_file.read(parents).strip())
 
 
 def _write_memory_limit(directory: str, limit: int | None) -> None:
@@ -126,13 +138,23 @@ def _lower_behind_barrier(directory: str, limit: int) -> None:
 def _reclaim(directory: str, limit: int) -> None:
     """Reclaim in steps until the use fits, nothing more comes, or the time is over."""
     deadline = time.monotonic() + _RECLAIM_S
-    while (excess := _memory_use(directory) - limit) > 0 and time.monotonic() < deadline:
-        try:
-            cgroup_file.write(f"{directory}/memory.reclaim", str(min(excess, _RECLAIM_STEP)))
-        except KernelError as err:
-            if err.errno in (errno.EAGAIN, errno.ENOENT):  # no progress; Linux before 5.19
-                return
-            raise
+    use = _memory_use(directory)
+    while use > limit and time.monotonic() < deadline:
+        reclaimed = _reclaim_step(directory, min(use - limit, _RECLAIM_STEP))
+        before, use = use, _memory_use(directory)
+        if not reclaimed and use >= before:
+            return
+
+
+def _reclaim_step(directory: str, size: int) -> bool:
+    """Ask for some bytes; False if the kernel found less, or is older than 5.19."""
+    try:
+        cgroup_file.write(f"{directory}/memory.reclaim", str(size))
+    except KernelError as err:
+        if err.errno in (errno.EAGAIN, errno.ENOENT):
+            return False
+        raise
+    return True
 
 
 def _memory_use(directory: str) -> int:

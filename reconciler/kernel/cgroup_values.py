@@ -1,7 +1,7 @@
 """The values in limit files: their canonical form, and the text that the kernel takes and gives.
 
 Canonical: bytes; microseconds of CPU per `PERIOD_US`; a weight on the scale of cgroup v2, 1 to 10000; tasks; CPU and
-node numbers as a frozenset; None for unlimited, for all CPUs, for all nodes.
+node numbers as a frozenset; None for unlimited, for all CPUs, for all nodes. A set of all there are reads as None.
 """
 
 from __future__ import annotations

@@ -150,17 +150,26 @@ def _plan_ves(
 ) -> Iterator[tuple[VeName, ve.VePlan]]:
     for spec, observed in matches.existing:
         yield spec.name, _unless_paused(inputs, spec, ve.plan_existing(spec, observed, context))
+    if blind := [uid for uid, seen in inputs.observed.ves.items() if isinstance(seen.record, Unknown)]:
+        for spec in (*(spec for spec, _ in matches.trashed), *matches.new):
+            text = f"{spec.name}: it may be {blind[0]}, whose record cannot be read"
+            yield spec.name, ve.VePlan(unknown=(text,))
+        return
     for spec, entry in matches.trashed:
         yield spec.name, _unless_paused(inputs, spec, ve.plan_restored(spec, entry, context))
     for spec in matches.new:
-        allocation = inputs.allocations.get(spec.name)
-        if suspect := suspects.get(spec.name):
-            yield spec.name, ve.VePlan(refused=(suspect,))
-        elif allocation is None and not spec.unsupported:
-            yield spec.name, ve.VePlan(unknown=(f"{spec.name}: no identity was allocated to it",))
-        else:
-            known = allocation or Allocation(uid=Uid(""), id_base=0)
-            yield spec.name, _unless_paused(inputs, spec, ve.plan_new(spec, known, context))
+        yield (
+            spec.name,
+            ve.VePlan(refused=(suspects[spec.name],)) if spec.name in suspects else _plan_new(inputs, spec, context),
+        )
+
+
+def _plan_new(inputs: Inputs, spec: VeSpec, context: ve.Context) -> ve.VePlan:
+    allocation = inputs.allocations.get(spec.name)
+    if allocation is None and not spec.unsupported:
+        return ve.VePlan(unknown=(f"{spec.name}: no identity was allocated to it",))
+    known = allocation or Allocation(uid=Uid(""), id_base=0)
+    return _unless_paused(inputs, spec, ve.plan_new(spec, known, context))
 
 
 def _unless_paused(inputs: Inputs, spec: VeSpec, part: ve.VePlan) -> ve.VePlan:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 from reconciler.errors import KernelError
-from reconciler.model.network import Address, Interface, InterfaceObservation, Route
+from reconciler.model.network import ROUTED_GATEWAYS, Address, Interface, InterfaceObservation, Route
 
 SMALLEST_MTU = 68
 LARGEST_MTU = 65_535
@@ -19,9 +19,6 @@ SMALLEST_IPV6_MTU = 1280
 """Units: bytes. Source: RFC 8200, section 5."""
 
 LONGEST_NAME = 15
-
-EVERYBODYS_GATEWAYS = frozenset({"169.254.0.1", "fe80::1"})
-"""Next hops of routed VEs: the host's end of a link answers for them, and the route says that they are on it."""
 
 _FORBIDDEN_IN_NAMES = frozenset("/: \t\n\v\f\r\0")
 
@@ -116,7 +113,7 @@ def require_route_fits(links: Mapping[str, InterfaceObservation], name: str, rou
         raise KernelError(f"{doing}: the link is down")
     if _version(route) == 6 and link.mtu < SMALLEST_IPV6_MTU:
         raise KernelError(f"{doing}: an mtu of {link.mtu} is too small for IPv6")
-    if not route.via or route.via in EVERYBODYS_GATEWAYS:
+    if not route.via or route.via in ROUTED_GATEWAYS.values():
         return
     gateway = ip_address(route.via)
     if not _is_on_link(link, gateway):

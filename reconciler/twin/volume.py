@@ -208,9 +208,9 @@ def _trash(machine: Machine, uid: Uid) -> None:
         raise BusyError(f"{doing}: its init {machine.runtimes[uid].pid} is alive; stop it first")
     if uid in machine.cgroups:
         raise BusyError(f"{doing}: its cgroup is still there; remove that first")
-    trashed_at = int(machine.clock.now())
-    while f"{uid}.{trashed_at}" in machine.trash:
-        trashed_at += 1
+    # Later than all entries of this VE, also where the clock says the same second: the order of the ids is the truth.
+    before = [int(entry.trashed_at) for entry in machine.trash.values() if entry.record.uid == uid]
+    trashed_at = max([int(machine.clock.now()), *(second + 1 for second in before)])
     volume = machine.volumes.pop(uid, None)
     machine.trash[f"{uid}.{trashed_at}"] = Trashed(trashed_at=float(trashed_at), record=record, volume=volume)
     del machine.records[uid]

@@ -272,10 +272,16 @@ def test_a_limit_below_what_can_be_reclaimed_is_refused_and_nobody_dies(
 
 
 @pytest.mark.kernel
-def test_page_cache_gives_way_to_a_lower_limit(tree: CgroupTree, tmp_path: os.PathLike[str]) -> None:
+def test_page_cache_gives_way_to_a_lower_limit(tree: CgroupTree) -> None:
     tree.write_limits({"memory.limit": 256 * MIB})
-    file = os.path.join(tmp_path, "data")
-    write = f"import sys; open({file!r}, 'wb').write(bytes({96 * MIB})); print('done', flush=True); sys.stdin.read()"
+    # Not below /tmp, which may be a tmpfs: that is memory, not page cache.
+    write = (
+        "import os, sys, tempfile\n"
+        "file = tempfile.TemporaryFile(dir='/var/tmp')\n"
+        f"[file.write(bytes({MIB})) for _ in range(96)]\n"
+        "file.flush(); os.fsync(file.fileno())\n"
+        "print('done', flush=True); sys.stdin.read()"
+    )
     writer = start(["sh", "-c", 'read _; exec "$0" -c "$1"', sys.executable, write], tree)
     try:
         assert writer.stdin
@@ -306,6 +312,18 @@ def test_the_cpu_set_of_a_used_cgroup_shrinks_and_grows(
     assert os.sched_getaffinity(member.pid) == {0}
     tree.write_limits({"cpu.cpus": None})
     assert len(os.sched_getaffinity(member.pid)) >= 2
+    read = tree.read_limits()
+    assert read is not None
+    assert read["cpu.cpus"] is None
+
+
+@pytest.mark.kernel
+def test_a_set_of_all_cpus_is_no_limit(layout: Layout, tree: CgroupTree) -> None:
+    everything = frozenset(os.sched_getaffinity(0))
+    tree.write_limits({"cpu.cpus": everything})
+    read = tree.read_limits()
+    assert read is not None
+    assert read["cpu.cpus"] is cgroup_limits.stored_value(layout, "cpu.cpus", everything) is None
 
 
 @pytest.mark.kernel

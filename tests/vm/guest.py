@@ -116,7 +116,9 @@ def booted(built: image.Image, disk: pathlib.Path | None = None) -> collections.
         try:
             guest.receive()
         except OSError as err:
-            raise GuestError(f"boot a guest: no answer in {BOOT_SECONDS} s; see the last console in {cache.LOGS}") from err
+            raise GuestError(
+                f"boot a guest: no answer in {BOOT_SECONDS} s; see the last console in {cache.LOGS}"
+            ) from err
         yield guest
 
 

@@ -41,7 +41,7 @@ from reconciler.kernel.pidfd import ProcessId
 T = TypeVar("T")
 
 _ANSWER_S = 10.0
-_START_S = 10.0
+_START_S = 30.0
 _RETRY_S = 0.02
 _GRACE_S = 5.0  # beyond a request's own deadline, which the keeper holds
 _NOT_FOUND, _NOT_EXECUTED = 127, 126  # as a shell gives them

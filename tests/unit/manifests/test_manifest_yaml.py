@@ -174,11 +174,12 @@ def test_a_large_file_needs_quotes_around_colons_and_says_so() -> None:
     assert problem.mark == (2, 10)
 
 
-@pytest.mark.parametrize("case", GOOD + BAD, ids=lambda case: case.file)
+READABLE = [case for case in GOOD + BAD if not yaml_reader.read(case.data).problems]
+
+
+@pytest.mark.parametrize("case", READABLE, ids=lambda case: case.file)
 def test_both_parsers_see_the_same_values_at_the_same_places(case: Case) -> None:
     raw = yaml_reader.read(case.data)
-    if raw.problems:
-        pytest.skip("both refuse it, each in its own words")
     builder = Builder()
     builder.consume(YAML(typ="safe", pure=True).parse(case.data.decode()))
     for slow, fast in zip(builder.documents, raw.documents, strict=True):

@@ -1,0 +1,74 @@
+"""Claims about vectl on a stock Debian 13 host: cgroup v2 alone, kernel 6.12, no network but loopback."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support import skips
+from tests.vm import guest, prepared
+
+SUITE_SECONDS = 3600.0
+# Software emulation runs Python ten to thirty times slower.
+TEST_SECONDS = 1200
+FLEET_SECONDS = 900.0
+ALLOWED = pathlib.Path(__file__).parents[1] / "allowed_skips.txt"
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2 * SUITE_SECONDS)]
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[guest.Guest]:
+    """Boot a guest with the working tree."""
+    with guest.booted(prepared.prepared_image()) as booted:
+        prepared.copy_project(booted)
+        yield booted
+
+
+def test_the_host_has_cgroup_v2_alone(host: guest.Guest) -> None:
+    mounted = host.check("awk '$3 ~ /^cgroup/ {print $3, $2}' /proc/mounts", 60)
+    assert mounted.splitlines() == ["cgroup2 /sys/fs/cgroup"]
+
+
+def test_tests_on_the_kernel_pass_on_cgroup_v2(host: guest.Guest, tmp_path: pathlib.Path) -> None:
+    run = f"pytest tests/kernel tests/e2e -m 'not long and not vm' -n 2 --dist loadgroup --timeout {TEST_SECONDS}"
+    done = host.run(f"{prepared.ENTER}; {run} --junitxml /root/junit.xml", SUITE_SECONDS)
+    assert done.status == 0, done.output[-20000:]
+    host.copy_out("/root/junit.xml", tmp_path / "junit.xml")
+    cases = ElementTree.parse(tmp_path / "junit.xml").findall(".//testcase")
+    skipped = [skip for case in cases for skip in skipped_in(case)]
+    allowed = skips.load_allowed(ALLOWED)
+    assert len(cases) > len(skipped)
+    assert [skip for skip in skipped if not any(line.covers(skip) for line in allowed)] == []
+
+
+def test_the_example_fleet_is_applied_and_stays(host: guest.Guest) -> None:
+    try:
+        applied = vectl(host, "apply desired/ --yes -o json")
+        assert json.loads(applied.splitlines()[-1])["converged"] is True
+        shown = json.loads(vectl(host, "get -o json"))
+        assert shown["items"]
+        assert {item["name"]: item["power"] for item in shown["items"]} == {
+            item["name"]: item["desired"]["power"] for item in shown["items"]
+        }
+        again = vectl(host, "apply desired/ --yes -o json")
+        assert json.loads(again.splitlines()[-1])["effects"] == 0
+    finally:
+        down = host.run(f"{prepared.ENTER}; vectl down --yes", FLEET_SECONDS)
+    assert down.status == 0, down.output
+
+
+def vectl(host: guest.Guest, arguments: str) -> str:
+    """Run vectl in the tree; what it says to people goes to a file, and its data is given."""
+    return host.check(
+        f"{prepared.ENTER}; vectl {arguments} 2>/root/said || {{ s=$?; cat /root/said; exit $s; }}", FLEET_SECONDS
+    )
+
+
+def skipped_in(case: ElementTree.Element) -> list[skips.Skip]:
+    """Give the skips of a case; an expected failure is none."""
+    name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+    found = [skip for skip in case.findall("skipped") if skip.get("type") == "pytest.skip"]
+    return [skips.Skip(name, skip.get("message", "")) for skip in found]
