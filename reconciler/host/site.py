@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -27,6 +28,7 @@ class Site:
         self.layout = cgroup_layout.detect()
         self.limit_reader = cgroup_limits.LimitReader(self.layout)
         self.namespaces = Namespaces()
+        self.building = asyncio.Lock()
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None
         self._fingerprints: Fingerprints | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import tempfile
@@ -47,14 +48,18 @@ def read_index(site: Site) -> Mapping[Digest, Digest]:
     return {key: digest for key, digest in images.items() if os.path.exists(site.instance.template_image(digest))}
 
 
-def build(site: Site, effect: BuildTemplate) -> None:
-    """Build a template's image, unless an image of the same source is there.
+async def build(site: Site, effect: BuildTemplate) -> None:
+    """Build a template's image, unless an image of the same source is there; one at a time, beside everything else.
 
     Raises: TemplateError; CommandError; MissingToolError; NoSpaceError.
     """
-    template = effect.template
-    if template.key in read_index(site):
-        return
+    async with site.building:
+        if effect.template.key not in read_index(site):
+            digest = await asyncio.to_thread(_build_image, site, effect.template)
+            _write_index(site, {**read_index(site), effect.template.key: digest})
+
+
+def _build_image(site: Site, template: TemplateSpec) -> Digest:
     with tempfile.TemporaryDirectory(prefix="build-", dir=site.instance.templates) as scratch:
         os.chmod(scratch, 0o755)  # noqa: S103  # mmdebstrap's unprivileged helpers pass through it
         tree, image = f"{scratch}/tree", f"{scratch}/image"
@@ -66,7 +71,7 @@ def build(site: Site, effect: BuildTemplate) -> None:
         os.rename(image, site.instance.template_image(digest))
         files.sync_directory(site.instance.templates)
         files.remove_tree(tree)
-    _write_index(site, {**read_index(site), template.key: digest})
+        return digest
 
 
 def _build_tree(template: TemplateSpec, tree: str) -> None:
