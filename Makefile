@@ -18,7 +18,7 @@ help: ## Show this list
 
 setup: ## Install what is missing: system packages, .venv from the lock, .venv/bin/vectl, criu
 	@.ci/setup
-	@.ci/criu || echo 'setup: no suspend and no live migration on this host until `make criu` succeeds' >&2
+	@timeout 120 .ci/criu || echo 'setup: no suspend and no live migration on this host until `make criu` succeeds' >&2
 
 dev: setup ## Install what tests and linters need as well
 	@.ci/setup dev
@@ -41,7 +41,9 @@ test-long: dev ## Only the long tests: fuzzing, soak, crash matrices
 test-vm: dev ## Only the tests on Debian guests with kernels of their own
 	$(PYTEST) $(TESTS) -m vm --timeout 3600 $(PYTEST_ARGS)
 
+coverage: export COVERAGE_FILE := .cache/coverage
 coverage: dev ## Branch coverage of the deciding rooms by the unit tests and cases
+	@mkdir -p .cache
 	$(BIN)/coverage run --branch --source=reconciler.model,reconciler.plan -m pytest tests/unit tests/cases -q
 	$(BIN)/coverage report --show-missing --skip-covered
 

@@ -31,15 +31,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves something mounted, and keep its files; a run that passed leaves nothing."""
+    """Fail a run that leaves something mounted, and keep the files of a failed one for a look."""
     run = session.config.stash.get(_RUN, None)
     if run is None:
         return
-    left = scratch.mounts_below(run.path)
-    if left:
+    if left := scratch.mounts_below(run.path):
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         print(f"\nleft mounted: {', '.join(left)}")
-    run.close(keep=session.exitstatus == pytest.ExitCode.TESTS_FAILED)
+    run.keep = session.exitstatus == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if run := config.stash.get(_RUN, None):
+        run.close()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler.errors import ManifestError, UsageError
 
 if TYPE_CHECKING:
+    from reconciler.agent.session import Session
     from reconciler.model.fleet import Fleet
     from reconciler.sources.snapshot import Snapshot
     from reconciler.state.config import Config
 
+_T = TypeVar("_T")
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Globals:
     """The options before the command."""
 
@@ -26,7 +32,13 @@ class Globals:
     host: str | None = None
 
 
-GLOBALS = Globals()
+_NONE_GIVEN = Globals()
+_GIVEN: ContextVar[Globals] = ContextVar("options before the command", default=_NONE_GIVEN)
+
+
+def give(given: Globals) -> None:
+    """Take the options before the command."""
+    _GIVEN.set(given)
 
 
 def load_config(source: str | None = None) -> Config:
@@ -36,14 +48,22 @@ def load_config(source: str | None = None) -> Config:
     """
     from reconciler.state import config
 
+    given = _GIVEN.get()
     overrides = config.Overrides(
-        instance=GLOBALS.instance,
-        state_dir=GLOBALS.state_dir,
-        run_dir=GLOBALS.run_dir,
-        host=GLOBALS.host,
+        instance=given.instance,
+        state_dir=given.state_dir,
+        run_dir=given.run_dir,
+        host=given.host,
         source=source,
     )
-    return config.load_config(GLOBALS.config_file, overrides, environment=os.environ)
+    return config.load_config(given.config_file, overrides, environment=os.environ)
+
+
+def run(work: Coroutine[object, object, _T]) -> _T:
+    """Run a command's asynchronous part to its end."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def need_root() -> None:
@@ -55,6 +75,19 @@ def need_root() -> None:
         raise UsageError(
             "look at this host: expected root; use sudo, or a command that needs no host such as `validate`"
         )
+
+
+def who() -> str:
+    """Name the person who asks, for the audit: behind sudo the one who called it."""
+    import pwd
+
+    name = os.environ.get("SUDO_USER")
+    if name:
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def read_path(path: str) -> Snapshot:
@@ -71,8 +104,17 @@ def read_path(path: str) -> Snapshot:
     return snapshot
 
 
-def load_fleet(path: str) -> Fleet:
-    """Load the manifests of a path; what is wrong with them is printed.
+def load_fleet(path: str) -> tuple[Fleet, Mapping[str, bytes]]:
+    """Load the manifests of a path, with the files that they are in; what is wrong with them is printed.
+
+    Raises: ManifestError; UsageError.
+    """
+    snapshot = read_path(path)
+    return parse_fleet(path, snapshot.files, snapshot.revision), snapshot.files
+
+
+def parse_fleet(name: str, files: Mapping[str, bytes], revision: str) -> Fleet:
+    """Parse manifests that were read; what is wrong with them is printed. ``name``: of the source, for the error.
 
     Raises: ManifestError.
     """
@@ -80,11 +122,10 @@ def load_fleet(path: str) -> Fleet:
     from reconciler.manifests.load import load_fleet as load
     from reconciler.manifests.report import render_findings
 
-    snapshot = read_path(path)
-    loaded = load(snapshot.files, revision=snapshot.revision)
+    loaded = load(files, revision=revision)
     if loaded.fleet is None:
         sys.stderr.write(render_findings(loaded.findings, color=output.has_color(sys.stderr)))
-        raise ManifestError(f"load {path}: {len(loaded.findings)} mistakes in it")
+        raise ManifestError(f"load {name}: {len(loaded.findings)} mistakes in it")
     return loaded.fleet
 
 
@@ -108,3 +149,16 @@ def last_good(config: Config) -> tuple[str, Fleet | None]:
     if kept is None:
         return "", None
     return kept.source, load(kept.files, revision=kept.revision).fleet
+
+
+@asynccontextmanager
+async def looking(config: Config) -> AsyncIterator[Session]:
+    """Open a session for looking, with the last good revision as the fleet.
+
+    Raises: MissingToolError, if the pool is not mounted; VectlError.
+    """
+    from reconciler.agent.session import NO_FLEET, look_session
+
+    source, fleet = last_good(config)
+    async with look_session(config, source=source, fleet=fleet or NO_FLEET) as session:
+        yield session

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 _VERSION_WORDS = (["--version"], ["version"])
+_COMPLETE_WORD = "__complete"
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    if sys.argv[1:] in _VERSION_WORDS:
+    arguments = sys.argv[1:]
+    if arguments in _VERSION_WORDS:
         from reconciler.cli.version import version
 
         sys.stdout.write(f"vectl {version()}\n")
         return
-    sys.exit(run(sys.argv[1:]))
+    if arguments[:1] == [_COMPLETE_WORD]:
+        from reconciler.cli import complete
+
+        sys.stdout.write(complete.answer(arguments[1:]))
+        return
+    sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
@@ -25,17 +34,40 @@ def run(arguments: list[str]) -> int:
     from reconciler.cli import app, output
     from reconciler.errors import ExitCode, VectlError
 
+    as_json = wants_json(arguments)
     try:
         code = get_command(app.app).main(arguments, prog_name="vectl", standalone_mode=False)
+        sys.stdout.flush()
         return int(code or 0)
     except TyperException as error:
-        output.words(f"vectl: {error.format_message()}" if arguments else error.format_message())
+        if not error.format_message().startswith("Usage:"):
+            hint = f"{_lower(error.format_message())}; see `vectl --help`"
+            output.report_words(hint, kind="UsageError", code=int(ExitCode.USAGE), as_json=as_json)
+        else:
+            output.words(error.format_message())
         return int(ExitCode.USAGE)
     except (KeyboardInterrupt, Abort):
         return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # Who read our output has gone; the interpreter must not complain of it again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except VectlError as error:
-        output.report(error, as_json="json" in arguments)
+        output.report(error, as_json=as_json)
         return int(error.exit_code)
+
+
+def wants_json(arguments: list[str]) -> bool:
+    """Say whether a command line asks for JSON, so that what is wrong with it is told in JSON too."""
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    pairs = zip(ours, ours[1:], strict=False)
+    split = any(first in ("-o", "--output") and second == "json" for first, second in pairs)
+    return split or any(word in ("-ojson", "--output=json") for word in ours)
+
+
+def _lower(message: str) -> str:
+    """Give the parser's sentence the form of our own: lower case, no full stop."""
+    return f"{message[:1].lower()}{message[1:]}".rstrip(".")
 
 
 if __name__ == "__main__":

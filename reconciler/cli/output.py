@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import TextIO
 
 from reconciler.errors import VectlError
@@ -14,12 +16,12 @@ from reconciler.model.facts import Json
 _STYLES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "strong": "1"}
 _COLUMN_GAP = "   "
 
-_choice: dict[str, bool | None] = {"color": None}
+_COLOR: ContextVar[bool | None] = ContextVar("what --color says", default=None)
 
 
 def choose_color(wanted: bool | None) -> None:
     """Take the command line's word on colour; None leaves it to the environment and the terminal."""
-    _choice["color"] = wanted
+    _COLOR.set(wanted)
 
 
 def has_color(stream: TextIO) -> bool:
@@ -27,8 +29,9 @@ def has_color(stream: TextIO) -> bool:
 
     Source: no-color.org; bixense.com/clicolors for FORCE_COLOR.
     """
-    if _choice["color"] is not None:
-        return _choice["color"]
+    wanted = _COLOR.get()
+    if wanted is not None:
+        return wanted
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -47,6 +50,11 @@ def safe(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
+def one_line(text: str) -> str:
+    """Make a text safe, and one line, so that it cannot pass for a line of ours."""
+    return safe(text).replace("\n", " ").replace("\t", " ")
+
+
 def data(text: str) -> None:
     """Print data."""
     sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
@@ -63,6 +71,26 @@ def line(value: Json) -> None:
     data(json.dumps(value, sort_keys=True))
 
 
+def yaml(value: Json) -> None:
+    """Print a YAML document."""
+    data(yaml_text(value))
+
+
+def yaml_text(value: Json) -> str:
+    """Give a value as a YAML document, in the order of its keys, as people write one."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False
+    writer.width = 4096
+    text = io.StringIO()
+    writer.dump(value, text)
+    return text.getvalue()
+
+
 def words(text: str) -> None:
     """Print words for a person."""
     sys.stderr.write(f"{safe(text)}\n")
@@ -71,20 +99,40 @@ def words(text: str) -> None:
 
 def report(error: VectlError, *, as_json: bool) -> None:
     """Print an error: one line, or one JSON object where JSON was asked for."""
+    report_words(str(error), kind=type(error).__name__, code=int(error.exit_code), as_json=as_json)
+
+
+def report_words(message: str, *, kind: str, code: int, as_json: bool) -> None:
+    """Print what is wrong: one line, or one JSON object where JSON was asked for."""
     if as_json:
-        body = {"error": str(error), "kind": type(error).__name__, "exit_code": int(error.exit_code)}
-        sys.stderr.write(json.dumps(body) + "\n")
+        sys.stderr.write(json.dumps({"error": message, "kind": kind, "exit_code": code}) + "\n")
     else:
-        words(f"vectl: {error}")
+        sys.stderr.write(f"vectl: {one_line(message)}\n")
+    sys.stderr.flush()
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns, as kubectl does: no borders, so that awk can read them."""
-    lines = [list(header), *([safe(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in lines) for column in range(len(header))]
+    lines = [[*header], *([one_line(cell) for cell in row] for row in rows)]
+    for text in _aligned(lines):
+        data(text)
+
+
+def columns(rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
+    """Print aligned columns without a header."""
+    for text in _aligned([[one_line(cell) for cell in row] for row in rows]):
+        data(f"{indent}{text}")
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))] if lines else []
     for row in lines:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        data(_COLUMN_GAP.join(cells).rstrip())
+        yield _COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def moment(at: float) -> str:
+    """Print a time of day with its date, in local time. Units: seconds since the epoch."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
 
 def is_interactive() -> bool:

@@ -24,7 +24,7 @@ _RESERVED_INTERFACES = frozenset({"lo", "all", "default"})
 
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}\Z")
 _PREFIX_LENGTH = re.compile(r"/[0-9]{1,3}\Z")
-_NEARLY_A_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt])(?:i?b|)\Z", re.IGNORECASE)
+_NEARLY_A_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([kmgt])(?:i?b|)\Z", re.IGNORECASE | re.ASCII)
 
 _PORT_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})\Z", re.ASCII)
 _TARGET = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?):(\d{1,5})\Z", re.ASCII)

@@ -15,6 +15,8 @@ from reconciler.model.facts import Json
 
 NODES_MAX: Final = 100_000
 DEPTH_MAX: Final = 32
+ENTRIES_MAX: Final = 1024
+"""Of a list; what compares the entries of one with each other stays quick."""
 PROBLEMS_MAX: Final = 50
 """Of one document; further ones would only hide the first."""
 
@@ -193,6 +195,8 @@ class Builder:
         if frame is None:
             self._root = value
         elif frame.items is not None:
+            if len(frame.items) == ENTRIES_MAX:
+                raise AbandonedError(_problem(path, event, f"expected at most {ENTRIES_MAX} entries in a list"))
             frame.items.append(value)
         elif frame.key is None:
             hint = "quote text that begins with [, { or *"

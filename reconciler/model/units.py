@@ -7,8 +7,8 @@ import re
 _BINARY = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _DURATION = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BITS = {"bit": 1, "Kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9, "Tbit": 10**12}
-_QUANTITY = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?([A-Za-z]*)\Z")
-_NUMBERS = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?){0,1023}\Z")
+_QUANTITY = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?([A-Za-z]*)\Z", re.ASCII)
+_NUMBERS = re.compile(r"\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?){0,1023}\Z", re.ASCII)
 NUMBER_MAX = 8191
 """The largest CPU number of any kernel. Source: Linux arch/x86/Kconfig, NR_CPUS_RANGE_END."""
 

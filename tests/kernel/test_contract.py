@@ -1,7 +1,7 @@
 """The two implementations of the seam do the same: random effects, failing alike, leave the same host.
 
-The reference is a fresh twin. What is held against it is named in `SUBJECTS`; and so that agreement means something,
-twins with one defect each must be caught.
+The reference is a fresh twin. Held against it are this machine, another twin, and, so that agreement means something,
+twins with one defect each, which must be caught.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from reconciler.errors import VectlError
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetLimit
 from reconciler.model.effects import Effect
-from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.identity import NetworkName, Uid, bridge_name
 from reconciler.model.network import (
     AddHostRoute,
     AddRoute,
@@ -32,13 +32,13 @@ from reconciler.model.power import DeleteRuntime, ForgetEnd, StopRuntime
 from reconciler.model.seam import Host
 from reconciler.model.volume import CreateVolume, PurgeTrash, RestoreVe, TrashVe
 from reconciler.twin.host import TwinHost
-from tests.support import contract
+from tests.support import contract, real_host, storage
 from tests.support.contract import Disagreement
 from tests.support.effect_choices import Setting
 from tests.support.effect_sequences import new_twin, sequences
 from tests.support.twins import SETTING
 
-Subject = Callable[[], AbstractAsyncContextManager[tuple[Setting, Host]]]
+HostFactory = Callable[[], AbstractAsyncContextManager[tuple[Setting, Host]]]
 Defect = Callable[[TwinHost, Effect], Effect | None]
 
 TAKEN = replace(SETTING, taken=NetworkName("taken"))
@@ -50,8 +50,14 @@ async def twin() -> AsyncIterator[tuple[Setting, Host]]:
     yield TAKEN, new_twin(TAKEN)
 
 
-SUBJECTS = [pytest.param(twin, 60, 60, id="twin")]
-"""How to make a host, how many sequences it is held against, and how long they are."""
+@asynccontextmanager
+async def this_machine() -> AsyncIterator[tuple[Setting, Host]]:
+    """Give a real host, on which somebody has taken the name of one of our bridges."""
+    async with real_host.real_host() as host:
+        instance = host.site.instance
+        real_host.make_foreign_bridge(host, bridge_name(instance.name, NetworkName("taken")))
+        capabilities = (await host.observe()).capabilities
+        yield replace(TAKEN, instance=instance, capabilities=capabilities), host
 
 
 class DefectiveTwin:
@@ -67,24 +73,46 @@ class DefectiveTwin:
             await self._twin.perform(done)
 
 
-async def find_disagreement(setting: Setting, host: Host, *, count: int, length: int) -> Disagreement | None:
+async def find_disagreement(make: HostFactory, *, seed: int, count: int) -> Disagreement | None:
     """Hold a host against fresh twins, sequence by sequence."""
-    for effects in sequences(setting, seed=1, count=count, length=length):
-        disagreement = await contract.first_disagreement(new_twin(setting), host, effects)
-        disagreement = disagreement or await contract.left_by_clearing(host, new_twin(setting))
-        if disagreement is not None:
-            return disagreement
+    async with make() as (setting, host):
+        for effects in sequences(setting, seed=seed, count=count, length=60):
+            disagreement = await contract.first_disagreement(new_twin(setting), host, effects)
+            disagreement = disagreement or await contract.left_by_clearing(host, new_twin(setting))
+            if disagreement is not None:
+                return disagreement
     return None
 
 
-@pytest.mark.parametrize(("subject", "count", "length"), SUBJECTS)
-def test_every_host_does_what_the_twin_does(subject: Subject, count: int, length: int) -> None:
-    async def hold() -> Disagreement | None:
-        async with subject() as (setting, host):
-            return await find_disagreement(setting, host, count=count, length=length)
+def test_a_twin_does_what_a_twin_does() -> None:
+    found = asyncio.run(find_disagreement(twin, seed=1, count=60))
+    assert found is None, found.what
 
-    disagreement = asyncio.run(hold())
-    assert disagreement is None, disagreement.what
+
+@pytest.mark.kernel
+@pytest.mark.timeout(600)
+def test_this_machine_does_what_the_twin_does() -> None:
+    found = on_this_machine(seed=1, count=12)
+    assert found is None, found.what
+
+
+@pytest.mark.kernel
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(100, 105))
+def test_this_machine_does_what_the_twin_does_for_long(seed: int) -> None:
+    found = on_this_machine(seed=seed, count=100)
+    assert found is None, found.what
+
+
+def on_this_machine(*, seed: int, count: int) -> Disagreement | None:
+    """Hold this machine against twins, in a process that has namespaces of its own."""
+
+    def work() -> Disagreement | None:
+        real_host.enter_private_namespaces()
+        return asyncio.run(find_disagreement(this_machine, seed=seed, count=count))
+
+    return storage.in_child(work)
 
 
 def forgets(kind: type) -> Defect:
@@ -184,5 +212,8 @@ DEFECTS: dict[str, Defect] = {
 
 @pytest.mark.parametrize("defect", DEFECTS.values(), ids=DEFECTS.keys())
 def test_a_host_with_one_defect_is_caught(defect: Defect) -> None:
-    found = asyncio.run(find_disagreement(TAKEN, DefectiveTwin(defect), count=40, length=60))
-    assert found is not None
+    @asynccontextmanager
+    async def defective_twin() -> AsyncIterator[tuple[Setting, Host]]:
+        yield TAKEN, DefectiveTwin(defect)
+
+    assert asyncio.run(find_disagreement(defective_twin, seed=1, count=40)) is not None

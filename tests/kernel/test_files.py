@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,8 +85,9 @@ def test_two_names_are_exchanged_at_once(tmp_path: Path) -> None:
         files.exchange(f"{tmp_path}/a", f"{tmp_path}/absent")
 
 
-def held(path: str) -> tuple[int, Callable[[], None]]:
-    """Hold a lock in a child until told to die."""
+@contextmanager
+def held(path: str) -> Iterator[int]:
+    """Have a child hold a lock; gives its pid. It is killed at the end, if it still runs."""
     ready, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -94,36 +97,31 @@ def held(path: str) -> tuple[int, Callable[[], None]]:
     os.close(writing)
     assert os.read(ready, 1) == b"x"
     os.close(ready)
-
-    def kill() -> None:
+    try:
+        yield pid
+    finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-
-    return pid, kill
 
 
 def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
-    pid, kill = held(path)
-    try:
-        with pytest.raises(BusyError, match=f"^lock {path}: held by another process, pid {pid}$"), files.lock(path):
-            raise AssertionError("two holders")
-    finally:
-        kill()
+    with (
+        held(path) as pid,
+        pytest.raises(BusyError, match=f"^lock {path}: held by another process, pid {pid}$"),
+        files.lock(path),
+    ):
+        raise AssertionError("two holders")
 
 
-def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+def test_a_lock_is_waited_for_until_its_holder_dies(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
-    pid, kill = held(path)
-    release = os.fork()
-    if release == 0:
-        os.kill(pid, signal.SIGKILL)
-        os._exit(0)
-    with files.lock(path, wait_s=30):
-        assert read(path) == f"{os.getpid()}\n"
-    os.waitpid(release, 0)
-    os.waitpid(pid, 0)
-    del kill
+    with held(path) as pid:
+        killer = threading.Thread(target=os.kill, args=(pid, signal.SIGKILL))
+        killer.start()
+        with files.lock(path, wait_s=30):
+            assert read(path) == f"{os.getpid()}\n"
+        killer.join()
 
 
 def test_a_lock_is_free_again_after_the_block_even_if_a_child_inherited_it(tmp_path: Path) -> None:
@@ -207,3 +205,22 @@ def test_a_mount_that_appears_after_the_check_is_not_entered(tmp_path: Path, mon
     errno_seen, left = in_private_namespace(remove)
     assert os.strerror(errno_seen) == "Invalid cross-device link"
     assert left == ["f"]
+
+
+def test_a_directory_that_is_moved_away_meanwhile_does_not_lead_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(f"{tmp_path}/tree/a/inner/f", "x")
+    os.makedirs(f"{tmp_path}/tree/a/same-name")
+    os.makedirs(f"{tmp_path}/outside/same-name")
+    listed = os.scandir
+
+    def list_and_move(fd: int) -> object:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/inner"):
+            os.rename(f"{tmp_path}/tree/a/inner", f"{tmp_path}/outside/inner")
+        return listed(fd)
+
+    monkeypatch.setattr(os, "scandir", list_and_move)
+    with pytest.raises(KernelError, match="a directory in it was moved meanwhile"):
+        files.remove_tree(f"{tmp_path}/tree")
+    assert sorted(os.listdir(f"{tmp_path}/outside")) == ["inner", "same-name"]

@@ -67,13 +67,24 @@ def test_a_test_that_fails_leaves_no_directory(tmp_path: Path) -> None:
 
 def test_a_run_that_lives_keeps_its_directory_and_one_that_ended_long_ago_loses_it(tmp_path: Path) -> None:
     alive, ended = scratch.RunDirectory(str(tmp_path)), scratch.RunDirectory(str(tmp_path))
-    ended.close(keep=True)
+    ended.keep = True
+    ended.close()
     for run in (alive, ended):
         os.utime(run.path, (0, 0))
-    scratch.RunDirectory(str(tmp_path)).close(keep=False)
+    scratch.RunDirectory(str(tmp_path)).close()
     assert os.listdir(tmp_path) == [os.path.basename(alive.path)]
-    alive.close(keep=False)
+    alive.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_run_whose_test_left_a_mount_keeps_its_directory(precious: Path, tmp_path: Path) -> None:
+    run = scratch.RunDirectory(str(tmp_path))
+    bind(precious, Path(run.path, "left"))
+    try:
+        run.close()
+        assert (precious / "file").read_text() == "here"
+    finally:
+        scratch.unmount_below(run.path)
 
 
 def test_a_directory_with_nosuid_or_of_memory_is_unfit_for_roots(tmp_path: Path) -> None:

@@ -69,10 +69,11 @@ def remove_tree(path: str) -> None:
 
 
 class RunDirectory:
-    """The directory of one run, locked while the run lives."""
+    """The directory of one run, locked while the run lives. Kept after it for a look, or removed."""
 
     def __init__(self, place: str) -> None:
         _remove_old(place)
+        self.keep = False
         self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
         os.chmod(self.path, 0o711)  # ids of VEs pass through
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -83,11 +84,11 @@ class RunDirectory:
         """What pytest makes its own directories in; it must not exist when pytest is told of it."""
         return Path(self.path, "t")
 
-    def close(self, *, keep: bool) -> None:
-        """Remove the directory, or keep it for a look; a later run removes it."""
+    def close(self) -> None:
+        """End the run. What is kept is removed by a later run; so is what holds a mount, once that is gone."""
         try:
-            if not keep:
-                remove_tree(self.path)
+            if not self.keep and not mounts_below(self.path):
+                shutil.rmtree(self.path)
         finally:
             os.close(self._lock)
 

@@ -11,6 +11,9 @@ from reconciler.manifests.kinds.network import NetworkBody
 from reconciler.manifests.kinds.ve import VeBody, VeMetadata
 from reconciler.manifests.problem import Path, did_you_mean
 
+_CIRCLE_SHOWN_MAX = 10
+"""Of the names of a circle; a longer one is shown by its ends."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedVe:
@@ -161,7 +164,7 @@ def cycles(every: Everything) -> Iterator[Complaint]:
     for circle in _circles(every.ves):
         ve = every.ves[circle[-2]]
         position = ve.body.boot.depends_on.index(circle[-1])
-        message = f"expected no circle, got {' -> '.join(circle)}"
+        message = f"expected no circle, got {_shown_circle(circle)}"
         yield complain(ve.document, ("spec", "boot", "dependsOn", position), message, "remove one of these")
 
 
@@ -186,6 +189,11 @@ def _circles(ves: Mapping[str, MergedVe]) -> Iterator[list[str]]:
                 stack.append(iter(ves[name].body.boot.depends_on))
             elif not finished.get(name, True):
                 yield [*trail[trail.index(name) :], name]
+
+
+def _shown_circle(circle: list[str]) -> str:
+    names = circle if len(circle) <= _CIRCLE_SHOWN_MAX else [*circle[: _CIRCLE_SHOWN_MAX - 2], "...", *circle[-2:]]
+    return " -> ".join(names)
 
 
 def all_of(every: Everything) -> Iterator[Complaint]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from reconciler.manifests.fields import LabelKey, LabelValue, Name
 
-API_VERSION = "ve/v1"
+S = TypeVar("S", bound="Section")
 
 
 class Section(BaseModel):
@@ -25,6 +26,14 @@ class Section(BaseModel):
         validate_by_alias=True,
         validate_by_name=False,
     )
+
+
+def shared(section: S) -> Callable[[], S]:
+    """Let all objects that leave out a section have the same one, which is frozen.
+
+    A VE has some thirty sections; most of them are left out, and each would cost time and memory.
+    """
+    return lambda: section
 
 
 class Metadata(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from reconciler.manifests.fields import CountLimit, CpuLimit, Cpus, NumberSet, Size, SizeLimit
-from reconciler.manifests.kinds.base import Section
+from reconciler.manifests.kinds.base import Section, shared
 from reconciler.model import compute
 
 _DEFAULT = compute.ComputeSpec()
@@ -67,12 +67,12 @@ class SizeBeancounter(Section):
 
 
 def _count(what: str) -> CountBeancounter:
-    counter: CountBeancounter = Field(default_factory=CountBeancounter, description=f"{what}, a number.")
+    counter: CountBeancounter = Field(default_factory=shared(CountBeancounter()), description=f"{what}, a number.")
     return counter
 
 
 def _bytes(what: str) -> SizeBeancounter:
-    counter: SizeBeancounter = Field(default_factory=SizeBeancounter, description=f"{what}, in bytes.")
+    counter: SizeBeancounter = Field(default_factory=shared(SizeBeancounter()), description=f"{what}, in bytes.")
     return counter
 
 

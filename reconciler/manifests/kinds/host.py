@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.manifests.fields import IpAddress, Size, Text
-from reconciler.manifests.kinds.base import Manifest, Section
+from reconciler.manifests.kinds.base import Manifest, Section, shared
 
 
 class Reserve(Section):
@@ -31,8 +31,10 @@ class HostBody(Section):
 
     address: IpAddress | None = Field(None, description="Address that other hosts reach it at.")
     public_key: Text | None = Field(None, description="Key that it proves its identity with.")
-    reserve: Reserve = Field(default_factory=Reserve, description="What it keeps for itself.")
-    overcommit: Overcommit = Field(default_factory=Overcommit, description="How much more than it has it may promise.")
+    reserve: Reserve = Field(default_factory=shared(Reserve()), description="What it keeps for itself.")
+    overcommit: Overcommit = Field(
+        default_factory=shared(Overcommit()), description="How much more than it has it may promise."
+    )
     maintenance: bool = Field(False, description="Whether no VE is to be placed on it.")
 
 
@@ -40,4 +42,4 @@ class Host(Manifest):
     """A host of the fleet. Not needed on a fleet of one."""
 
     kind: Literal["Host"] = Field(description="The kind.")
-    spec: HostBody = Field(default_factory=HostBody, description="What the host is.")
+    spec: HostBody = Field(default_factory=shared(HostBody()), description="What the host is.")

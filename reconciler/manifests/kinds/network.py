@@ -21,7 +21,7 @@ from reconciler.manifests.fields import (
     PortRange,
     Target,
 )
-from reconciler.manifests.kinds.base import Manifest, Section
+from reconciler.manifests.kinds.base import Manifest, Section, shared
 from reconciler.model import network
 
 ModeWord = Annotated[network.NetworkMode, Strict(False)]
@@ -77,8 +77,8 @@ class ProfileInterface(Section):
     mac: Mac = Field(None, description="Hardware address; derived from the VE's uid, if left out.")
     mtu: Mtu | None = Field(None, description="Largest packet, in bytes. The Network's, if left out.")
     routes: Items[InterfaceRoute] = Field((), description="Routes beside the default route.")
-    rate: Rate = Field(default_factory=Rate, description="Most traffic.")
-    firewall: Firewall = Field(default_factory=Firewall, description="Packet filter, on the host's side.")
+    rate: Rate = Field(default_factory=shared(Rate()), description="Most traffic.")
+    firewall: Firewall = Field(default_factory=shared(Firewall()), description="Packet filter, on the host's side.")
 
 
 class Interface(ProfileInterface):
@@ -112,8 +112,12 @@ class NetworkBody(Section):
         network.NetworkMode.BRIDGED,
         description="bridged: VEs are ports of a bridge. routed: a point-to-point link for each VE, with host routes.",
     )
-    subnets: Items[IpSubnet] = Field((), description="Subnets that its addresses must lie in. Any, if left out.")
-    gateway: Items[IpAddress] = Field((), description="Addresses that the host holds on it. None, if left out.")
+    subnets: Items[IpSubnet] = Field(
+        (), max_length=64, description="Subnets that its addresses must lie in. Any, if left out."
+    )
+    gateway: Items[IpAddress] = Field(
+        (), max_length=64, description="Addresses that the host holds on it. None, if left out."
+    )
     nat: bool = Field(False, description="Whether its VEs reach the outside with the host's address.")
     forwards: Items[NetworkForward] = Field((), description="Ports of the host that lead to VEs.")
     uplink: LinkName | None = Field(
@@ -128,4 +132,4 @@ class Network(Manifest):
     """A network that VEs are connected to."""
 
     kind: Literal["Network"] = Field(description="The kind.")
-    spec: NetworkBody = Field(default_factory=NetworkBody, description="What the network is.")
+    spec: NetworkBody = Field(default_factory=shared(NetworkBody()), description="What the network is.")

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from reconciler.manifests import scalars, yaml_reader
-from reconciler.manifests.yaml_builder import DEPTH_MAX, NODES_MAX, Builder
+from reconciler.manifests.yaml_builder import DEPTH_MAX, ENTRIES_MAX, NODES_MAX, Builder
 from reconciler.manifests.yaml_reader import BYTES_MAX
 from reconciler.model.facts import Json
 from tests.unit.manifests.cases import BAD, GOOD, Case
@@ -73,7 +73,8 @@ HOSTILE = {
     "deep flow": b"[" * 100_000,
     "deep maps": b"{a: " * 100_000,
     "deep blocks": b"- " * 10_000,
-    "many values": b"[" + b"1," * (NODES_MAX + 1) + b"]",
+    "many entries": b"[" + b"1," * (ENTRIES_MAX + 1) + b"]",
+    "many values": b"{" + b"".join(b"k%d: 1," % number for number in range(NODES_MAX // 2)) + b"}",
     "many documents": b"--- 1\n" * (NODES_MAX + 1),
     "large file": b" " * (BYTES_MAX + 1),
     "tag that runs code": b"!!python/object/apply:os.system [id]\n",
@@ -127,8 +128,10 @@ def test_hostile_text_becomes_a_problem_with_a_place(name: str) -> None:
 
 def test_depth_and_number_of_values_are_allowed_up_to_their_limits() -> None:
     deep = b"[" * DEPTH_MAX + b"]" * DEPTH_MAX
-    many = b"[" + b"1," * (NODES_MAX - 1) + b"]"
+    long = b"[" + b"1," * ENTRIES_MAX + b"]"
+    many = b"{" + b"".join(b"k%d: 1," % number for number in range(NODES_MAX // 2 - 1)) + b"}"
     assert not yaml_reader.read(deep).problems
+    assert not yaml_reader.read(long).problems
     assert not yaml_reader.read(many).problems
     assert yaml_reader.read(b"[" + deep + b"]").problems
 

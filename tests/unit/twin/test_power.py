@@ -72,7 +72,7 @@ def test_a_created_ve_waits_with_empty_namespaces() -> None:
     twin = twin_after(*created(A), LAUNCH)
     seen = see_power(twin, A)
     assert (seen.state, seen.launch, seen.started_at) == (PowerState.CREATED, LAUNCH.launch, None)
-    assert see(twin, A).network == VeNetworkObservation(hostname="ve0", interfaces={}, loopback_up=False)
+    assert see(twin, A).network == VeNetworkObservation(hostname="ve0", interfaces={})
 
 
 def test_starting_twice_keeps_the_init() -> None:
@@ -129,7 +129,7 @@ def test_nothing_of_the_network_outlives_the_init() -> None:
     twin = twin_after(*running(A), STOP)
     assert see(twin, A).network is None
     perform(twin, DELETE, LAUNCH)
-    assert see(twin, A).network == VeNetworkObservation(hostname="ve0", interfaces={}, loopback_up=False)
+    assert see(twin, A).network == VeNetworkObservation(hostname="ve0", interfaces={})
 
 
 def test_no_two_inits_share_pid_and_start_time() -> None:

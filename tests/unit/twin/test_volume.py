@@ -25,6 +25,7 @@ from reconciler.model.volume import (
     VolumeObservation,
     WriteRecord,
 )
+from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
 from tests.support.effect_choices import NO_TEMPLATE, TEMPLATE
 from tests.support.twins import SETTING, A, created, data, look, perform, running, see, twin_after
@@ -108,6 +109,20 @@ def test_two_removals_within_a_second_get_two_ids() -> None:
     assert isinstance(trash, tuple)
     assert len({entry.id for entry in trash}) == 2
     assert all(entry.id == f"{A}.{entry.trashed_at:.0f}" for entry in trash)
+
+
+def test_what_was_removed_last_stands_last_in_the_trash() -> None:
+    twin = twin_after(*data(A), TRASH, *data(A), TRASH)
+    first = look_at_trash(twin)[0]
+    perform(twin, PurgeTrash(trash_id=first), *data(A), TRASH)
+    assert first not in look_at_trash(twin)
+    assert look_at_trash(twin) == sorted(look_at_trash(twin))
+
+
+def look_at_trash(twin: TwinHost) -> list[str]:
+    trash = look(twin).trash
+    assert isinstance(trash, tuple)
+    return [entry.id for entry in trash]
 
 
 @pytest.mark.parametrize("index", range(3), ids=["template", "record", "volume"])

@@ -1,0 +1,1 @@
+"""Speed and memory, measured beside a peer or the kernel's floor in the same run; ratios count, not milliseconds."""

@@ -1,0 +1,216 @@
+"""`get`: what is there, what should be, and how they stand."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli import context, output, view
+from reconciler.cli.view import Row
+from reconciler.errors import UsageError
+
+if TYPE_CHECKING:
+    from reconciler.agent.session import Session
+    from reconciler.model.compute import ComputeObservation
+    from reconciler.model.facts import Json, Unknown
+    from reconciler.model.fleet import Fleet
+
+_HEADER = ("NAME", "HOST", "POWER", "READY", "CPU", "MEM", "DISK", "ADDRESSES", "AGE", "REVISION")
+_WIDE = ("PROCS", "UPTIME", "TEMPLATE", "PROTECT", "LABELS", "UID")
+_LOOK_EVERY_S = 1.0
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+def get(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="VEs; all if none is named.")] = None,
+    form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TABLE,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", "-l", help="Only with this label: KEY=VALUE, KEY!=VALUE or KEY.", metavar="LABEL"),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what changes.")] = False,
+) -> int:
+    """List VEs with what they use and whether they are as desired."""
+    context.need_root()
+    if watch and form is Format.YAML:
+        raise UsageError("get -w: expected -o table, wide, json or name: YAML has no end of a document to wait for")
+    context.run(_get(_Question(names=names or [], form=form, labels=label or [], watch=watch)))
+    return 0
+
+
+class _Question:
+    """What was asked for."""
+
+    def __init__(self, *, names: list[str], form: Format, labels: list[str], watch: bool) -> None:
+        self.names, self.form, self.labels, self.watch = names, form, labels, watch
+
+
+async def _get(question: _Question) -> None:
+    from reconciler.host import ground
+
+    config = context.load_config()
+    if not ground.has_pool(config.instance):
+        view.select([], question.names, asked="get")
+        _print_empty(question.form, config.instance.host)
+        return
+    async with context.looking(config) as session:
+        fleet = session.reconciler.fleet if session.reconciler.fleet.revision else None
+        found = await _select(session, fleet, question)
+        _print(session, found, fleet, question.form)
+        if question.watch:
+            await _watch(session, question, found)
+
+
+def _print_empty(form: Format, host: str) -> None:
+    empty: Json = {"format": 1, "host": host, "revision": "", "items": []}
+    match form:
+        case Format.JSON:
+            output.document(empty)
+        case Format.YAML:
+            output.yaml(empty)
+        case _:
+            output.words("no VEs: nothing was ever made here")
+
+
+async def _select(session: Session, fleet: Fleet | None, question: _Question) -> list[Row]:
+    found = view.rows(session, fleet, await session.reconciler.observe())
+    chosen = view.select(found, question.names, asked="get")
+    return [row for row in chosen if all(_matches(row.labels, label) for label in question.labels)]
+
+
+def _matches(labels: dict[str, str], wanted: str) -> bool:
+    key, sign, value = wanted.partition("=")
+    if key.endswith("!") and sign:
+        return labels.get(key[:-1]) != value
+    return labels.get(key) == value if sign else key in labels
+
+
+def _print(session: Session, found: list[Row], fleet: Fleet | None, form: Format) -> None:
+    revision = fleet.revision if fleet else ""
+    host = session.config.instance.host
+    match form:
+        case Format.JSON | Format.YAML:
+            items = [view.item(session, row) for row in found]
+            whole: Json = {"format": 1, "host": host, "revision": revision, "items": [*items]}
+            (output.document if form is Format.JSON else output.yaml)(whole)
+        case Format.NAME:
+            for row in found:
+                output.data(row.name)
+        case _:
+            header = _HEADER + (_WIDE if form is Format.WIDE else ())
+            output.table(header, _lines(session, found, revision, wide=form is Format.WIDE))
+
+
+async def _watch(session: Session, question: _Question, shown: list[Row]) -> None:
+    """Look again and again; of VEs whose state changed print the lines, of those that are gone a word."""
+    import asyncio
+
+    before = {row.name: _state(row) for row in shown}
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        _, fleet = context.last_good(session.config)
+        found = await _select(session, fleet, question)
+        now = {row.name: _state(row) for row in found}
+        changed = [row for row in found if before.get(row.name) != now[row.name]]
+        for gone in sorted(before.keys() - now.keys()):
+            output.words(f"{gone} is gone")
+        if changed:
+            _print_changed(session, changed, fleet, question.form)
+        before = now
+
+
+def _print_changed(session: Session, changed: list[Row], fleet: Fleet | None, form: Format) -> None:
+    if form is Format.JSON:
+        for row in changed:
+            output.line(view.item(session, row))
+    elif form is Format.NAME:
+        _print(session, changed, fleet, form)
+    else:
+        lines = _lines(session, changed, fleet.revision if fleet else "", wide=form is Format.WIDE)
+        output.columns(lines)
+
+
+def _state(row: Row) -> object:
+    """Give what counts as a change: not what a VE uses, which changes all the time."""
+    from reconciler.plan.spec import observed_values
+
+    values = observed_values(row.seen) if row.seen else None
+    return row.spec, values, row.power, [condition.to_json() for condition in row.conditions]
+
+
+def _lines(session: Session, found: list[Row], revision: str, *, wide: bool) -> list[list[str]]:
+    host, now = session.config.instance.host, session.desk.clock.now()
+    return [[row.name, host, *_cells(row, now), revision, *(_wide_cells(row, now) if wide else ())] for row in found]
+
+
+def _cells(row: Row, now: float) -> list[str]:
+    from reconciler.model.units import format_duration
+
+    seen = row.seen
+    ready = row.ready
+    status = ready.status.value if ready.status == "True" else f"{ready.status.value} ({ready.reason})"
+    age = format_duration(max(0.0, now - row.record.created_at)) if row.record else "-"
+    if seen is None:
+        return ["-", status, "-", "-", "-", "-", age]
+    return [row.power_word, status, *_use(seen.compute), _disk(row), _addresses(row), age]
+
+
+def _use(compute: ComputeObservation | Unknown | None) -> tuple[str, str]:
+    from reconciler.model.compute import CPU_PERIOD_US, ComputeObservation, Limit
+    from reconciler.model.units import format_size
+
+    if not isinstance(compute, ComputeObservation):
+        return "-", "-"
+    cpu, memory = compute.limits.get(Limit.CPU_LIMIT), compute.limits.get(Limit.MEMORY_LIMIT)
+    used = "?" if compute.use.memory is None else format_size(compute.use.memory)
+    most = format_size(memory if isinstance(memory, int) else None)
+    return (f"{cpu / CPU_PERIOD_US:g}" if isinstance(cpu, int) else "unlimited"), f"{used}/{most}"
+
+
+def _disk(row: Row) -> str:
+    from reconciler.model.units import format_size
+    from reconciler.model.volume import VolumeObservation
+
+    volume = row.seen.volume if row.seen else None
+    if not isinstance(volume, VolumeObservation) or not volume.present:
+        return "-"
+    return f"{format_size(volume.used or 0)}/{format_size(volume.size)}"
+
+
+def _addresses(row: Row) -> str:
+    from reconciler.model.network import VeNetworkObservation
+
+    network = row.seen.network if row.seen else None
+    if not isinstance(network, VeNetworkObservation):
+        return "-"
+    found = {address.ip for link in network.interfaces.values() for address in link.addresses}
+    return ",".join(str(ip) for ip in sorted(found, key=lambda ip: (ip.version, int(ip)))) or "-"
+
+
+def _wide_cells(row: Row, now: float) -> list[str]:
+    from reconciler.model.compute import ComputeObservation
+    from reconciler.model.units import format_duration
+
+    compute = row.seen.compute if row.seen else None
+    tasks = compute.use.processes if isinstance(compute, ComputeObservation) else None
+    started = row.power.started_at if row.power else None
+    record = row.record
+    return [
+        "-" if tasks is None else str(tasks),
+        "-" if started is None else format_duration(max(0.0, now - started)),
+        str(record.template) if record else "-",
+        str(record.protect).lower() if record else "-",
+        ",".join(f"{key}={value}" for key, value in sorted(row.labels.items())) or "-",
+        str(row.seen.uid) if row.seen else "-",
+    ]
