@@ -106,7 +106,7 @@ class DeskBooks:
     def _announce_removal(self, action: Action) -> None:
         assert action.uid is not None
         desk, name = self.desk, VeName(action.ve)
-        entry = desk.inventory.read().get(action.uid)
+        entry = desk.inventory.get(action.uid)
         if isinstance(entry, Entry):
             desk.inventory.put(_in_phase(entry, Phase.REMOVING))
         desk.removals.add(Removal(uid=action.uid, name=name, source=desk.source, at=desk.clock.now()))
@@ -119,7 +119,7 @@ class DeskBooks:
             self.desk.inventory.clear(action.uid)
             self.desk.conditions.remove(action.ve)
         elif action.op is Operation.CREATE:
-            known = self.desk.inventory.read().get(action.uid)
+            known = self.desk.inventory.get(action.uid)
             if isinstance(known, Entry):
                 self.desk.inventory.put(_in_phase(known, Phase.PRESENT))
 

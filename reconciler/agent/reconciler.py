@@ -14,7 +14,7 @@ from reconciler.apply.applier import Applier, Outcome
 from reconciler.model.action import Action, Operation, Phase, Plan
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, Uid, VeName
-from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
+from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE_FACETS, Facet, HostObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
@@ -63,30 +63,38 @@ class Reconciler:
         self, observed: HostObservation, *, coordinator: Coordinator | None = None
     ) -> tuple[planner.Inputs, Plan]:
         """Plan the whole host from an observation; VEs that are not here yet get their identity allocated."""
-        inputs = self.inputs(observed)
+        inputs = self._with_removal(self.inputs(observed))
         inputs = replace(inputs, allocations=await self._allocate(planner.unborn(inputs), coordinator))
         return inputs, planner.plan_host(inputs)
 
     def inputs(self, observed: HostObservation) -> planner.Inputs:
-        """Gather all that a plan depends on."""
+        """Gather what the plan of a VE depends on."""
         desk, now = self.desk, self.desk.clock.now()
-        pauses = desk.pauses.in_force(now)
         return planner.Inputs(
             instance=desk.instance.name,
             host=desk.instance.host,
             source=desk.source,
             fleet=self.fleet,
             observed=observed,
-            inventory=frozenset(uid for uid, entry in desk.inventory.read().items() if isinstance(entry, Entry)),
             now=now,
+            consents=frozenset(consent.hash for consent in desk.approvals.in_force(now)),
+            paused={pause.ve or "*": pause.reason for pause in desk.pauses.in_force(now)},
+            measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
+            running_elsewhere=frozenset(self.running),
+        )
+
+    def _with_removal(self, inputs: planner.Inputs) -> planner.Inputs:
+        """Add what removals depend on besides."""
+        desk = self.desk
+        ours = (uid for uid, entry in desk.inventory.read().items() if isinstance(entry, Entry))
+        removed = sum(removal.source == desk.source for removal in desk.removals.recent(inputs.now))
+        return replace(
+            inputs,
+            inventory=frozenset(ours),
             prune=self.prune,
             prune_pending=self.prune_pending,
-            removed_recently=sum(removal.source == desk.source for removal in desk.removals.recent(now)),
-            consents=frozenset(consent.hash for consent in desk.approvals.in_force(now)),
-            paused={pause.ve or "*": pause.reason for pause in pauses},
-            measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
+            removed_recently=removed,
             trash_keep_s=self.trash_keep_s,
-            running_elsewhere=frozenset(self.running),
         )
 
     async def _allocate(self, names: Iterable[VeName], coordinator: Coordinator | None) -> dict[VeName, Allocation]:
@@ -112,6 +120,10 @@ class Reconciler:
         self._remember(observed)
         return observed
 
+    async def look(self) -> HostObservation:
+        """Look at what is compared, and at nothing else."""
+        return await self.observe(EVERYTHING, STATE_FACETS)
+
     def _remember(self, observed: HostObservation) -> None:
         if observed.complete:
             self.names.clear()
@@ -127,7 +139,7 @@ class Reconciler:
 
     async def observe_ve(self, name: VeName) -> HostObservation:
         """Look at one VE alone."""
-        return await self.observe(Scope(uids=self._uids(name), host=False))
+        return await self.observe(Scope(uids=self._uids(name), host=False), STATE_FACETS)
 
     async def converge(self, *, passes: int = 3) -> list[Result]:
         """Pass over everything until nothing changes any more, at most ``passes`` times that changed something."""
@@ -141,8 +153,7 @@ class Reconciler:
 
     async def pass_all(self) -> Result:
         """Make one pass over the host and all its VEs."""
-        observed = await self.observe()
-        inputs, plan = await self.plan(observed)
+        inputs, plan = await self.plan(await self.look())
         return await self.carry_out(inputs, plan)
 
     async def carry_out(self, inputs: planner.Inputs, plan: Plan) -> Result:
@@ -155,7 +166,7 @@ class Reconciler:
 
     async def pass_host(self) -> tuple[Result, tuple[VeName, ...]]:
         """Make one pass over the host's own objects and removals; name the VEs that need a pass of their own."""
-        observed = await self.observe()
+        observed = await self.look()
         inputs, plan = await self.plan(observed)
         own = tuple(a for a in plan.actions if a.uid is None or a.phase in (Phase.DESTROY, Phase.PURGE))
         async with AsyncExitStack() as held:

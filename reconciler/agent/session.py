@@ -12,7 +12,7 @@ from reconciler.agent.desk import Desk, open_desk
 from reconciler.agent.operations import Operations
 from reconciler.agent.reconciler import Reconciler
 from reconciler.apply import seam
-from reconciler.host import ground
+from reconciler.host import ground, volume
 from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.model.fleet import Fleet
@@ -55,6 +55,7 @@ async def open_session(
     """
     ground.prepare(config.instance, told=told)
     async with look_session(config, source=source, fleet=fleet, failpoints=failpoints) as session:
+        volume.sweep(session.site)
         yield session
 
 

@@ -30,15 +30,24 @@ async def plan_unbuilt(instance: Instance, fleet: Fleet) -> Plan:
         )
     finally:
         site.close()
+    return await plan_offline(instance, fleet, observed, source="", prune=False)
+
+
+async def plan_offline(
+    instance: Instance, fleet: Fleet, observed: HostObservation, *, source: str, prune: bool
+) -> Plan:
+    """Plan against an observation that was made elsewhere, or of nothing: whatever is in it counts as made here."""
     coordinator = DryCoordinator()
     names = [name for name, spec in fleet.ves.items() if planner.is_here(spec, instance.host)]
     inputs = planner.Inputs(
         instance=instance.name,
         host=instance.host,
-        source="",
+        source=source,
         fleet=fleet,
         observed=observed,
+        inventory=frozenset(observed.ves),
         now=SystemClock().now(),
+        prune=prune,
         allocations={name: await coordinator.allocate(name, uid=fleet.ves[name].uid) for name in names},
     )
     return planner.plan_host(inputs)

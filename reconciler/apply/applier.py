@@ -11,7 +11,7 @@ from typing import Protocol
 from reconciler.errors import ReadBackError, VectlError
 from reconciler.model.action import Action, Operation, Phase, Plan
 from reconciler.model.facts import Json
-from reconciler.model.observation import ALL_FACETS, Scope
+from reconciler.model.observation import STATE_FACETS, Scope
 from reconciler.model.seam import Clock, Effects, Observer
 from reconciler.plan import planner
 
@@ -133,7 +133,7 @@ class Applier:
 
     async def _read_back(self, action: Action, inputs: planner.Inputs) -> None:
         scope = Scope(uids=frozenset({action.uid}) if action.uid else frozenset(), host=_concerns_host(action))
-        seen = await self.observer.observe(scope, ALL_FACETS)
+        seen = await self.observer.observe(scope, STATE_FACETS)
         problem = planner.unfulfilled(replace(inputs, observed=seen), action)
         if problem:
             raise ReadBackError(f"read back {action.id}: {problem}")

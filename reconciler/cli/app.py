@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from reconciler.cli import context, look, output, plans, process
+from reconciler.cli import applying, context, get, output, plans, process
 
 app = typer.Typer(
     name="vectl",
     help="A GitOps reconciler for Linux system containers.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -21,18 +22,17 @@ app = typer.Typer(
 @app.callback()
 def options(  # one for each global option
     config: Annotated[str | None, typer.Option("--config", help="Configuration file.", metavar="FILE")] = None,
-    instance: Annotated[str | None, typer.Option(help="Instance on this machine.")] = None,
-    state_dir: Annotated[str | None, typer.Option(help="Where durable state is kept.")] = None,
-    run_dir: Annotated[str | None, typer.Option(help="Where volatile state is kept.")] = None,
-    host: Annotated[str | None, typer.Option(help="This host's name in manifests.")] = None,
+    instance: Annotated[str | None, typer.Option(help="Instance on this machine.", metavar="NAME")] = None,
+    state_dir: Annotated[str | None, typer.Option(help="Where durable state is kept.", metavar="DIR")] = None,
+    run_dir: Annotated[str | None, typer.Option(help="Where volatile state is kept.", metavar="DIR")] = None,
+    host: Annotated[str | None, typer.Option(help="This host's name in manifests.", metavar="NAME")] = None,
     color: Annotated[bool | None, typer.Option("--color/--no-color", help="Colours; default: on a terminal.")] = None,
 ) -> None:
     """Take the options before the command."""
-    found = context.GLOBALS
-    found.config_file, found.instance = config, instance
-    found.state_dir, found.run_dir, found.host = state_dir, run_dir, host
+    given = context.Globals(config_file=config, instance=instance, state_dir=state_dir, run_dir=run_dir, host=host)
+    context.give(given)
     output.choose_color(color)
 
 
-for command in (plans.validate, plans.plan, plans.apply, process.agent, process.down, look.get):
+for command in (plans.validate, plans.plan, plans.diff, applying.apply, process.agent, process.down, get.get):
     app.command()(command)

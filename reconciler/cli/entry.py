@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -60,7 +61,7 @@ def run(arguments: list[str]) -> int:
 def wants_json(arguments: list[str]) -> bool:
     """Say whether a command line asks for JSON, so that what is wrong with it is told in JSON too."""
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    pairs = zip(ours, ours[1:], strict=False)
+    pairs = itertools.pairwise(ours)
     split = any(first in ("-o", "--output") and second == "json" for first, second in pairs)
     return split or any(word in ("-ojson", "--output=json") for word in ours)
 

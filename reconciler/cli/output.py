@@ -83,7 +83,7 @@ def yaml_text(value: Json) -> str:
     from ruamel.yaml import YAML
 
     writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
+    writer.default_flow_style = False  # type: ignore[assignment]  # its annotation forgets that this is the point
     writer.sort_base_mapping_type_on_output = False
     writer.width = 4096
     text = io.StringIO()

@@ -45,8 +45,8 @@ def capabilities(site: Site) -> Capabilities:
     )
 
 
-def observe(site: Site, uid: Uid) -> ComputeObservation | None:
-    """Read a VE's limits and what it uses; None if it has no cgroup.
+def observe(site: Site, uid: Uid, use: bool) -> ComputeObservation | None:
+    """Read a VE's limits, and if asked what it uses; None if it has no cgroup.
 
     Raises: KernelError.
     """
@@ -54,7 +54,8 @@ def observe(site: Site, uid: Uid) -> ComputeObservation | None:
     limits = site.limit_reader.read(cgroup)
     if limits is None:
         return None
-    return ComputeObservation(limits={Limit(name): value for name, value in limits.items()}, use=_use(site, cgroup))
+    used = _use(site, cgroup) if use else ComputeUse()
+    return ComputeObservation(limits={Limit(name): value for name, value in limits.items()}, use=used)
 
 
 def _use(site: Site, cgroup: str) -> ComputeUse:

@@ -58,7 +58,7 @@ async def load(site: Site, effect: LoadFilter) -> None:
             os.unlink(_file(site))
         return
     document = {"rules": _encode(effect.rules), "fingerprints": _fingerprints(site)}
-    files.write_atomic(_file(site), json.dumps(document).encode())
+    files.write_volatile(_file(site), json.dumps(document).encode())
 
 
 def _file(site: Site) -> str:

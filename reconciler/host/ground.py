@@ -26,7 +26,7 @@ def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: No
         os.makedirs(path, mode=mode, exist_ok=True)
     os.makedirs(f"{instance.run_dir}/ves", mode=_PASSABLE, exist_ok=True)
     os.makedirs(f"{instance.run_dir}/runtime", mode=_PRIVATE, exist_ok=True)
-    files.write_atomic(f"{instance.run_dir}/criu.conf", _CRIU_CONFIG.encode(), mode=0o644)
+    files.write_volatile(f"{instance.run_dir}/criu.conf", _CRIU_CONFIG.encode(), mode=0o644)
     _prepare_pool(instance, told)
     for path in (instance.ves, instance.trash):
         os.makedirs(path, mode=_PRIVATE, exist_ok=True)

@@ -135,7 +135,7 @@ class RealHost:
         )
 
     def _compute(self, uid: Uid, facets: frozenset[Facet]) -> compute_model.ComputeObservation | Unknown | None:
-        return _known(compute.observe, self.site, uid) if Facet.COMPUTE in facets else _NOT_ASKED
+        return _known(compute.observe, self.site, uid, Facet.USE in facets) if Facet.COMPUTE in facets else _NOT_ASKED
 
     def _volume(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas)

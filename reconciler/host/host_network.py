@@ -115,7 +115,11 @@ def create(site: Site, effect: CreateNetwork) -> None:
     existing = site.rtnl.link(name)
     if existing is not None and existing.alias != alias and not (existing.alias is None and existing.mac == mac):
         raise BusyError(f"create network {network.name}: a link {name} without our mark is there; rename or remove it")
-    link.create_bridge(site.rtnl, name, mac=mac, mtu=network.mtu, alias=alias)
+    index = link.create_bridge(site.rtnl, name, mac=mac, mtu=network.mtu, alias=alias)
+    if existing is None or existing.alias is None:
+        # The MTU of a bridge follows that of its smallest port, unless somebody changed it after the birth.
+        link.set_mtu(site.rtnl, index, network.mtu ^ 1)
+        link.set_mtu(site.rtnl, index, network.mtu)
 
 
 def set_mtu(site: Site, effect: SetNetworkMtu) -> None:

@@ -6,6 +6,7 @@ link that carries our mark.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -254,17 +255,26 @@ def attach(site: Site, effect: AttachInterface) -> None:
 
 def _no_ipv6(name: str) -> None:
     """A port of a bridge is no place for the host's own IPv6: without an address it takes part in nothing."""
-    sysctl.write(sysctl.of_interface("ipv6", name, "disable_ipv6"), "1")
+    if _has_ipv6(name):
+        sysctl.write(sysctl.of_interface("ipv6", name, "disable_ipv6"), "1")
+
+
+def _has_ipv6(name: str) -> bool:
+    """With an MTU below 1280 a link has no IPv6, and no parameters of it."""
+    return os.path.exists(sysctl.path_of(sysctl.of_interface("ipv6", name, "disable_ipv6")))
 
 
 def _answer_for_gateways(site: Site, near: rtnl.Link) -> None:
-    sysctl.write(sysctl.of_interface("ipv6", near.name, "disable_ipv6"), "0")
-    for family, key in (("ipv4", "forwarding"), ("ipv4", "proxy_arp"), ("ipv6", "forwarding"), ("ipv6", "proxy_ndp")):
-        sysctl.write(sysctl.of_interface(family, near.name, key), "1")
-    sysctl.write(sysctl.of_interface("ipv6", near.name, "accept_ra"), "0")
+    for key in ("forwarding", "proxy_arp"):
+        sysctl.write(sysctl.of_interface("ipv4", near.name, key), "1")
+    versions = {4}
+    if _has_ipv6(near.name):
+        versions.add(6)
+        for key, value in (("disable_ipv6", "0"), ("forwarding", "1"), ("proxy_ndp", "1"), ("accept_ra", "0")):
+            sysctl.write(sysctl.of_interface("ipv6", near.name, key), value)
     # Without it an answer waits a random time up to 0.8 s.  Source: arp(7), proxy_delay.
     sysctl.write(f"net.ipv4.neigh.{near.name}.proxy_delay", "0")
-    for gateway in sorted(_GATEWAYS, key=str):
+    for gateway in sorted((g for g in _GATEWAYS if g.version in versions), key=str):
         address.add_address(site.rtnl, near.index, ip_interface(f"{gateway}/{gateway.max_prefixlen}"))
 
 
@@ -308,10 +318,11 @@ def remove_address(site: Site, effect: RemoveAddress) -> None:
 def add_route(site: Site, effect: AddRoute) -> None:
     """Add a route of ours inside the VE.
 
-    Raises: KernelError, if the link is down or the gateway is not on it.
+    Raises: KernelError, if the link is down or the gateway is not on it; BusyError, if the VE has a route of its own
+    to the same destination.
     """
     into, found = _far_end(site, effect.uid, effect.interface)
-    route.replace_route(into.rtnl, _kernel_route(found.index, effect.route))
+    route.add_route(into.rtnl, _kernel_route(found.index, effect.route))
 
 
 def remove_route(site: Site, effect: RemoveRoute) -> None:

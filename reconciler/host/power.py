@@ -56,11 +56,12 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
     """
     init = read_init(site, uid)
     runtime = _runtime(site, uid)
-    if init is None or not is_alive(init):
+    if init is None or not site.inits.is_alive(init):
+        end = None if init is None else _end_of(site, uid, init)
         return PowerObservation(
             state=PowerState.STOPPED,
-            last_end=None if init is None else _end_of(site, uid, init),
-            stop_requested=init is not None and _names(site, uid, "stop.json", init),
+            last_end=end,
+            stop_requested=init is not None and end is not None and _names(site, uid, "stop.json", init),
             holdings=("runtime",) if os.path.isdir(f"{runtime.root}/{uid}") else (),
         )
     waiting = runc.awaits_release(runtime, uid)
@@ -68,14 +69,9 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
         state=PowerState.CREATED if waiting else PowerState.RUNNING,
         pid=init.pid,
         start_time=init.start_time,
-        started_at=_boot_time() + init.start_time / _CLOCK_TICKS,
+        started_at=site.boot_time + init.start_time / _CLOCK_TICKS,
         launch=_read_launch(site, uid),
     )
-
-
-def _boot_time() -> float:
-    with open("/proc/stat", encoding="ascii") as stat:
-        return next(float(line.split()[1]) for line in stat if line.startswith("btime "))
 
 
 def read_init(site: Site, uid: Uid) -> ProcessId | None:
@@ -83,19 +79,8 @@ def read_init(site: Site, uid: Uid) -> ProcessId | None:
 
     Raises: KernelError, StateError.
     """
-    record = records.read_init(site.instance.run_dir, uid)
+    record = site.parsed.read(_file(site, uid, "init.json"), records.parse_init)
     return None if record is None else record.init
-
-
-def is_alive(init: ProcessId) -> bool:
-    """Tell whether an init is there and not merely waiting to be reaped."""
-    descriptor = pidfd.open_process(init)
-    if descriptor is None:
-        return False
-    try:
-        return not pidfd.has_ended(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def need_init(site: Site, uid: Uid) -> ProcessId:
@@ -104,7 +89,7 @@ def need_init(site: Site, uid: Uid) -> ProcessId:
     Raises: StateError, if nothing of the VE runs.
     """
     init = read_init(site, uid)
-    if init is None or not is_alive(init):
+    if init is None or not site.inits.is_alive(init):
         raise StateError(f"enter VE {uid}: it does not run")
     return init
 
@@ -112,7 +97,7 @@ def need_init(site: Site, uid: Uid) -> ProcessId:
 def _end_of(site: Site, uid: Uid, init: ProcessId) -> End | None:
     if _names(site, uid, "forgotten.json", init):
         return None
-    record = records.read_exit(site.instance.run_dir, uid)
+    record = site.parsed.read(_file(site, uid, "exit.json"), records.parse_exit)
     if record is None or record.init != init:
         return End(cause=EndCause.UNKNOWN)
     return End(cause=_cause(record.exit), value=record.exit.value)
@@ -130,26 +115,31 @@ def _file(site: Site, uid: Uid, name: str) -> str:
 
 
 def _note(site: Site, uid: Uid, name: str, init: ProcessId) -> None:
-    files.write_atomic(_file(site, uid, name), json.dumps([init.pid, init.start_time]).encode())
+    files.write_volatile(_file(site, uid, name), json.dumps([init.pid, init.start_time]).encode())
 
 
 def _names(site: Site, uid: Uid, name: str, init: ProcessId) -> bool:
-    data = files.read_bytes_if_exists(_file(site, uid, name))
+    return site.parsed.read(_file(site, uid, name), _parse_note) == [init.pid, init.start_time]
+
+
+def _parse_note(data: bytes, *, where: str) -> object:
+    """Parse the identity of an init; damaged, it names none."""
+    del where
     try:
-        return data is not None and json.loads(data) == [init.pid, init.start_time]
+        return json.loads(data)
     except ValueError:
-        return False
+        return None
 
 
 def _read_launch(site: Site, uid: Uid) -> Launch | None:
-    path = _file(site, uid, "launch.json")
-    data = files.read_bytes_if_exists(path)
-    if data is None:
-        return None
+    return site.parsed.read(_file(site, uid, "launch.json"), _parse_launch)
+
+
+def _parse_launch(data: bytes, *, where: str) -> Launch:
     try:
-        return launch_from_json(json.loads(data), where=path)
+        return launch_from_json(json.loads(data), where=where)
     except ValueError as err:
-        raise StateError(f"read {path}: expected JSON; restart the VE to have it written anew") from err
+        raise StateError(f"read {where}: expected JSON; restart the VE to have it written anew") from err
 
 
 def _runtime(site: Site, uid: Uid) -> runc.Runtime:
@@ -177,7 +167,7 @@ async def create_runtime(site: Site, effect: CreateRuntime) -> None:
         os.unlink(runtime.log)
     directory = site.instance.ve_run_dir(uid)
     _write_bundle(site, effect, directory, overlay.target)
-    files.write_atomic(_file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
+    files.write_volatile(_file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
     pid_file = f"{directory}/pid"
     request = protocol.Launch(
         uid=uid,
@@ -232,7 +222,7 @@ def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str
         cgroup_mount="v2" if site.layout.is_pure_v2 else "hybrid",
         criu_config=f"{site.instance.run_dir}/criu.conf",
     )
-    files.write_atomic(f"{directory}/bundle/config.json", json.dumps(bundle.build_config(spec)).encode())
+    files.write_volatile(f"{directory}/bundle/config.json", json.dumps(bundle.build_config(spec)).encode())
 
 
 def _rlimits(launch: Launch) -> dict[str, tuple[int, int]]:
@@ -339,7 +329,7 @@ async def delete(site: Site, effect: DeleteRuntime) -> None:
         _note(site, uid, "stop.json", init)
     await asyncio.to_thread(_delete_all, site, uid)
     if init is not None:
-        await _await_gone(init)
+        await _await_gone(site, init)
 
 
 def _delete_all(site: Site, uid: Uid) -> None:
@@ -350,9 +340,9 @@ def _delete_all(site: Site, uid: Uid) -> None:
     files.remove_tree(f"{_runtime(site, uid).root}/{uid}")
 
 
-async def _await_gone(init: ProcessId) -> None:
+async def _await_gone(site: Site, init: ProcessId) -> None:
     for _ in range(int(_END_SEEN_S / 0.005)):
-        if not is_alive(init):
+        if not site.inits.is_alive(init):
             return
         await asyncio.sleep(0.005)
     raise KernelError(f"kill process {init.pid}: it is still there")

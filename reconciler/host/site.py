@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import cached_property
 
 from reconciler.errors import StateError
+from reconciler.host.inits import Inits
 from reconciler.host.keeper.client import KeeperClient, ensure_keeper
 from reconciler.host.namespaces import Namespaces
+from reconciler.host.parsed import ParsedFiles
 from reconciler.kernel import cgroup_layout, cgroup_limits, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -24,7 +27,8 @@ class Site:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._keeper: KeeperClient | None = None
-        self._records: dict[Uid, tuple[tuple[int, int, int], Record]] = {}
+        self.parsed = ParsedFiles()
+        self.inits = Inits()
         self.layout = cgroup_layout.detect()
         self.limit_reader = cgroup_limits.LimitReader(self.layout)
         self.namespaces = Namespaces()
@@ -56,6 +60,12 @@ class Site:
             self._nft = NftSocket.open_here()
         return self._nft
 
+    @cached_property
+    def boot_time(self) -> float:
+        """When the machine booted. Units: seconds since the epoch. Source: proc_stat(5), "btime"."""
+        with open("/proc/stat", encoding="ascii") as stat:
+            return next(float(line.split()[1]) for line in stat if line.startswith("btime "))
+
     def nft_digests(self, tables: tuple[TableName, ...]) -> Mapping[TableName, str | None]:
         """Read the fingerprints of nftables tables; an unchanged generation means unchanged tables.
 
@@ -72,29 +82,17 @@ class Site:
             self._keeper.close()
         self.limit_reader.close()
         self.namespaces.close()
+        self.inits.close()
         for opened in (self._rtnl, self._nft):
             if opened is not None:
                 opened.close()
 
     def read_record(self, uid: Uid) -> Record | None:
-        """Read a VE's record; None if there is none. One whose file is the same as before is not parsed again.
+        """Read a VE's record; None if there is none.
 
         Raises: StateError, KernelError.
         """
-        path = self.instance.record_file(uid)
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            self._records.pop(uid, None)
-            return None
-        identity = (status.st_ino, status.st_mtime_ns, status.st_size)
-        known = self._records.get(uid)
-        if known is None or known[0] != identity:
-            data = files.read_bytes_if_exists(path)
-            if data is None:
-                return None
-            self._records[uid] = known = (identity, decode_record(data, where=path))
-        return known[1]
+        return self.parsed.read(self.instance.record_file(uid), decode_record)
 
     def need_record(self, uid: Uid) -> Record:
         """Read a VE's record.
@@ -120,6 +118,8 @@ class Site:
         """
         found = []
         for name in os.listdir(self.instance.trash):
+            if name.startswith("."):
+                continue
             path = f"{self.instance.trash}/{name}/record.json"
             data = files.read_bytes_if_exists(path)
             if data is not None:

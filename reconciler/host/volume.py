@@ -20,6 +20,7 @@ from reconciler.model.record import decode_record, encode_record
 from reconciler.model.volume import (
     CreateVolume,
     PurgeTrash,
+    Record,
     RestoreVe,
     SetVolumeSize,
     TrashEntry,
@@ -61,19 +62,32 @@ def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
 
 
 def write_record(site: Site, effect: WriteRecord) -> None:
-    """Write a VE's record durably, in a directory made for it.
+    """Write a VE's record durably. The directory of a new VE appears with the record in it, or not at all.
 
     Raises: TemplateError, if the template that it names was not built; NoSpaceError.
     """
-    record = effect.record
-    if record.template_digest is None and effect.template_key is not None:
+    record = _with_digest(site, effect)
+    directory = site.instance.ve_dir(record.uid)
+    if os.path.isdir(directory):
+        files.write_atomic(site.instance.record_file(record.uid), encode_record(record))
+        return
+    unborn = f"{site.instance.ves}/.{record.uid}"
+    os.makedirs(unborn, mode=0o700, exist_ok=True)
+    files.write_atomic(f"{unborn}/record.json", encode_record(record))
+    os.rename(unborn, directory)
+    files.sync_directory(site.instance.ves)
+
+
+def _with_digest(site: Site, effect: WriteRecord) -> Record:
+    record, known = effect.record, site.read_record(effect.record.uid)
+    if record.template_digest is not None:
+        return record
+    digest = known.template_digest if known else None
+    if digest is None and effect.template_key is not None:
         digest = templates.read_index(site).get(effect.template_key)
-        if digest is None:
-            raise TemplateError(f"write record of {record.name}: template {record.template} was not built")
-        known = site.read_record(record.uid)
-        record = replace(record, template_digest=known.template_digest if known and known.template_digest else digest)
-    os.makedirs(site.instance.ve_dir(record.uid), mode=0o700, exist_ok=True)
-    files.write_atomic(site.instance.record_file(record.uid), encode_record(record))
+    if digest is None:
+        raise TemplateError(f"write record of {record.name}: template {record.template} was not built")
+    return replace(record, template_digest=digest)
 
 
 def create_volume(site: Site, effect: CreateVolume) -> None:
@@ -107,10 +121,17 @@ def trash(site: Site, effect: TrashVe) -> None:
     if power.observe(site, uid).state is not PowerState.STOPPED or compute.tree(site, uid).exists():
         raise BusyError(f"move VE {uid} to the trash: it has not been taken down")
     os.makedirs(instance.trash, mode=0o700, exist_ok=True)
-    os.rename(instance.ve_dir(uid), f"{instance.trash}/{uid}.{int(time.time())}")
+    os.rename(instance.ve_dir(uid), _free_entry(f"{instance.trash}/{uid}", int(time.time())))
     files.sync_directory(instance.trash)
     files.sync_directory(instance.ves)
     power.forget(site, uid)
+
+
+def _free_entry(stem: str, second: int) -> str:
+    """Find a name that no entry has: a VE may be removed, restored and removed again within a second."""
+    directory, uid = os.path.split(stem)
+    taken = [int(match[2]) for name in os.listdir(directory) if (match := _TRASH_ID.match(name)) and match[1] == uid]
+    return f"{stem}.{max([second, *(other + 1 for other in taken)])}"
 
 
 def restore(site: Site, effect: RestoreVe) -> None:
@@ -135,8 +156,23 @@ def purge(site: Site, effect: PurgeTrash) -> None:
     Raises: StateError, for what cannot be an entry's name.
     """
     path = _entry_path(site, effect.trash_id)
-    if not os.path.isdir(path):
-        return
+    if os.path.isdir(path):
+        os.rename(path, f"{site.instance.trash}/.{effect.trash_id}")
+    sweep(site)
+
+
+def sweep(site: Site) -> None:
+    """Delete what was on its way out of the trash, or into the pool, when a crash came.
+
+    Raises: KernelError.
+    """
+    for directory in (site.instance.trash, site.instance.ves):
+        for name in os.listdir(directory):
+            if name.startswith("."):
+                _delete(site, f"{directory}/{name}")
+
+
+def _delete(site: Site, path: str) -> None:
     volume = f"{path}/volume"
     if os.path.isdir(volume):
         number = btrfs.subvolume_id(volume)
@@ -163,6 +199,8 @@ def observe_trash(site: Site, quotas: Quotas) -> tuple[TrashEntry, ...] | Unknow
     """List the trash, oldest first; one entry that cannot be read makes all of it unknown."""
     entries = []
     for name in os.listdir(site.instance.trash):
+        if name.startswith("."):
+            continue
         match = _TRASH_ID.match(name)
         path = f"{site.instance.trash}/{name}"
         data = files.read_bytes_if_exists(f"{path}/record.json")

@@ -67,7 +67,7 @@ def make_filesystem(target: str, *, label: str) -> None:
     Raises: CommandError, if there is a file system already or it is too small; MissingToolError; TimeLimitError.
     Source: mkfs.btrfs(8).
     """
-    command.run(["mkfs.btrfs", "--quiet", "--nodiscard", "--label", label, target], timeout_s=_MKFS_SECONDS)
+    command.run(["mkfs.btrfs", "--quiet", "--label", label, target], timeout_s=_MKFS_SECONDS)
 
 
 def create_subvolume(path: str, *, qgroup: int | None = None) -> None:

@@ -15,6 +15,8 @@ from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESO
 from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, libc
 
 _RENAME_EXCHANGE = 2
+_PRIVATE_MODE = 0o700
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK_POLL_SECONDS = 0.02
 
 
@@ -36,6 +38,19 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600) -> None:
                 os.unlink(temporary)
             raise
     sync_directory(directory or ".")
+
+
+def write_volatile(path: str, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file that need not outlive this boot: whole at any moment, and not flushed to disk.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
+    with file_errors("write", path):
+        os.makedirs(os.path.dirname(path) or ".", mode=_PRIVATE_MODE, exist_ok=True)
+        with open(os.open(temporary, _NEW_FILE, mode), "wb") as file:
+            file.write(data)
+        os.rename(temporary, path)
 
 
 def sync_directory(path: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from reconciler.errors import KernelError
+from reconciler.errors import BusyError, KernelError
 from reconciler.kernel import netlink, rtnl, rtnlencode
 from reconciler.kernel.rtnl import IpAddress, IpNetwork, Route
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -54,6 +54,22 @@ def replace_route(sock: RtnlSocket, route: Route) -> None:
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     payload = _encode(route)
     sock.request(_RTM_NEWROUTE, payload, doing=f"replace route to {route.destination}", flags=flags)
+
+
+def add_route(sock: RtnlSocket, route: Route) -> None:
+    """Add a route; the same one there is success.
+
+    Raises: BusyError, if another route has its destination and metric; KernelError.
+    """
+    flags = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
+    doing = f"add route to {route.destination}"
+    try:
+        sock.request(_RTM_NEWROUTE, _encode(route), doing=doing, flags=flags)
+    except KernelError as err:
+        if err.errno != errno.EEXIST:
+            raise
+        if route not in sock.dump_routes(protocol=route.protocol):
+            raise BusyError(f"{doing}: another route leads there, which is not ours; remove that first") from err
 
 
 def delete_route(sock: RtnlSocket, route: Route) -> None:

@@ -12,6 +12,7 @@ from reconciler.manifests import merge, words, yaml_reader
 from reconciler.manifests.document import Document
 from reconciler.manifests.kinds import KINDS
 from reconciler.manifests.kinds.base import Manifest
+from reconciler.manifests.kinds.ve import Profile
 from reconciler.manifests.parsers import described
 from reconciler.manifests.problem import Path, Problem, did_you_mean, listed
 from reconciler.manifests.yaml_builder import RawDocument
@@ -69,7 +70,7 @@ def _placed(problem: Problem, document: RawDocument) -> Problem:
 
 def _document(file: str, digest: bytes, index: int, raw: RawDocument, model: Manifest) -> Document:
     spec = raw.value.get("spec") if isinstance(raw.value, dict) else None
-    takes_part = isinstance(spec, dict) and (model.__class__.__name__ == "Profile" or bool(spec.get("profile")))
+    takes_part = isinstance(spec, dict) and (isinstance(model, Profile) or bool(spec.get("profile")))
     return Document(
         file=file,
         digest=digest,

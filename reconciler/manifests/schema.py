@@ -60,13 +60,13 @@ def _finish(section: Schema) -> None:
 
 def _write_default(field: Schema) -> None:
     """Put a default as people would write it; leave it out where there is no way to write it."""
-    written = written_default(field)
+    written = _written_default(field)
     field.pop("default", None)
     if written is not None:
         field["default"] = written
 
 
-def written_default(field: Mapping[str, Json]) -> Json:
+def _written_default(field: Mapping[str, Json]) -> Json:
     """Give a field's default as people write it in a manifest, or None where it is just left out."""
     default, title = field.get("default"), str(field.get("title", ""))
     if default is None:

@@ -91,17 +91,20 @@ _TYPES = {
 
 
 def _wrong_type(kind: str, got: object) -> Words:
-    hint = ""
+    hint, shown = "", parsers.described(got)
     match kind, got:
         case "string_type", bool() | int() | float():
-            hint = "put it in quotes"
+            # Here and below the value is not repeated: it may be a password among the variables of a command.
+            hint, shown = "put it in quotes", "true or false" if isinstance(got, bool) else "a number"
+        case "dict_type", str() | int() | float():
+            shown = "a single value"
         case "bool_type", str() if got.lower() in _TRUTH_WORDS:
             hint = f"did you mean {_TRUTH_WORDS[got.lower()]}?"
         case "tuple_type", str() | int() | float() if len(str(got)) < 64:
             hint = f"did you mean [{got}]?"
         case "int_type" | "float_type", str() if got.isdecimal():
             hint = "remove the quotes"
-    return f"expected {_TYPES[kind]}, got {parsers.described(got)}", hint
+    return f"expected {_TYPES[kind]}, got {shown}", hint
 
 
 def _choice(expected: str, got: object) -> Words:
@@ -111,10 +114,14 @@ def _choice(expected: str, got: object) -> Words:
     return f"expected {listed(known)}, got {parsers.described(got)}", hint
 
 
+def _plain(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
 _BOUNDS: Mapping[str, Callable[[Context, str], str]] = {
-    "greater_than_equal": lambda context, got: f"expected at least {context['ge']:g}, got {got}",
-    "greater_than": lambda context, got: f"expected more than {context['gt']:g}, got {got}",
-    "less_than_equal": lambda context, got: f"expected at most {context['le']:g}, got {got}",
+    "greater_than_equal": lambda context, got: f"expected at least {_plain(context['ge'])}, got {got}",
+    "greater_than": lambda context, got: f"expected more than {_plain(context['gt'])}, got {got}",
+    "less_than_equal": lambda context, got: f"expected at most {_plain(context['le'])}, got {got}",
     "finite_number": lambda _context, got: f"expected a finite number, got {got}",
     "string_too_long": lambda context, _got: f"expected at most {context['max_length']} characters",
     "string_too_short": lambda context, _got: f"expected at least {context['min_length']} character",

@@ -15,15 +15,22 @@ from reconciler.model.volume import Record, TrashEntry, VolumeObservation
 
 
 class Facet(StrEnum):
-    """A part of the host that is observed, diffed and changed by files of one name."""
+    """A part of the host that is observed, diffed and changed by files of one name.
+
+    `USE` is no facet of its own: it asks for what the others count besides their state.
+    """
 
     POWER = "power"
     COMPUTE = "compute"
     VOLUME = "volume"
     NETWORK = "network"
+    USE = "use"
 
 
 ALL_FACETS = frozenset(Facet)
+
+STATE_FACETS = ALL_FACETS - {Facet.USE}
+"""Everything that is compared; what a VE uses changes all the time, and costs more to read than all of that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

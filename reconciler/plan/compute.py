@@ -52,10 +52,16 @@ def _whole_pages(size: int | None) -> int | None:
 def enforceable_limits(spec: ComputeSpec, capabilities: Capabilities) -> dict[Limit, LimitValue]:
     """Give the limits that this host can hold; naming every CPU or node there is means all of them."""
     wanted = limits(spec)
-    for limit, everything in ((Limit.CPUS, capabilities.cpus), (Limit.NODES, capabilities.nodes)):
+    for limit, everything in _everything(capabilities).items():
         if wanted[limit] == everything:
             wanted[limit] = None
+    if capabilities.cgroup != "v2" and wanted[Limit.MEMORY_LIMIT] is None:
+        del wanted[Limit.SWAP]  # cgroup v1 limits the sum of memory and swap, which has no limit then
     return {limit: value for limit, value in wanted.items() if limit in capabilities.enforceable}
+
+
+def _everything(capabilities: Capabilities) -> dict[Limit, frozenset[int]]:
+    return {Limit.CPUS: capabilities.cpus, Limit.NODES: capabilities.nodes}
 
 
 def unenforceable(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, str]:
@@ -81,6 +87,12 @@ def record_values(spec: ComputeSpec) -> dict[str, Value]:
 def observed_values(observed: ComputeObservation) -> dict[str, Value]:
     """Give what the cgroup holds, by path."""
     return {limit.value: value for limit, value in observed.limits.items()}
+
+
+def compared_values(observed: ComputeObservation, capabilities: Capabilities) -> dict[str, Value]:
+    """Give what the cgroup holds as it is compared: on cgroup v1 no limit shows as every CPU or node there is."""
+    everything = {limit.value: numbers for limit, numbers in _everything(capabilities).items()}
+    return {path: None if value == everything.get(path) else value for path, value in observed_values(observed).items()}
 
 
 def impact(difference: Difference, observed: ComputeObservation) -> Impact:

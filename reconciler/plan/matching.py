@@ -27,40 +27,38 @@ class Matches:
 
 def match(specs: Iterable[VeSpec], ves: Mapping[Uid, VeObservation], trash: Iterable[TrashEntry]) -> Matches:
     """Match specs with what is on the host; a spec without a VE looks for its data in the trash, newest first."""
-    by_name = {ve.record.name: ve for ve in ves.values() if not isinstance(ve.record, Unknown)}
-    entries = sorted(trash, key=lambda entry: entry.trashed_at, reverse=True)
-    existing, trashed, new = [], [], []
-    claimed: set[Uid] = set()
-    for spec in specs:
-        found = _find(spec, ves, by_name, claimed)
-        entry = None if found else _find_in_trash(spec, entries)
-        if found is not None:
-            claimed.add(found.uid)
-            existing.append((spec, found))
-        elif entry is not None:
-            trashed.append((spec, entry))
-        else:
-            new.append(spec)
-    unclaimed = tuple(ve for uid, ve in sorted(ves.items()) if uid not in claimed)
-    return Matches(existing=tuple(existing), trashed=tuple(trashed), new=tuple(new), unclaimed=unclaimed)
+    wanted = tuple(specs)
+    found = _claims(wanted, ves)
+    entries = sorted(trash, key=lambda entry: (entry.trashed_at, entry.id), reverse=True)
+    absent = {spec.name: _find_in_trash(spec, entries) for spec in wanted if spec.name not in found}
+    claimed = {ve.uid for ve in found.values()}
+    return Matches(
+        existing=tuple((spec, found[spec.name]) for spec in wanted if spec.name in found),
+        trashed=tuple((spec, entry) for spec in wanted if (entry := absent.get(spec.name)) is not None),
+        new=tuple(spec for spec in wanted if spec.name in absent and absent[spec.name] is None),
+        unclaimed=tuple(ve for uid, ve in sorted(ves.items()) if uid not in claimed),
+    )
 
 
-def _find(
-    spec: VeSpec, ves: Mapping[Uid, VeObservation], by_name: Mapping[VeName, VeObservation], claimed: set[Uid]
-) -> VeObservation | None:
-    if spec.uid is not None:
-        return ves.get(spec.uid)
-    for name in (spec.name, spec.renamed_from):
-        found = by_name.get(name) if name is not None else None
-        if found is not None and found.uid not in claimed:
-            return found
-    return None
+def _claims(specs: Iterable[VeSpec], ves: Mapping[Uid, VeObservation]) -> dict[VeName, VeObservation]:
+    """Give each spec its VE: all those that name a uid first, so that nobody else takes theirs by its old name."""
+    wanted = tuple(specs)
+    found = {spec.name: ves[spec.uid] for spec in wanted if spec.uid is not None and spec.uid in ves}
+    taken = {ve.uid for ve in found.values()}
+    by_name: dict[VeName, VeObservation] = {}
+    for uid, ve in sorted(ves.items()):
+        if uid not in taken and not isinstance(ve.record, Unknown):
+            by_name.setdefault(ve.record.name, ve)
+    unpinned = [spec for spec in wanted if spec.uid is None]
+    for spec, name in (*((s, s.name) for s in unpinned), *((s, s.renamed_from) for s in unpinned)):
+        if name is not None and spec.name not in found and name in by_name:
+            found[spec.name] = by_name.pop(name)
+    return found
 
 
 def _find_in_trash(spec: VeSpec, entries: Iterable[TrashEntry]) -> TrashEntry | None:
     for entry in entries:
-        if spec.uid is not None and entry.record.uid == spec.uid:
-            return entry
-        if spec.uid is None and entry.record.name == spec.name:
+        key = entry.record.name if spec.uid is None else entry.record.uid
+        if key == (spec.name if spec.uid is None else spec.uid):
             return entry
     return None

@@ -37,13 +37,14 @@ from reconciler.model.network import (
     VeNetworkSpec,
 )
 from reconciler.model.observation import Facet
-from reconciler.plan.field import Difference, Field, Value, changed_paths, find_field
+from reconciler.plan.field import Difference, Field, Value, changed_paths
 
 FIELDS = (
     Field(path="hostname", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the VE's name>"),
     Field(path="dns", facet=Facet.NETWORK, impact=Impact.LIVE, default=None, effect="/etc/resolv.conf"),
     Field(path="interfaces.*", facet=Facet.NETWORK, impact=Impact.NETWORK, default=None, effect="link made or removed"),
     Field(path="interfaces.*.network", facet=Facet.NETWORK, impact=Impact.NETWORK, default="<required>"),
+    Field(path="interfaces.*.isolated", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the Network's>"),
     Field(path="interfaces.*.mtu", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the Network's>"),
     Field(path="interfaces.*.mac", facet=Facet.NETWORK, impact=Impact.NETWORK, default="<derived from uid>"),
     Field(path="interfaces.*.up", facet=Facet.NETWORK, impact=Impact.LIVE, default=True),
@@ -51,8 +52,6 @@ FIELDS = (
     Field(path="interfaces.*.routes", facet=Facet.NETWORK, impact=Impact.LIVE, default="<default by the gateways>"),
     Field(path="loopback", facet=Facet.NETWORK, impact=Impact.LIVE, default=True),
 )
-
-_ABSENT = "<absent>"
 
 
 class InterfacePlan:
@@ -67,7 +66,8 @@ class InterfacePlan:
     def values(self) -> dict[str, Value]:
         """Give the canonical values by the last part of the path."""
         return {
-            "network": (self.bridge, self.spec.isolated),
+            "network": self.bridge,
+            "isolated": self.spec.isolated and self.bridge is not None,
             "mtu": self.spec.mtu,
             "mac": self.mac,
             "up": True,
@@ -78,7 +78,8 @@ class InterfacePlan:
 
 def _observed(link: InterfaceObservation) -> dict[str, Value]:
     return {
-        "network": (link.bridge, link.isolated),
+        "network": link.bridge,
+        "isolated": link.isolated,
         "mtu": link.mtu,
         "mac": link.mac,
         "up": link.up and link.host_up,
@@ -89,30 +90,29 @@ def _observed(link: InterfaceObservation) -> dict[str, Value]:
 
 def differences(
     instance: str, uid: Uid, spec: VeNetworkSpec, observed: VeNetworkObservation
-) -> Iterator[tuple[str, Field, Value, Value]]:
-    """Yield (path, field, desired, observed) of everything that is not as desired."""
+) -> Iterator[tuple[str, Value, Value]]:
+    """Yield (path, desired, observed) of everything that is not as desired."""
     yield from _named(spec, observed)
     for name in sorted(observed.interfaces.keys() - spec.interfaces.keys()):
-        path = f"interfaces.{name}"
-        yield path, find_field(FIELDS, path), None, observed.interfaces[name]
+        yield f"interfaces.{name}", None, observed.interfaces[name]
     for name, interface in sorted(spec.interfaces.items()):
         wanted, path = InterfacePlan(instance, uid, interface), f"interfaces.{name}"
         link = observed.interfaces.get(name)
         if link is None:
-            yield path, find_field(FIELDS, path), interface, None
+            yield path, interface, None
             continue
         seen = _observed(link)
         for part in changed_paths(wanted.values(), seen):
-            yield f"{path}.{part}", find_field(FIELDS, f"{path}.{part}"), wanted.values()[part], seen[part]
+            yield f"{path}.{part}", wanted.values()[part], seen[part]
 
 
-def _named(spec: VeNetworkSpec, observed: VeNetworkObservation) -> Iterator[tuple[str, Field, Value, Value]]:
+def _named(spec: VeNetworkSpec, observed: VeNetworkObservation) -> Iterator[tuple[str, Value, Value]]:
     if spec.hostname != observed.hostname:
-        yield "hostname", find_field(FIELDS, "hostname"), spec.hostname, observed.hostname
+        yield "hostname", spec.hostname, observed.hostname
     if spec.resolver is not None and spec.resolver != observed.resolver:
-        yield "dns", find_field(FIELDS, "dns"), spec.resolver, observed.resolver
+        yield "dns", spec.resolver, observed.resolver
     if not observed.loopback_up:
-        yield "loopback", find_field(FIELDS, "loopback"), True, False
+        yield "loopback", True, False
 
 
 def record_values(spec: VeNetworkSpec) -> dict[str, Value]:
@@ -120,11 +120,21 @@ def record_values(spec: VeNetworkSpec) -> dict[str, Value]:
     values: dict[str, Value] = {"hostname": spec.hostname, "dns": spec.resolver}
     for name, interface in sorted(spec.interfaces.items()):
         values[f"interfaces.{name}.network"] = interface.network
+        values[f"interfaces.{name}.mode"] = interface.mode
+        values[f"interfaces.{name}.isolated"] = interface.isolated
         values[f"interfaces.{name}.mtu"] = interface.mtu
         values[f"interfaces.{name}.mac"] = interface.mac or "auto"
         values[f"interfaces.{name}.addresses"] = interface.addresses
         values[f"interfaces.{name}.routes"] = interface.routes
     return values
+
+
+def recorded_as(path: str) -> tuple[str, ...]:
+    """Name the paths of the record on which a compared value rests: what leads to a VE differs with the mode too."""
+    parts = path.split(".")
+    if len(parts) == 3 and parts[0] == "interfaces" and parts[2] in ("network", "addresses"):
+        return path, f"interfaces.{parts[1]}.mode"
+    return (path,)
 
 
 def observed_values(observed: VeNetworkObservation) -> dict[str, Value]:
@@ -142,7 +152,7 @@ def explain(path: str, value: Value) -> Value:
     """Give the part of a compared value that means something to people."""
     if value is None or not path.startswith("interfaces."):
         return value
-    if path.endswith((".addresses", ".network")) and isinstance(value, tuple):
+    if path.endswith(".addresses") and isinstance(value, tuple):
         return value[0]
     if path.count(".") == 1 and isinstance(value, InterfaceSpec | InterfaceObservation):
         return value.addresses
@@ -215,7 +225,7 @@ def announcements(uid: Uid, spec: InterfaceSpec) -> Iterator[AnnounceAddress]:
 def _change(wanted: InterfacePlan, part: str, difference: Difference) -> Iterator[Effect]:
     uid, name = wanted.uid, wanted.spec.name
     match part:
-        case "network":
+        case "network" | "isolated":
             yield _attach(wanted)
         case "mtu":
             yield SetInterfaceMtu(uid=uid, interface=name, mtu=wanted.spec.mtu)

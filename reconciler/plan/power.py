@@ -23,6 +23,7 @@ from reconciler.model.power import (
     RestartPolicy,
     StopRuntime,
 )
+from reconciler.plan.actions import reason_of
 from reconciler.plan.field import Field, Value
 
 FIELDS = (
@@ -78,24 +79,29 @@ def record_values(spec: PowerSpec) -> dict[str, Value]:
     }
 
 
-def decide(spec: PowerSpec, observed: PowerObservation, *, spec_changed: bool, leftovers: bool) -> Decision:
-    """Decide the step. ``leftovers``: a cgroup or a runtime record is there though nothing runs."""
+def decide(
+    spec: PowerSpec, observed: PowerObservation, *, spec_changed: bool, origin: Origin, leftovers: bool
+) -> Decision:
+    """Decide the step. ``leftovers``: a cgroup or a runtime record is there though nothing runs.
+
+    ``spec_changed``: in any field, which ends a halt from inside. ``origin``: who wants another power than before.
+    """
     if spec.state is Power.RUNNING:
-        return _decide_running(spec, observed, spec_changed)
+        return _decide_running(spec, observed, spec_changed, origin)
     if observed.state is PowerState.RUNNING:
-        return Decision(step=Step.STOP, origin=Origin.GIT if spec_changed else Origin.DRIFT)
+        return Decision(step=Step.STOP, reason=reason_of(origin), origin=origin)
     if observed.state is PowerState.CREATED or leftovers or observed.holdings:
         return Decision(step=Step.CLEAN, reason=Reason.UNFINISHED, origin=Origin.POLICY)
     return Decision(step=Step.KEEP)
 
 
-def _decide_running(spec: PowerSpec, observed: PowerObservation, spec_changed: bool) -> Decision:
+def _decide_running(spec: PowerSpec, observed: PowerObservation, spec_changed: bool, origin: Origin) -> Decision:
     if observed.state is PowerState.RUNNING:
         return Decision(step=Step.KEEP)
     if observed.state is PowerState.CREATED:
-        return Decision(step=Step.BOOT, reason=Reason.UNFINISHED, origin=Origin.GIT if spec_changed else Origin.DRIFT)
+        return Decision(step=Step.BOOT, reason=Reason.UNFINISHED, origin=origin)
     if observed.last_end is None or observed.stop_requested or spec_changed:
-        return Decision(step=Step.BOOT, origin=Origin.GIT if spec_changed else Origin.DRIFT)
+        return Decision(step=Step.BOOT, reason=reason_of(origin), origin=origin)
     return _after_end(spec.restart, observed.last_end)
 
 

@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterable, Iterator
 
 from reconciler.model.action import CONSENT_IMPACTS, Action, Impact, Operation, Origin, Plan, Reason
 from reconciler.model.facts import Json
-from reconciler.model.units import format_size
-from reconciler.plan.hashes import canonical
+from reconciler.model.units import format_duration
+from reconciler.plan.words import printable, value_text
 
 PLAN_FORMAT = 1
+
+CONSENT_RULES = frozenset({"NeedsConsent", "MassRemoval"})
+"""Rules of refusals that `vectl approve` lifts."""
+
+HASH_SHOWN = 16
+"""Digits of a plan's hash that people are shown; `vectl approve` takes any beginning of it that is unique."""
 
 Paint = Callable[[str, str], str]
 """Give a text in a style, one of ``good``, ``warn``, ``bad``, ``dim``, ``strong``."""
 
-_SYMBOLS = {
+SYMBOLS = {
     Operation.CREATE: ("+", "create", "good"),
     Operation.UPDATE: ("~", "change", "warn"),
     Operation.RESTART: ("!", "restart", "bad"),
@@ -22,7 +28,6 @@ _SYMBOLS = {
     Operation.RESTORE: ("+", "restore", "good"),
     Operation.DESTROY: ("-", "destroy", "bad"),
 }
-_VALUE_WIDTH = 100
 
 
 def plan_to_json(plan: Plan) -> dict[str, Json]:
@@ -61,7 +66,7 @@ def summary(actions: Iterable[Action]) -> dict[str, int]:
 def exit_detail(plan: Plan) -> tuple[bool, bool]:
     """Say whether a plan changes something, and whether something in it waits for consent."""
     changes = any(not is_bookkeeping(action) for action in plan.actions)
-    consent = any(refusal.rule in ("NeedsConsent", "MassRemoval") for refusal in plan.refused)
+    consent = any(refusal.rule in CONSENT_RULES for refusal in plan.refused)
     return changes, consent or any(a.impact in CONSENT_IMPACTS and a.origin is Origin.GIT for a in plan.actions)
 
 
@@ -74,17 +79,16 @@ def render_text(plan: Plan, *, paint: Paint, verbose: bool = False) -> str:
         ("Dangers", list(_dangers(plan, paint))),
         ("Changes", list(_actions(intent, paint))),
         ("Changed by hand, to be put right", list(_actions(drift, paint))),
-        ("Changed by hand, left alone", [f"  {d.ve} {d.path}: {_value(d.path, d.observed)}" for d in plan.warned]),
-        ("Waiting", [f"  {name}: {why}" for name, why in sorted(plan.waiting.items())]),
-        ("Not known, so left alone", [f"  {text}" for text in plan.unknown]),
+        ("Changed by hand, left alone", [f"  {d.ve} {d.path}: {value_text(d.path, d.observed)}" for d in plan.warned]),
+        ("Waiting", [f"  {name}: {printable(why)}" for name, why in sorted(plan.waiting.items())]),
+        ("Not known, so left alone", [f"  {printable(text)}" for text in plan.unknown]),
     )
     lines: list[str] = []
     for title, body in sections:
         if body:
             lines += [paint(title + ":", "strong"), *body, ""]
     if plan.orphans:
-        names = ", ".join(plan.orphans)
-        lines += [f"No manifest names {names} any more; --prune would move them to the trash.", ""]
+        lines += [f"No manifest names {', '.join(plan.orphans)} any more; --prune would move them to the trash.", ""]
     lines.append(_summary_line(plan, paint))
     return "\n".join(lines)
 
@@ -92,27 +96,41 @@ def render_text(plan: Plan, *, paint: Paint, verbose: bool = False) -> str:
 def _dangers(plan: Plan, paint: Paint) -> Iterator[str]:
     for refusal in plan.refused:
         remedy = f"; {refusal.remedy}" if refusal.remedy else ""
-        yield paint(f"  x {refusal.ve}: refused ({refusal.rule}): {refusal.message}{remedy}", "bad")
+        yield paint(f"  x {refusal.ve}: refused ({refusal.rule}): {printable(refusal.message + remedy)}", "bad")
     for action in plan.actions:
         if action.danger:
-            yield paint(f"  ! {action.danger}", "bad")
+            yield paint(f"  ! {printable(action.danger)}", "bad")
 
 
 def _actions(actions: Iterable[Action], paint: Paint) -> Iterator[str]:
     for action in actions:
-        symbol, word, style = _SYMBOLS[action.op]
+        symbol, word, style = SYMBOLS[action.op]
         impact = f" [{action.impact.word}]" if action.impact > Impact.LIVE else ""
-        yield paint(f"  {symbol} {word} {action.ve}", style) + _what(action) + impact + _downtime(action)
+        yield paint(f"  {symbol} {word} {action.ve}", style) + _what(action) + impact + downtime_text(action)
 
 
 def _what(action: Action) -> str:
-    if action.op in (Operation.CREATE, Operation.RESTORE, Operation.DESTROY):
-        return f" ({action.path})" if action.path else ""
-    before, after = _value(action.path, action.before), _value(action.path, action.after)
-    return f" {action.path}: {before} -> {after}"
+    match action.op:
+        case Operation.RESTORE:
+            return f" (from the trash, {_age(action.before)} old)"
+        case Operation.DESTROY | Operation.CREATE:
+            return f" ({action.path})" if action.path else ""
+        case Operation.RESTART if isinstance(action.before, dict) and isinstance(action.after, dict):
+            return "".join(f" {_change(path, action.before.get(path), new)}" for path, new in action.after.items())
+    return f" {_change(action.path, action.before, action.after)}"
 
 
-def _downtime(action: Action) -> str:
+def _change(path: str, before: Json, after: Json) -> str:
+    return f"{path}: {value_text(path, before)} -> {value_text(path, after)}"
+
+
+def _age(before: Json) -> str:
+    seconds = before.get("trashedSecondsAgo") if isinstance(before, dict) else None
+    return format_duration(seconds) if isinstance(seconds, int | float) else "?"
+
+
+def downtime_text(action: Action) -> str:
+    """Say for how long the VE is away, empty where it is not."""
     if action.impact < Impact.PAUSE:
         return ""
     seconds = action.downtime.seconds
@@ -120,24 +138,59 @@ def _downtime(action: Action) -> str:
     return f" (downtime {length})"
 
 
-def _value(path: str, value: Json) -> str:
-    if value is None:
-        return "unlimited" if path.startswith(("cpu.", "memory.", "disk.", "processes")) else "none"
-    is_size = path.startswith(("memory.", "disk.size")) and isinstance(value, int) and not isinstance(value, bool)
-    text = format_size(value) if is_size and isinstance(value, int) else _words(value)
-    return text if len(text) <= _VALUE_WIDTH else f"{text[: _VALUE_WIDTH - 1]}…"
-
-
-def _words(value: Json) -> str:
-    return value if isinstance(value, str) else canonical(value).decode()
-
-
 def _summary_line(plan: Plan, paint: Paint) -> str:
     counts = summary(plan.actions)
     if not any(counts.values()):
         return paint("No changes.", "good") if not plan.refused else "Nothing that may be done."
+    return f"{paint('Plan:', 'strong')} {counts_text(counts)}. Hash {plan.action_hash[:HASH_SHOWN]}"
+
+
+def counts_text(counts: dict[str, int]) -> str:
+    """Give a summary in words, e.g. ``2 to create, 0 to change, 0 to restart, 0 to destroy``."""
     words = [f"{counts['create']} to create", f"{counts['update']} to change", f"{counts['restart']} to restart"]
     words += [f"{counts['destroy']} to destroy"]
     words += [f"{counts[key]} to {key}" for key in ("restore", "recreate") if counts[key]]
     words += [f"{counts['drift']} drifted"] if counts["drift"] else []
-    return f"{paint('Plan:', 'strong')} {', '.join(words)}. Hash {plan.action_hash[:16]}"
+    return ", ".join(words)
+
+
+def render_diff(plan: Plan, *, paint: Paint) -> str:
+    """Render what differs as a diff, object by object, observed before desired; empty where nothing does."""
+    shown = [action for action in plan.actions if not is_bookkeeping(action)]
+    lines: list[str] = []
+    for name in dict.fromkeys(action.ve for action in shown):
+        lines += [paint(f"--- {name} (observed)", "strong"), paint(f"+++ {name} (desired)", "strong")]
+        lines += [line for action in shown if action.ve == name for line in _diff_lines(action, paint)]
+    lines += [paint(f"x {refusal.ve}: {printable(refusal.message)}", "bad") for refusal in plan.refused]
+    lines += [f"? {printable(text)}" for text in plan.unknown]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _diff_lines(action: Action, paint: Paint) -> Iterator[str]:
+    before, after = _values(action, action.before), _values(action, action.after)
+    if action.op is Operation.RESTORE:
+        before = {}
+    note = "  # drift" if action.origin is Origin.DRIFT else ""
+    for path in dict.fromkeys((*before, *after)):
+        if path in before and before.get(path) != after.get(path):
+            yield paint(f"-{path}: {value_text(path, before[path])}", "bad")
+        if path in after and before.get(path) != after.get(path):
+            yield paint(f"+{path}: {value_text(path, after[path])}{note}", "good")
+
+
+def _values(action: Action, value: Json) -> dict[str, Json]:
+    """Give the values of an action by path: a created VE has all its fields, a restart those that ask for it."""
+    match action.op:
+        case Operation.UPDATE:
+            return {action.path: value}
+        case Operation.RESTART if isinstance(value, dict):
+            return dict(value)
+    if not isinstance(value, dict):
+        return {} if value is None else {action.path or "name": value}
+    return {name: part for key, item in value.items() for name, part in _below(key, item).items()}
+
+
+def _below(path: str, value: Json) -> dict[str, Json]:
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    return {name: part for key, item in value.items() for name, part in _below(f"{path}.{key}", item).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from reconciler.model.action import Impact, Origin
 from reconciler.model.facts import Json, Unknown
@@ -75,15 +75,19 @@ def unknown_paths(observed: VeObservation) -> dict[str, str]:
     return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
 
 
-def origin_of(path: str, applied: Mapping[str, Json], desired: Mapping[str, Json]) -> Origin:
-    """Say who wants a difference at ``path``: the manifests, if they say now what was not applied yet; else it drifted.
+def origin_of(paths: Iterable[str], applied: Mapping[str, Json], desired: Mapping[str, Json]) -> Origin:
+    """Say who wants a difference: the manifests, if they say now what was not applied yet; else it drifted.
 
-    A path that no manifest can name (a link's state) is always drift.
+    ``paths``: those of the record on which the value rests. One that no manifest can name (a link's state) has none,
+    and is always drift.
     """
+    changed = any(_below(path, applied) != _below(path, desired) for path in paths)
+    return Origin.GIT if changed else Origin.DRIFT
+
+
+def _below(path: str, values: Mapping[str, Json]) -> dict[str, Json]:
     prefix = f"{path}."
-    was = {key: value for key, value in applied.items() if key == path or key.startswith(prefix)}
-    now = {key: value for key, value in desired.items() if key == path or key.startswith(prefix)}
-    return Origin.DRIFT if was == now else Origin.GIT
+    return {key: value for key, value in values.items() if key == path or key.startswith(prefix)}
 
 
 def drift_policy(path: str, spec: DriftSpec) -> DriftPolicy:

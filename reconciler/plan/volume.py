@@ -42,11 +42,11 @@ def impact(difference: Difference, observed: VolumeObservation) -> Impact:
     return difference.field.impact
 
 
-def set_effects(uid: Uid, difference: Difference) -> tuple[SetVolumeSize, ...]:
-    """Carry out one difference."""
+def set_effects(uid: Uid, difference: Difference, observed: VolumeObservation) -> tuple[Effect, ...]:
+    """Carry out one difference; a volume that a crash kept from being made is made."""
     size = difference.desired
     assert size is None or isinstance(size, int)
-    return (SetVolumeSize(uid=uid, size=size),)
+    return (SetVolumeSize(uid=uid, size=size) if observed.present else CreateVolume(uid=uid, size=size),)
 
 
 def create_effects(record: Record, spec: VolumeSpec, template: TemplateSpec) -> tuple[Effect, ...]:

@@ -83,7 +83,8 @@ class Conditions:
         if _SUBJECT.match(subject) is None:
             raise UsageError(f"find conditions of {subject!r}: expected the name of a VE")
         remedy = "remove it: the agent writes it anew"
-        return Document(path=f"{self._directory}/{subject}{_SUFFIX}", format=_FORMAT, remedy=remedy)
+        path = f"{self._directory}/{subject}{_SUFFIX}"
+        return Document(path=path, format=_FORMAT, remedy=remedy, volatile=True)
 
 
 def since_last_transition(

@@ -17,11 +17,19 @@ _LOCK_WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A file that holds an object of one ``format``. ``remedy``: what to do when it is damaged."""
+    """A file that holds an object of one ``format``. ``remedy``: what to do when it is damaged.
+
+    ``volatile``: it need not outlive this boot, so nobody waits for the disk.
+    """
 
     path: str
     format: int
     remedy: str
+    volatile: bool = False
+
+    def exists(self) -> bool:
+        """Tell whether there is a file."""
+        return os.path.exists(self.path)
 
     def read(self) -> Fields | None:
         """Read the file; None, if there is none.
@@ -34,12 +42,13 @@ class Document:
         return parse_object(data, format=self.format, where=self.path, remedy=self.remedy)
 
     def write(self, content: Mapping[str, Json]) -> None:
-        """Replace the file, durably; makes its directory.
+        """Replace the file, durably unless it is volatile; makes its directory.
 
         Raises: KernelError, NoSpaceError.
         """
         layout.make_directory(os.path.dirname(self.path))
-        files.write_atomic(self.path, render_object(content, format=self.format))
+        write = files.write_volatile if self.volatile else files.write_atomic
+        write(self.path, render_object(content, format=self.format))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -52,12 +52,21 @@ class Inventory:
         found = (_FILE.match(name) for name in layout.names_in(self._directory))
         return {uid: self._read(uid) for uid in (Uid(match[1]) for match in found if match)}
 
+    def get(self, uid: Uid) -> Entry | Unknown | None:
+        """Read one entry; None if there is none.
+
+        Raises: KernelError.
+        """
+        return self._read(uid) if self._document(uid).exists() else None
+
     def put(self, entry: Entry) -> None:
         """Write an entry, durably, before what it announces is done.
 
+        That a VE is present now announces nothing: its record says so too, and the disk is not waited for.
+
         Raises: KernelError, NoSpaceError.
         """
-        self._document(entry.uid).write(
+        self._document(entry.uid, volatile=entry.phase is Phase.PRESENT).write(
             {
                 "uid": entry.uid,
                 "name": entry.name,
@@ -74,11 +83,12 @@ class Inventory:
         """
         layout.remove_file(self._document(uid).path)
 
-    def _document(self, uid: Uid) -> Document:
+    def _document(self, uid: Uid, *, volatile: bool = False) -> Document:
         path = f"{self._directory}/{uid}.json"
         if _FILE.match(f"{uid}.json") is None:
             raise StateError(f"write {path}: expected a UUID in lower case, got {uid!r}")
-        return Document(path=path, format=_FORMAT, remedy="mend it, or remove it to leave its VE to `vectl adopt`")
+        remedy = "mend it, or remove it: then its VE is never pruned"
+        return Document(path=path, format=_FORMAT, remedy=remedy, volatile=volatile)
 
     def _read(self, uid: Uid) -> Entry | Unknown:
         try:

@@ -118,15 +118,14 @@ def _is_part(value: LimitValue, whole: frozenset[int]) -> bool:
 
 
 def _stored(limit: Limit, value: LimitValue, capabilities: Capabilities) -> LimitValue:
-    """Give what is read back: memory in whole pages; on cgroup v1 the set of all CPUs, as an empty one is not legal.
+    """Give what is read back: memory in whole pages; on cgroup v1 the set of all CPUs cannot be told from no set.
 
     Source: Linux mm/page_counter.c, page_counter_memparse.
     """
     if limit in _MEMORY_LIMITS and isinstance(value, int):
         return value // _PAGE * _PAGE
-    if value is None and capabilities.cgroup != "v2":
-        return {Limit.CPUS: capabilities.cpus, Limit.NODES: capabilities.nodes}.get(limit)
-    return value
+    everything = {Limit.CPUS: capabilities.cpus, Limit.NODES: capabilities.nodes}.get(limit)
+    return None if value == everything and capabilities.cgroup != "v2" else value
 
 
 def _couples_swap(capabilities: Capabilities) -> bool:

@@ -235,7 +235,7 @@ def test_a_group_above_limits_its_members_together(place: str) -> None:
     table = counted(place)
     for name in ("v", "w"):
         assert table.groups[btrfs.subvolume_id(f"{place}/{name}")].parents == frozenset({above})
-    assert table.groups[above].max_referenced == 8 * MIB
+    assert (table.groups[above].max_referenced, table.groups[above].parents) == (8 * MIB, frozenset())
     fill(f"{place}/v/f", 5 * MIB)
     with pytest.raises(OSError, match="Disk quota exceeded"):
         fill(f"{place}/w/f", 5 * MIB)

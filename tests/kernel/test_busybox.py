@@ -193,6 +193,8 @@ def test_a_process_that_does_not_heed_the_request_to_end_does_not_hold_it_up_for
 ) -> None:
     deaf = "sh -c 'trap \"\" TERM HUP; touch /deaf; sleep 1000; sleep 1000' & until [ -e /deaf ]; do sleep 0.05; done"
     assert boot(spec, tmp_path, f"{deaf}; /sbin/poweroff") == HALTED
+    # Nor is any service started again while it is waited for.
+    assert read(f"{spec.volume}/upper/var/log/messages").count("syslogd started") == 1
 
 
 def test_a_user_becomes_root_by_su(spec: OverlayMount, tmp_path: Path) -> None:

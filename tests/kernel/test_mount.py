@@ -10,11 +10,13 @@ import pytest
 
 from reconciler.errors import BusyError, KernelError, KernelFormatError, MissingToolError
 from reconciler.kernel import erofs, loop, mount, userns
+from reconciler.kernel.syscalls import checked, libc
 from tests.support.storage import UUID, in_private_namespace, read, write
 
 pytestmark = pytest.mark.kernel
 
 BASE = 1_000_000
+MS_SHARED = 1 << 20
 
 
 @pytest.fixture
@@ -118,15 +120,23 @@ def test_a_busy_mount_is_refused_and_goes_lazily(image: str, target: str) -> Non
         assert file.read() == "in the image"
 
 
-def test_a_private_namespace_keeps_its_mounts_to_itself(tmp_path: Path) -> None:
-    parent = os.getpid()
+def test_a_private_namespace_keeps_its_mounts_to_itself_below_a_shared_mount_too(tmp_path: Path) -> None:
+    shared, below = f"{tmp_path}/shared", f"{tmp_path}/shared/below"
+    os.mkdir(shared)
 
-    def mount_there() -> tuple[bool, bool]:
-        mount.mount_tmpfs(str(tmp_path), size=1 << 16)
-        outside = [found for found in mount.read_mounts(parent) if found.target == str(tmp_path)]
-        return mount.is_mounted(str(tmp_path)), outside == []
+    def share_and_enter_another() -> tuple[bool, bool]:
+        parent = os.getpid()
+        mount.mount_tmpfs(shared, size=1 << 16)
+        checked(libc.mount(None, shared.encode(), None, MS_SHARED, None), "share", shared)
+        os.mkdir(below)
 
-    assert in_private_namespace(mount_there) == (True, True)
+        def mount_there() -> tuple[bool, bool]:
+            mount.mount_tmpfs(below, size=1 << 16)
+            return mount.is_mounted(below), below in [found.target for found in mount.read_mounts(parent)]
+
+        return in_private_namespace(mount_there)
+
+    assert in_private_namespace(share_and_enter_another) == (True, False)
 
 
 @pytest.mark.parametrize("read_only", [True, False])

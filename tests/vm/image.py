@@ -9,7 +9,7 @@ import subprocess
 from tests.vm import cache
 
 SUITE = "trixie"
-DISK_BYTES = 12 << 30
+DISK_BYTES = 32 << 30
 BUILD_SECONDS = 900
 CONTROL = pathlib.Path(__file__).with_name("control.py")
 

@@ -48,11 +48,14 @@ _NOT_FOUND, _NOT_EXECUTED = 127, 126  # as a shell gives them
 
 
 class Execution:
-    """A program that runs in a VE. ``terminal`` is the other end of its terminal, to be closed by the holder."""
+    """A program that runs in a VE, and the number of the request that started it.
+
+    ``terminal`` is the other end of its terminal, to be closed by the holder.
+    """
 
     def __init__(self, client: KeeperClient, number: int, pid: int, terminal: int | None) -> None:
         self._client = client
-        self._number = number
+        self.number = number
         self.pid = pid
         self.terminal = terminal
 
@@ -61,8 +64,8 @@ class Execution:
 
         Raises: KeeperError, if the keeper goes away before.
         """
-        answer, _ = await self._client.next_answer(self._number)
-        self._client.forget(self._number)
+        answer, _ = await self._client.next_answer(self.number)
+        self._client.forget(self.number)
         exit_ = _expect(answer, Ended).exit
         return exit_.value if exit_.kind == "exited" else 128 + exit_.value
 
@@ -71,7 +74,7 @@ class Execution:
 
         Raises: KeeperError, if it has ended.
         """
-        await self._client.ask(Signal(target=self._number, number=number), Done)
+        await self._client.ask(Signal(target=self.number, number=number), Done)
 
 
 class KeeperClient:

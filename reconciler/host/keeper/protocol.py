@@ -49,6 +49,7 @@ class Launch:
 class Exec:
     """Run a program in a VE, with three descriptors beside the packet, or none if it gets a terminal.
 
+    The descriptors should be pipes: a file or a terminal of the host would be in the hands of the VE's root.
     Units: seconds, for the program to start; it may then run as long as the client stays connected.
     """
 

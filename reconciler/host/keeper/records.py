@@ -10,6 +10,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 from reconciler.errors import KeeperError, StateError
@@ -49,6 +50,7 @@ class ExitRecord:
     at_s: float
 
 
+@cache
 def boot_id() -> str:
     """Read the number that the kernel drew at boot.
 
@@ -110,12 +112,30 @@ def _write(path: str, record: InitRecord | ExitRecord) -> None:
         os.rename(temporary, path)
 
 
+def parse_init(data: bytes, *, where: str) -> InitRecord | None:
+    """Parse an ``init.json``; None if it speaks of another boot.
+
+    Raises: StateError.
+    """
+    return _parse(InitRecord, data, where)
+
+
+def parse_exit(data: bytes, *, where: str) -> ExitRecord | None:
+    """Parse an ``exit.json``; None if it speaks of another boot.
+
+    Raises: StateError.
+    """
+    return _parse(ExitRecord, data, where)
+
+
 def _read(kind: type[R], path: str) -> R | None:
     text = read_optional(path)
-    if text is None:
-        return None
+    return None if text is None else _parse(kind, text.encode(), path)
+
+
+def _parse(kind: type[R], data: bytes, path: str) -> R | None:
     try:
-        record = from_json(kind, json.loads(text))
+        record = from_json(kind, json.loads(data))
     except (ValueError, KeeperError) as err:
         raise StateError(f"read {path}: {err}; remove it, and the last end of this VE is of unknown cause") from err
     if record.format != FORMAT:

@@ -36,6 +36,7 @@ from reconciler.host.keeper.protocol import (
 )
 from reconciler.kernel import child, execute, launch, pidfd, seccomp
 from reconciler.kernel.pidfd import Exit, ProcessId
+from reconciler.kernel.syscalls import file_errors, translated
 
 _STDIO = 3
 
@@ -114,7 +115,7 @@ class Keeper:
             raise KeeperError(f"launch {request.uid}: it is being launched already")
         if any(uid == request.uid for uid, _ in self._inits.values()):
             raise KeeperError(f"launch {request.uid}: it runs already")
-        with suppress(FileNotFoundError):
+        with file_errors("remove", request.pid_file), suppress(FileNotFoundError):
             os.unlink(request.pid_file)
         pid, report = child.fork(lambda _report: launch.launch(request.spec))
         self._launching[pid] = Launching(
@@ -154,7 +155,8 @@ class Keeper:
                 if request.number == signal.SIGKILL:
                     executing.kill()
                 elif executing.program is not None:
-                    os.kill(executing.program, signal.Signals(request.number))
+                    with translated(f"send signal {request.number} to", f"request {request.target}"):
+                        os.kill(executing.program, request.number)
                 return
         raise KeeperError(f"signal request {request.target}: no program of it runs")
 

@@ -67,6 +67,7 @@ def _check(files: dict[str, bytes]) -> None:
     for finding in loaded.findings:
         assert finding.place.file in files
         assert finding.message
+        assert "input should" not in finding.message.lower()
         assert min(finding.place.line, finding.place.column) >= 1
         text = files[finding.place.file].decode(errors="replace").removeprefix("\ufeff")
         assert finding.source == re.split("\r\n|\r|\n", text)[finding.place.line - 1]

@@ -104,8 +104,9 @@ def test_on_v1_swap_means_nothing_while_memory_is_unlimited() -> None:
         perform(twin, SetLimit(uid=A, limit=Limit.SWAP, value=0))
 
 
-def test_on_v1_all_cpus_are_spelled_out() -> None:
+def test_on_v1_all_cpus_are_no_limit() -> None:
     twin = legacy_twin()
     perform(twin, CGROUP, SetLimit(uid=A, limit=Limit.CPUS, value=frozenset({1})))
-    perform(twin, SetLimit(uid=A, limit=Limit.CPUS, value=None))
-    assert limits(twin)[Limit.CPUS] == frozenset({0, 1})
+    assert limits(twin)[Limit.CPUS] == frozenset({1})
+    perform(twin, SetLimit(uid=A, limit=Limit.CPUS, value=frozenset({0, 1})))
+    assert limits(twin)[Limit.CPUS] is None

@@ -1,0 +1,69 @@
+"""The shape that all actions of VEs share, and what planning one of them depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from reconciler.model.action import Action, Basis, Downtime, Impact, Operation, Origin, Reason, Reversible
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Json
+from reconciler.model.fleet import VeSpec
+from reconciler.model.identity import TemplateName, VeName
+from reconciler.model.observation import Capabilities
+from reconciler.model.volume import Record, TemplateSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What planning a VE needs besides the VE. ``source``: name of the source that speaks; ``now``: epoch seconds.
+
+    ``running``: names of the VEs that run now, for dependencies. ``measured``: seconds by (op, path), from history.
+    """
+
+    instance: str
+    source: str
+    now: float
+    capabilities: Capabilities
+    templates: Mapping[TemplateName, TemplateSpec]
+    running: frozenset[VeName] = frozenset()
+    measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+def make(
+    spec: VeSpec,
+    record: Record,
+    op: Operation,
+    path: str,
+    before: Json,
+    after: Json,
+    effects: Sequence[Effect] = (),
+) -> Action:
+    """Make an action that the manifests want and that costs nothing; the caller replaces what is different."""
+    serves = f"{spec.name}:{path or op}"
+    return Action(
+        ve=spec.name,
+        uid=record.uid,
+        op=op,
+        path=path,
+        before=before,
+        after=after,
+        reason=Reason.SPEC_CHANGED,
+        impact=Impact.NONE,
+        origin=Origin.GIT,
+        reversible=Reversible.YES,
+        effects=tuple(replace(effect, serves=serves) for effect in effects),
+    )
+
+
+def with_downtime(action: Action, context: Context) -> Action:
+    """Say how long the VE will be down, if this host's history knows; nobody invents it."""
+    seconds = context.measured.get((action.op.value, action.path))
+    if seconds is None:
+        return replace(action, downtime=Downtime(None))
+    return replace(action, downtime=Downtime(round(seconds, 3), Basis.MEASURED))
+
+
+def reason_of(origin: Origin) -> Reason:
+    """Give the reason of a difference."""
+    return Reason.SPEC_CHANGED if origin is Origin.GIT else Reason.DRIFTED

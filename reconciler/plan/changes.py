@@ -1,0 +1,145 @@
+"""What of an existing VE is not as desired, who wants it otherwise, and the live changes that put it right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Phase, Reason
+from reconciler.model.compute import ComputeObservation
+from reconciler.model.effects import Effect
+from reconciler.model.facts import Json, Unknown
+from reconciler.model.fleet import DriftPolicy, VeSpec
+from reconciler.model.network import VeNetworkObservation
+from reconciler.model.observation import Facet, VeObservation
+from reconciler.model.power import PowerObservation, PowerState
+from reconciler.model.volume import Record, VolumeObservation
+from reconciler.plan import actions, compute, network, power, volume
+from reconciler.plan.actions import Context
+from reconciler.plan.books import carried_out
+from reconciler.plan.field import Difference, Value, Values, changed_paths, find_field, to_json
+from reconciler.plan.spec import FIELDS, drift_policy, origin_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A VE of which every facet could be read."""
+
+    record: Record
+    power: PowerObservation
+    compute: ComputeObservation | None
+    volume: VolumeObservation
+    network: VeNetworkObservation | None
+
+
+def known(observed: VeObservation) -> Known:
+    """Narrow a VE of which nothing is unknown."""
+    record, ve_power, ve_compute = observed.record, observed.power, observed.compute
+    ve_volume, ve_network = observed.volume, observed.network
+    assert isinstance(record, Record)
+    assert isinstance(ve_power, PowerObservation)
+    assert not isinstance(ve_compute, Unknown)
+    assert isinstance(ve_volume, VolumeObservation)
+    assert not isinstance(ve_network, Unknown)
+    return Known(record=record, power=ve_power, compute=ve_compute, volume=ve_volume, network=ve_network)
+
+
+def differences(spec: VeSpec, seen: Known, context: Context) -> Iterator[Difference]:
+    """Yield every field that is not as desired; of a VE that does not run, only what outlives that."""
+    wanted = carried_out(spec, seen.record)
+    for path, desired, observed in _unequal(spec, seen, context):
+        origin = origin_of(network.recorded_as(path), seen.record.applied, wanted)
+        declared = find_field(FIELDS, path)
+        yield Difference(path=path, field=declared, desired=desired, observed=observed, origin=origin)
+
+
+def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str, Value, Value]]:
+    yield from _changed(volume.desired_values(spec.volume), volume.observed_values(seen.volume))
+    if seen.power.state is not PowerState.RUNNING:
+        return
+    if seen.compute is not None:
+        limits = compute.desired_values(spec.compute, context.capabilities)
+        yield from _changed(limits, compute.compared_values(seen.compute, context.capabilities))
+    if seen.power.launch is not None:
+        yield from _changed(power.desired_values(spec), power.observed_values(seen.power.launch))
+    if seen.network is not None:
+        yield from network.differences(context.instance, seen.record.uid, spec.network, seen.network)
+
+
+def _changed(desired: Values, observed: Values) -> Iterator[tuple[str, Value, Value]]:
+    for path in changed_paths(desired, observed):
+        yield path, desired[path], observed.get(path)
+
+
+def apply_drift_policy(spec: VeSpec, found: Iterable[Difference]) -> tuple[list[Difference], list[Drift]]:
+    """Part what is to be changed from what was changed by hand and is left alone."""
+    kept, warned = [], []
+    for difference in found:
+        policy = drift_policy(difference.path, spec.drift)
+        if difference.origin is Origin.GIT or policy is DriftPolicy.CORRECT:
+            kept.append(difference)
+        else:
+            before, after = _explained(difference)
+            warned.append(
+                Drift(ve=spec.name, path=difference.path, desired=after, observed=before, policy=policy.value)
+            )
+    return kept, warned
+
+
+def _explained(difference: Difference) -> tuple[Json, Json]:
+    before = to_json(network.explain(difference.path, difference.observed))
+    return before, to_json(network.explain(difference.path, difference.desired))
+
+
+def live_actions(
+    spec: VeSpec, seen: Known, found: Iterable[Difference], context: Context, *, volume_only: bool
+) -> Iterator[Action]:
+    """Yield the changes that need no restart. ``volume_only``: the VE comes up anew, with everything else right."""
+    for difference in found:
+        is_volume = difference.field.facet is Facet.VOLUME
+        if difference.field.impact is not Impact.RESTART and (is_volume or not volume_only):
+            yield _live_action(spec, seen, difference, context)
+
+
+def _live_action(spec: VeSpec, seen: Known, difference: Difference, context: Context) -> Action:
+    before, after = _explained(difference)
+    effects, impact = _carry_out(spec, seen, difference, context)
+    action = actions.make(spec, seen.record, Operation.UPDATE, difference.path, before, after, effects)
+    risk = impact is Impact.LIVE_RISK
+    return replace(
+        action,
+        origin=difference.origin,
+        reason=_reason(seen, difference),
+        impact=impact,
+        phase=Phase.SHRINK if _shrinks(seen, difference) else Phase.GROW,
+        danger=f"{spec.name}: {difference.path} goes below what is in use now" if risk else "",
+    )
+
+
+def _carry_out(
+    spec: VeSpec, seen: Known, difference: Difference, context: Context
+) -> tuple[tuple[Effect, ...], Impact]:
+    uid = seen.record.uid
+    match difference.field.facet:
+        case Facet.VOLUME:
+            return volume.set_effects(uid, difference, seen.volume), volume.impact(difference, seen.volume)
+        case Facet.COMPUTE:
+            assert seen.compute is not None
+            return compute.set_effects(uid, difference), compute.impact(difference, seen.compute)
+        case Facet.NETWORK:
+            effects = network.set_effects(context.instance, uid, spec.network, difference)
+            return effects, network.impact(difference)
+    raise AssertionError(f"{difference.path} is no live change")
+
+
+def _is_birth(seen: Known, difference: Difference) -> bool:
+    return difference.field.facet is Facet.VOLUME and not seen.volume.present
+
+
+def _reason(seen: Known, difference: Difference) -> Reason:
+    return Reason.UNFINISHED if _is_birth(seen, difference) else actions.reason_of(difference.origin)
+
+
+def _shrinks(seen: Known, difference: Difference) -> bool:
+    limits = difference.field.facet in (Facet.VOLUME, Facet.COMPUTE)
+    return limits and not _is_birth(seen, difference) and compute.is_shrinking(difference)

@@ -1,0 +1,51 @@
+"""Values of fields as people write them in a manifest, safe to print whatever a VE put into them."""
+
+from __future__ import annotations
+
+from reconciler.model.compute import CPU_PERIOD_US
+from reconciler.model.facts import Json
+from reconciler.model.units import format_duration, format_size
+from reconciler.plan.hashes import canonical
+
+_WIDTH = 100
+_SIZES = ("memory.", "disk.size", "disk.snapshots", "io.read", "io.write", "ipc.")
+_COUNTS = ("io.readOps", "io.writeOps")
+_CPUS = ("cpu.limit", "cpu.guarantee")
+_LIMITS = ("cpu.", "memory.", "disk.", "processes", "io.", "ipc.", "rlimits.")
+
+
+def value_text(path: str, value: Json, *, width: int = _WIDTH) -> str:
+    """Give a canonical value of a field in words, on one line. Units: ``width`` characters."""
+    text = printable(_words(path, value))
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Replace what would move the cursor, colour a terminal, hide other text or begin a line."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _words(path: str, value: Json) -> str:
+    match value:
+        case None:
+            return "unlimited" if path.startswith(_LIMITS) else "none"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return _number(path, value)
+        case str():
+            return value
+        case list():
+            return ", ".join(item if isinstance(item, str) else canonical(item).decode() for item in value) or "none"
+        case dict():
+            return canonical(value).decode()
+
+
+def _number(path: str, value: int | float) -> str:
+    if path in _CPUS:
+        return f"{value / CPU_PERIOD_US:g}"
+    if path.startswith(_SIZES) and path not in _COUNTS:
+        return format_size(int(value))
+    if path.endswith("Timeout"):
+        return format_duration(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
