@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from reconciler.errors import StateError
-from reconciler.kernel import netns, pidfd, uts
+from reconciler.kernel import announce, netns, pidfd, sysctl, uts
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
@@ -23,11 +24,13 @@ class Inside:
     net: int
     uts: int
     rtnl: RtnlSocket
+    sender: socket.socket
     nsid: int
 
     def close(self) -> None:
         """Let go of the VE."""
         self.rtnl.close()
+        self.sender.close()
         for descriptor in (self.net, self.uts):
             with suppress(OSError):
                 os.close(descriptor)
@@ -92,13 +95,24 @@ def _enter(init: ProcessId, host: RtnlSocket) -> Inside:
     try:
         net = netns.open_of(init.pid, pidfd=process)
         names = uts.open_of(init.pid, pidfd=process)
-        return Inside(init=init, net=net, uts=names, rtnl=RtnlSocket.open_in(net), nsid=host.assign_nsid(net))
+        rtnl, sender = netns.call_in(net, _settle_in)
+        return Inside(init=init, net=net, uts=names, rtnl=rtnl, sender=sender, nsid=host.assign_nsid(net))
     finally:
         os.close(process)
 
 
+def _settle_in() -> tuple[RtnlSocket, socket.socket]:
+    """Open what is kept of a network namespace, from within it.
+
+    Without the parameter the kernel takes a subnet's other addresses away with its first one, in the middle of a
+    renumbering.
+    """
+    sysctl.write("net.ipv4.conf.all.promote_secondaries", "1")
+    return RtnlSocket.open_in_place(), announce.open_sender()
+
+
 def read_hostnames(insides: Iterable[Inside]) -> list[str]:
-    """Read the hostnames of several VEs, by one thread that visits them all.
+    """Read the hostnames of several VEs.
 
     Raises: KernelError.
     """

@@ -16,7 +16,7 @@ from reconciler.errors import BusyError, KernelError, StateError
 from reconciler.host import host_network, power
 from reconciler.host.namespaces import Inside
 from reconciler.host.site import Site
-from reconciler.kernel import address, announce, link, neighbour, netns, rootfs, route, rtnl, sysctl, userns, uts
+from reconciler.kernel import address, announce, link, neighbour, rootfs, route, rtnl, sysctl, userns, uts
 from reconciler.model.identity import ROUTE_PROTOCOL, Uid, derived_mac, host_link_name, link_alias
 from reconciler.model.network import (
     ROUTED_GATEWAYS,
@@ -205,8 +205,6 @@ def create(site: Site, effect: CreateInterface) -> None:
         mtu=effect.mtu,
         alias=alias,
     )
-    # Else the kernel takes a subnet's other addresses away with its first one, in the middle of a renumbering.
-    netns.call_in(into.net, lambda: sysctl.write("net.ipv4.conf.all.promote_secondaries", "1"))
     try:
         link.create_veth(site.rtnl, into.rtnl, into.net, pair)
     except KernelError as err:
@@ -373,7 +371,7 @@ def announce_address(site: Site, effect: AnnounceAddress) -> None:
     """Tell the neighbours where an address is now."""
     into, found = _far_end(site, effect.uid, effect.interface)
     if found.up and found.mac is not None:
-        announce.announce(into.net, found.index, found.mac, [effect.address])
+        announce.announce(into.sender, effect.interface, found.mac, [effect.address])
 
 
 def set_hostname(site: Site, effect: SetHostname) -> None:

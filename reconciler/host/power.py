@@ -217,7 +217,7 @@ def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str
         cgroup=site.instance.ve_cgroup(effect.uid),
         init=effect.launch.init,
         nesting=effect.launch.nesting,
-        rlimits=_rlimits(effect.launch),
+        rlimits=rlimits(effect.launch),
         binds=_proc_binds(),
         cgroup_mount="v2" if site.layout.is_pure_v2 else "hybrid",
         criu_config=f"{site.instance.run_dir}/criu.conf",
@@ -225,7 +225,7 @@ def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str
     files.write_volatile(f"{directory}/bundle/config.json", json.dumps(bundle.build_config(spec)).encode())
 
 
-def _rlimits(launch: Launch) -> dict[str, tuple[int, int]]:
+def rlimits(launch: Launch) -> dict[str, tuple[int, int]]:
     """Give the limits of each process by their kernel names; open files always, so that the host's do not leak in."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     default = {"RLIMIT_NOFILE": (min(_NOFILE[0], hard), min(_NOFILE[1], hard))}

@@ -10,7 +10,6 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from reconciler.kernel import netns
 from reconciler.kernel.rtnl import IpAddress
 from reconciler.kernel.syscalls import kernel_error
 
@@ -24,15 +23,28 @@ _OVERRIDE = 0x20000000
 _TARGET_LINK_LAYER = 2
 
 
-def announce(namespace: int, index: int, mac: str, addresses: Iterable[IpAddress]) -> None:
-    """Announce addresses from a link of a network namespace given by its descriptor.
+def open_sender() -> socket.socket:
+    """Open a socket that sends frames, in the namespace of the calling thread; it receives nothing.
 
-    The link must be ``running``: one that is merely up drops frames without an error until the kernel's link watch
-    has seen the other end. Sent once: whoever needs certainty sends again after a second.
     Raises: KernelError.
     """
-    frames = [frame_for(mac, address) for address in addresses]
-    netns.call_in(namespace, lambda: _send(index, frames))
+    try:
+        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    except OSError as err:
+        raise kernel_error("open", "packet socket", err.errno or 0) from err
+
+
+def announce(sender: socket.socket, link: str, mac: str, addresses: Iterable[IpAddress]) -> None:
+    """Announce addresses from a link, by name, that is up in the sender's namespace.
+
+    Sent once: whoever needs certainty sends again after a second.
+    Raises: KernelError.
+    """
+    try:
+        for address in addresses:
+            sender.sendto(frame_for(mac, address), (link, 0))
+    except OSError as err:
+        raise kernel_error("announce", f"addresses on link {link}", err.errno or 0) from err
 
 
 def frame_for(mac: str, address: IpAddress) -> bytes:
@@ -77,14 +89,3 @@ def _checksum(data: bytes) -> int:
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
-
-
-def _send(index: int, frames: Iterable[bytes]) -> None:
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    try:
-        with socket.socket(socket.AF_PACKET, kind) as sock:
-            sock.bind((socket.if_indextoname(index), 0))
-            for frame in frames:
-                sock.send(frame)
-    except OSError as err:
-        raise kernel_error("announce", f"addresses on link {index}", err.errno or 0) from err

@@ -58,7 +58,7 @@ def create() -> int:
         checked(libc.unshare(CLONE_NEWNET), "create", "network namespace")
         return _open("/proc/thread-self/ns/net")
 
-    return in_own_thread(unshare)
+    return _in_own_thread(unshare)
 
 
 def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
@@ -73,7 +73,7 @@ def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
         checked(libc.setns(descriptor, CLONE_NEWNET), "enter", f"network namespace {descriptor}")
         return function()
 
-    return in_own_thread(enter_and_call)
+    return _in_own_thread(enter_and_call)
 
 
 def open_socket_in(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -99,7 +99,7 @@ def _open(path: str) -> int:
         raise kernel_error("open", path, err.errno or 0) from err
 
 
-def in_own_thread(function: Callable[[], _Result]) -> _Result:
+def _in_own_thread(function: Callable[[], _Result]) -> _Result:
     """Call a function in a thread that ends with it, so that what it does to its thread has no aftermath.
 
     Raises: whatever the function raises.

@@ -44,6 +44,14 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         return cls(nlsocket.open_here(NETLINK_ROUTE))
 
     @classmethod
+    def open_in_place(cls, *, dump_limit: int = 10_000) -> Self:
+        """Open one in the namespace of the calling thread, which is not ours: its tables are believed up to a limit.
+
+        Raises: KernelError.
+        """
+        return cls(nlsocket.open_here(NETLINK_ROUTE), dump_limit=dump_limit)
+
+    @classmethod
     def open_in(cls, namespace: int, *, dump_limit: int = 10_000) -> Self:
         """Open one in a namespace given by its descriptor; its tables are believed up to a limit of entries.
 

@@ -1,13 +1,18 @@
-"""Hostnames of other UTS namespaces: read and set by a thread that enters them."""
+"""Hostnames of other UTS namespaces: read and set by entering them for a moment.
+
+No thread of its own is needed, unlike for a network namespace: in a UTS namespace there is nothing but names to be
+mistaken about, and nobody else in this process asks for those.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from reconciler.errors import KernelError
-from reconciler.kernel.netns import in_own_thread
 from reconciler.kernel.syscalls import checked, kernel_error, libc
 
 _CLONE_NEWUTS = 0x04000000
@@ -21,16 +26,20 @@ def open_of(pid: int, *, pidfd: int) -> int:
     Raises: KernelError, with ESRCH if the process, which the pidfd stands for, is gone.
     """
     path = f"/proc/{pid}/ns/uts"
+    descriptor = _open(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            signal.pidfd_send_signal(pidfd, 0)
-        except OSError:
-            os.close(descriptor)
-            raise
+        signal.pidfd_send_signal(pidfd, 0)
+    except OSError as err:
+        os.close(descriptor)
+        raise kernel_error("open", f"{path} of a process that is gone", err.errno or 0) from err
+    return descriptor
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as err:
         raise kernel_error("open", path, err.errno or 0) from err
-    return descriptor
 
 
 def read_hostnames(namespaces: Iterable[int]) -> list[str]:
@@ -38,16 +47,12 @@ def read_hostnames(namespaces: Iterable[int]) -> list[str]:
 
     Raises: KernelError.
     """
-    wanted = list(namespaces)
-
-    def visit() -> list[str]:
-        names = []
-        for namespace in wanted:
-            checked(libc.setns(namespace, _CLONE_NEWUTS), "enter", f"UTS namespace {namespace}")
+    names = []
+    with _coming_back():
+        for namespace in namespaces:
+            _enter(namespace)
             names.append(os.uname().nodename)
-        return names
-
-    return in_own_thread(visit) if wanted else []
+    return names
 
 
 def set_hostname(namespace: int, hostname: str) -> None:
@@ -57,10 +62,22 @@ def set_hostname(namespace: int, hostname: str) -> None:
     """
     data = hostname.encode()
     if not 0 < len(data) <= HOSTNAME_BYTES:
-        raise KernelError(f"set hostname {hostname!r}: expected 1 to {HOSTNAME_BYTES} bytes", errno=22)
-
-    def visit() -> None:
-        checked(libc.setns(namespace, _CLONE_NEWUTS), "enter", f"UTS namespace {namespace}")
+        text = f"set hostname {hostname!r}: expected 1 to {HOSTNAME_BYTES} bytes"
+        raise KernelError(text, errno=errno.EINVAL)
+    with _coming_back():
+        _enter(namespace)
         checked(libc.sethostname(data, len(data)), "set hostname", hostname)
 
-    in_own_thread(visit)
+
+@contextmanager
+def _coming_back() -> Iterator[None]:
+    home = _open("/proc/thread-self/ns/uts")
+    try:
+        yield
+    finally:
+        _enter(home)
+        os.close(home)
+
+
+def _enter(namespace: int) -> None:
+    checked(libc.setns(namespace, _CLONE_NEWUTS), "enter", f"UTS namespace {namespace}")

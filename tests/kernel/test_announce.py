@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,7 +31,7 @@ MOVED = {
 class Wire:
     """A VE and its neighbour at the two ends of a veth."""
 
-    namespace: int
+    sender: socket.socket
     sock: RtnlSocket
     index: int
     neighbour: RtnlSocket
@@ -68,7 +69,8 @@ def wire() -> Iterator[Wire]:
         link.set_up(ours, near)
         link.set_up(theirs, far)
         wait_for(lambda: runs(ours) and runs(theirs), "the link does not run")
-        yield Wire(here, ours, near, theirs, far)
+        sender = stack.enter_context(netns.call_in(here, announce.open_sender))
+        yield Wire(sender, ours, near, theirs, far)
 
 
 @pytest.mark.parametrize("version", ["v4", "v6"])
@@ -78,7 +80,7 @@ def test_a_neighbour_learns_the_new_place_of_an_address(wire: Wire, version: str
     address.add_address(wire.neighbour, wire.neighbours_index, peers)
     neighbour.replace_neighbour(wire.neighbour, wire.neighbours_index, moved.ip, mac=OLD_MAC, state=rtnl.NUD_REACHABLE)
     assert wire.knows(moved.ip) == OLD_MAC
-    announce.announce(wire.namespace, wire.index, NEW_MAC, [moved.ip])
+    announce.announce(wire.sender, "eth0", NEW_MAC, [moved.ip])
     wait_for(lambda: wire.knows(moved.ip) == NEW_MAC, "the neighbour did not learn the address")
 
 
@@ -87,13 +89,13 @@ def test_several_addresses_are_announced_at_once(wire: Wire) -> None:
     for moved, peers in MOVED.values():
         address.add_address(wire.neighbour, wire.neighbours_index, peers)
         neighbour.replace_neighbour(wire.neighbour, wire.neighbours_index, moved.ip, mac=OLD_MAC)
-    announce.announce(wire.namespace, wire.index, NEW_MAC, addresses)
+    announce.announce(wire.sender, "eth0", NEW_MAC, addresses)
     wait_for(lambda: {wire.knows(one) for one in addresses} == {NEW_MAC}, "not all addresses were learnt")
 
 
 def test_a_link_that_is_down_or_gone_is_an_error(wire: Wire) -> None:
     link.set_down(wire.sock, wire.index)
-    for index, expected in ((wire.index, errno.ENETDOWN), (4242, errno.ENXIO)):
-        with pytest.raises(KernelError, match=f"announce addresses on link {index}") as caught:
-            announce.announce(wire.namespace, index, NEW_MAC, [MOVED["v4"][0].ip])
+    for name, expected in (("eth0", errno.ENETDOWN), ("eth9", errno.ENODEV)):
+        with pytest.raises(KernelError, match=f"announce addresses on link {name}") as caught:
+            announce.announce(wire.sender, name, NEW_MAC, [MOVED["v4"][0].ip])
         assert caught.value.errno == expected
