@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 BENCHES = $(wildcard bench/bench_*.py)
 
-.PHONY: help setup dev criu run down test test-long test-vm coverage lint fmt lock bench
+.PHONY: help setup dev criu run down test test-long test-vm coverage lint fmt lock reference bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,10 @@ fmt: dev ## Format, and mend what ruff can mend
 lock: dev ## Write the locks from pyproject.toml; UPGRADE=1 takes newer versions
 	@.ci/lock $(if $(UPGRADE),--upgrade)
 
+reference: dev ## Write the schemas and the README's field reference from the code
+	$(BIN)/python -m reconciler.manifests.schema schemas
+	$(BIN)/python -m reconciler.cli.reference README.md
+
 bench: dev ## Run the benchmarks
 	@$(if $(BENCHES),,echo 'bench: there is no bench/bench_*.py' >&2; exit 1)
-	@for bench in $(BENCHES); do echo "== $$bench"; $(BIN)/python "$$bench"; done
+	@for bench in $(basename $(notdir $(BENCHES))); do echo "== $$bench"; $(BIN)/python -m "bench.$$bench"; done
