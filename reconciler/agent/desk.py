@@ -18,6 +18,7 @@ from reconciler.state.history import History
 from reconciler.state.inventory import Entry, Inventory, Phase
 from reconciler.state.journal import Intent, Journal
 from reconciler.state.lastgood import LastGood
+from reconciler.state.networks import AppliedNetworks
 from reconciler.state.pause import Pauses
 from reconciler.state.removals import Removal, Removals
 
@@ -39,6 +40,7 @@ class Desk:
     conditions: Conditions
     events: EventLog
     last_good: LastGood
+    networks: AppliedNetworks
 
     def tell(self, ve: str, reason: str, message: str, *, kind: str = "Normal") -> None:
         """Write an event for people."""
@@ -62,6 +64,7 @@ def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coo
         conditions=Conditions(layout.conditions_dir(instance)),
         events=EventLog(layout.events_file(instance)),
         last_good=LastGood(instance.state_dir),
+        networks=AppliedNetworks(instance.state_dir),
     )
 
 

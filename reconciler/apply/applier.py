@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -97,7 +97,7 @@ class Applier:
         if phase in (Phase.HOST, Phase.HOST_REMOVE):  # the host's own objects depend on each other
             results = [await one_object(group) for group in groups]
         else:
-            results = await asyncio.gather(*(one_object(group) for group in groups))
+            results = await _side_by_side(one_object(group) for group in groups)
         return [*skipped, *(outcome for group in results for outcome in group)]
 
     async def apply_group(self, actions: Sequence[Action], inputs: planner.Inputs) -> list[Outcome]:
@@ -115,21 +115,24 @@ class Applier:
             return Outcome(action=action, elapsed_s=0.0)
         started = self.clock.monotonic()
         error: VectlError | None = None
-        self.books.begin(action)
         try:
+            self.books.begin(action)
             await self._perform(action)
             await self._read_back(action, inputs)
         except VectlError as failure:
             error = failure
         elapsed = self.clock.monotonic() - started
-        self.books.end(action, elapsed_s=elapsed, error=error)
+        try:
+            self.books.end(action, elapsed_s=elapsed, error=error)
+        except VectlError as failure:
+            error = error or failure
         self.on_step(action, "failed" if error else "done")
         return Outcome(action=action, elapsed_s=elapsed, error=error)
 
     async def _perform(self, action: Action) -> None:
         for effect in action.effects:
             self.on_step(action, type(effect).__name__)
-            await asyncio.shield(self.effects.perform(replace(effect, serves=action.id)))
+            await _to_its_end(self.effects.perform(replace(effect, serves=action.id)))
 
     async def _read_back(self, action: Action, inputs: planner.Inputs) -> None:
         scope = Scope(uids=frozenset({action.uid}) if action.uid else frozenset(), host=_concerns_host(action))
@@ -152,3 +155,22 @@ def _by_object(actions: Iterable[Action]) -> list[list[Action]]:
     for action in actions:
         groups[action.ve].append(action)
     return list(groups.values())
+
+
+async def _side_by_side(groups: Iterable[Coroutine[None, None, list[Outcome]]]) -> list[list[Outcome]]:
+    """Wait for all groups; none goes on behind the back of whoever waits, not even when another one raises."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(group) for group in groups]
+    return [task.result() for task in running]
+
+
+async def _to_its_end(effect: Coroutine[None, None, None]) -> None:
+    """Wait for an effect; a cancellation counts only when it is over, so that nobody else meets it half done."""
+    task = asyncio.create_task(effect)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # whoever cancelled does not want it
+        raise

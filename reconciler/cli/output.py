@@ -83,8 +83,8 @@ def yaml_text(value: Json) -> str:
     from ruamel.yaml import YAML
 
     writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False  # type: ignore[assignment]  # its annotation forgets that this is the point
-    writer.sort_base_mapping_type_on_output = False
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # annotated by its default, None
     writer.width = 4096
     text = io.StringIO()
     writer.dump(value, text)

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.errors import StateError
+from reconciler.errors import KernelError, StateError
+from reconciler.model.identity import VeName
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
+    from reconciler.host.site import Site
     from reconciler.model.condition import Condition
     from reconciler.model.facts import Json
     from reconciler.model.fleet import Fleet, VeSpec
+    from reconciler.model.identity import Uid
     from reconciler.model.observation import HostObservation, VeObservation
     from reconciler.model.power import PowerObservation
     from reconciler.model.volume import Record
@@ -81,6 +84,20 @@ def rows(session: Session, fleet: Fleet | None, observed: HostObservation) -> li
     ]
 
 
+def row(session: Session, observed: HostObservation, name: str) -> Row | None:
+    """Give one VE, as far as the host holds it or anything was said of it; None if neither.
+
+    Raises: KernelError, if not all VEs could be seen: then nobody can say that it is not there.
+    """
+    seen = dict(_by_name(observed)).get(name)
+    stored = session.desk.conditions.read(name)
+    if seen is None and not observed.complete:
+        raise KernelError(f"find VE {name}: not all VEs of this host could be read; try again")
+    if seen is None and not stored:
+        return None
+    return Row(name=name, spec=session.reconciler.fleet.ves.get(VeName(name)), seen=seen, conditions=_with_ready(stored))
+
+
 def _by_name(observed: HostObservation) -> Iterator[tuple[str, VeObservation]]:
     from reconciler.model.facts import Unknown
 
@@ -140,3 +157,15 @@ def _runtime(session: Session, row: Row) -> Json:
         "rootfs": f"/proc/{pid}/root" if pid else None,
         "idBase": row.record.id_base if row.record else None,
     }
+
+
+def find(site: Site, name: str) -> Uid:
+    """Find a VE of this host by its name.
+
+    Raises: StateError, if there is none.
+    """
+    for uid in site.uids():
+        record = site.read_record(uid)
+        if record is not None and record.name == name:
+            return uid
+    raise StateError(f"find VE {name}: this host has none of that name; see `vectl get`")

@@ -31,6 +31,8 @@ def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: No
     for path in (instance.ves, instance.trash):
         os.makedirs(path, mode=_PRIVATE, exist_ok=True)
     qgroup.enable_quota(instance.pool)
+    if not qgroup.read_qgroups(instance.pool).consistent:
+        qgroup.start_rescan(instance.pool)
 
 
 def _prepare_pool(instance: Instance, told: Callable[[str], None]) -> None:
@@ -38,13 +40,18 @@ def _prepare_pool(instance: Instance, told: Callable[[str], None]) -> None:
     if mount.is_mounted(instance.pool):
         return
     if instance.pool_path is not None:
-        mount.mount_image(instance.pool_path, instance.pool, fstype="btrfs", read_only=False)
+        _mount_pool(instance.pool_path, instance)
         return
     image = pool_image(instance)
     if not os.path.exists(image):
         told(f"making the pool: {format_size(instance.pool_size)} in {image}")
         _make_pool(instance, image)
-    mount.mount_image(image, instance.pool, fstype="btrfs", read_only=False)
+    _mount_pool(image, instance)
+
+
+def _mount_pool(image: str, instance: Instance) -> None:
+    """Mount without discarding: a pool's file would lose the space that was set aside for it."""
+    mount.mount_image(image, instance.pool, fstype="btrfs", read_only=False, options=("nodiscard",))
 
 
 def _make_pool(instance: Instance, image: str) -> None:

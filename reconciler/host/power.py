@@ -106,8 +106,8 @@ def _end_of(site: Site, uid: Uid, init: ProcessId) -> End | None:
 def _cause(exit_: Exit) -> EndCause:
     if exit_.kind == "exited":
         return EndCause.EXITED
-    by_signal = {signal.SIGHUP: EndCause.REBOOT, signal.SIGINT: EndCause.HALT}
-    return by_signal.get(signal.Signals(exit_.value), EndCause.KILLED)
+    by_signal: dict[int, EndCause] = {signal.SIGHUP: EndCause.REBOOT, signal.SIGINT: EndCause.HALT}
+    return by_signal.get(exit_.value, EndCause.KILLED)
 
 
 def _file(site: Site, uid: Uid, name: str) -> str:

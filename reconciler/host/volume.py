@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.errors import BusyError, StateError, TemplateError
+from reconciler.errors import BusyError, KernelError, StateError, TemplateError
 from reconciler.host import compute, power, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
@@ -42,9 +42,13 @@ class Quotas:
 def read_quotas(site: Site) -> Quotas:
     """Read the limits and the use of all volumes at once.
 
-    Raises: KernelError.
+    Raises: KernelError, also while the kernel counts anew: until it has, it holds nobody to a limit.
     """
-    return Quotas(qgroup.read_qgroups(site.instance.pool).groups)
+    table = qgroup.read_qgroups(site.instance.pool)
+    if not table.consistent:
+        text = "the kernel counts it anew, and enforces no limit until then; `btrfs quota rescan` if that never ends"
+        raise KernelError(f"read quota of {site.instance.pool}: {text}")
+    return Quotas(table.groups)
 
 
 def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:

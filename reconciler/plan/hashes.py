@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 
-from reconciler.model.action import Action, Origin
+from reconciler.model.action import Action, Impact, Origin
 from reconciler.model.facts import Json
 from reconciler.model.identity import HostName
 
@@ -23,12 +23,14 @@ def canonical(value: Json) -> bytes:
 def ve_hashes(host: HostName, actions: Iterable[Action]) -> dict[str, str]:
     """Hash the intent of each VE: (host, name, op, path, after, impact) of its actions of origin git, sorted.
 
-    Nothing that differs between a review and the host takes part: no uid, before, time, drift or downtime.
+    Nothing that differs between a review and the host takes part: no uid, before, time, drift or downtime. Whether a
+    live change is a risk rests on what the VE uses at the moment.
     """
     by_ve: dict[str, list[Json]] = defaultdict(list)
     for action in actions:
         if action.origin is Origin.GIT:
-            by_ve[action.ve].append([action.op.value, action.path, action.after, action.impact.word])
+            impact = Impact.LIVE if action.impact is Impact.LIVE_RISK else action.impact
+            by_ve[action.ve].append([action.op.value, action.path, action.after, impact.word])
     return {
         ve: hashlib.sha256(canonical([host, ve, sorted(parts, key=canonical)])).hexdigest()
         for ve, parts in sorted(by_ve.items())

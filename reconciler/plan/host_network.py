@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from reconciler.model.action import Action, Impact, Operation, Origin, Phase, Reason
 from reconciler.model.effects import Effect
-from reconciler.model.facts import Json
-from reconciler.model.identity import NetworkName, Uid, VeName, bridge_name, derived_mac, host_link_name
+from reconciler.model.facts import Json, JsonMap
+from reconciler.model.identity import NetworkName, VeName, bridge_name, derived_mac, host_link_name
 from reconciler.model.network import (
     AddGateway,
     Address,
@@ -28,18 +28,9 @@ from reconciler.model.network import (
     SetNetworkMtu,
     SetNetworkUp,
     SetUplink,
-    VeNetworkSpec,
 )
 from reconciler.plan.field import to_json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """A VE that is or will be on this host, with the network that it is allowed to use."""
-
-    name: VeName
-    uid: Uid
-    network: VeNetworkSpec
+from reconciler.plan.members import Member
 
 
 def used_networks(
@@ -56,25 +47,55 @@ def needs_forwarding(network: NetworkSpec) -> bool:
 
 
 def plan_networks(
-    wanted: Mapping[NetworkName, NetworkSpec], observed: Mapping[NetworkName, HostNetworkObservation]
+    wanted: Mapping[NetworkName, NetworkSpec],
+    observed: Mapping[NetworkName, HostNetworkObservation],
+    applied: Mapping[NetworkName, JsonMap],
 ) -> Iterator[Action]:
-    """Yield the actions that make the host's networks what they should be; removals carry a late phase."""
-    for name, network in wanted.items():
+    """Yield the actions that make the host's networks what they should be; removals carry a late phase.
+
+    ``applied``: what was carried out last, as `record_values` gives it.
+    """
+    for name, network in sorted(wanted.items()):
+        before = applied.get(name)
         seen = observed.get(name)
-        if seen is None:
-            create = _action(name, "", None, _describe(network), _make(network))
-            yield replace(create, op=Operation.CREATE, origin=Origin.GIT, reason=Reason.NEW_MANIFEST)
-        else:
-            yield from _changes(network, seen)
+        found = [_created(network)] if seen is None else _changes(network, seen)
+        yield from (_with_origin(action, before, record_values(network)) for action in found)
     for name in sorted(observed.keys() - wanted.keys()):
-        remove = _action(name, "", name, None, (RemoveNetwork(network=name),))
-        yield replace(
-            remove,
-            op=Operation.DESTROY,
-            origin=Origin.GIT,
-            reason=Reason.MANIFEST_REMOVED,
-            phase=Phase.HOST_REMOVE,
-        )
+        yield _removed(name, observed[name])
+
+
+def record_values(network: NetworkSpec) -> dict[str, Json]:
+    """Give what is kept of a network that was carried out, canonical JSON by the path of an action."""
+    return {
+        "mode": network.mode.value,
+        "mtu": network.mtu,
+        "gateway": to_json(network.gateways),
+        "uplink": network.uplink,
+        "forwarding": needs_forwarding(network),
+    }
+
+
+def _with_origin(action: Action, before: JsonMap | None, now: JsonMap) -> Action:
+    """Say who wants it: the manifests, unless they say what was carried out already. Drift needs no new consent."""
+    same = before is not None and (
+        before == now if action.path == "" else before.get(action.path) == now.get(action.path)
+    )
+    if same or action.path == "up":
+        return replace(action, origin=Origin.DRIFT, reason=Reason.DRIFTED)
+    reason = Reason.NEW_MANIFEST if action.op is Operation.CREATE else Reason.SPEC_CHANGED
+    return replace(action, origin=Origin.GIT, reason=reason)
+
+
+def _created(network: NetworkSpec) -> Action:
+    return replace(_action(network.name, "", None, _describe(network), _make(network)), op=Operation.CREATE)
+
+
+def _removed(name: NetworkName, seen: HostNetworkObservation) -> Action:
+    action = _action(name, "", name, None, (RemoveNetwork(network=name),))
+    action = replace(
+        action, op=Operation.DESTROY, origin=Origin.GIT, reason=Reason.MANIFEST_REMOVED, phase=Phase.HOST_REMOVE
+    )
+    return _with_host_risk(action) if seen.uplink else action
 
 
 def _make(network: NetworkSpec) -> tuple[Effect, ...]:
@@ -89,7 +110,7 @@ def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Act
     if seen.mode is not network.mode:
         effects: tuple[Effect, ...] = (RemoveNetwork(network=name), *_make(network))
         remade = _action(name, "mode", seen.mode.value, network.mode.value, effects)
-        yield replace(remade, origin=Origin.GIT, reason=Reason.SPEC_CHANGED, impact=Impact.NETWORK)
+        yield _with_host_risk(remade) if seen.uplink else replace(remade, impact=max(remade.impact, Impact.NETWORK))
         return
     if seen.mtu != network.mtu:
         yield _action(name, "mtu", seen.mtu, network.mtu, (SetNetworkMtu(network=name, mtu=network.mtu),))
@@ -109,7 +130,7 @@ def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Act
 
 
 def _action(network: NetworkName, path: str, before: Json, after: Json, effects: tuple[Effect, ...]) -> Action:
-    """Build the correction of a change by hand; the caller replaces what is different."""
+    """Build a change of a network that costs nothing; the caller replaces what is different."""
     action = Action(
         ve=f"network/{network}",
         uid=None,
@@ -123,14 +144,29 @@ def _action(network: NetworkName, path: str, before: Json, after: Json, effects:
         phase=Phase.HOST,
         effects=effects,
     )
-    if any(isinstance(effect, SetUplink) for effect in effects):
-        danger = f"changes which link of the host is a port of {network}: it could cut off the host"
-        return replace(action, impact=Impact.HOST_RISK, origin=Origin.GIT, danger=danger)
-    return action
+    return _with_host_risk(action) if any(isinstance(effect, SetUplink) for effect in effects) else action
+
+
+def _with_host_risk(action: Action) -> Action:
+    name = action.ve.removeprefix("network/")
+    danger = f"changes which link of the host is a port of {name}: it could cut off the host"
+    return replace(action, impact=Impact.HOST_RISK, danger=danger)
 
 
 def _describe(network: NetworkSpec) -> Json:
     return {"mode": network.mode.value, "gateway": to_json(network.gateways), "nat": network.nat, "mtu": network.mtu}
+
+
+def with_strangers(rules: FilterRules, observed: FilterRules | None) -> FilterRules:
+    """Keep what is in force for links that these rules do not speak of: they belong to VEs that cannot be read."""
+    if observed is None:
+        return rules
+    links, listened = {port.link for port in rules.ports}, {(f.protocol, f.listen) for f in rules.forwards}
+    return FilterRules(
+        ports=rules.ports | {port for port in observed.ports if port.link not in links},
+        masquerades=rules.masquerades | observed.masquerades,
+        forwards=rules.forwards | {f for f in observed.forwards if (f.protocol, f.listen) not in listened},
+    )
 
 
 def filter_rules(instance: str, members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]) -> FilterRules:
@@ -188,7 +224,7 @@ def plan_filter(wanted: FilterRules, observed: FilterObservation, *, changed: bo
         after=_count(wanted),
         reason=Reason.SPEC_CHANGED if changed else Reason.DRIFTED,
         impact=Impact.LIVE,
-        origin=Origin.GIT if changed else Origin.DRIFT,
+        origin=Origin.POLICY if changed else Origin.DRIFT,  # it follows from the VEs, who have their own actions
         phase=Phase.HOST,
         effects=(LoadFilter(rules=wanted),),
     )

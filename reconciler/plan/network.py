@@ -287,20 +287,27 @@ def addresses(interfaces: Mapping[str, InterfaceSpec]) -> frozenset[Address]:
     return frozenset(a.ip for interface in interfaces.values() for a in interface.addresses)
 
 
+_APPLIED = ("network", "mode", "mac", "mtu", "addresses")
+
+
 def applied_spec(name: str, applied: Mapping[str, Json], networks: Mapping[NetworkName, NetworkSpec]) -> VeNetworkSpec:
     """Give back, from a record, the network that a VE was last given; what is not in it is left out."""
     interfaces = {}
     for link in sorted({path.split(".")[1] for path in applied if path.startswith("interfaces.")}):
-        parts = {part: applied.get(f"interfaces.{link}.{part}") for part in ("network", "mac", "mtu", "addresses")}
+        parts = {part: applied.get(f"interfaces.{link}.{part}") for part in _APPLIED}
         addresses = parts["addresses"] if isinstance(parts["addresses"], list) else []
-        mtu = parts["mtu"]
+        mtu, mode = parts["mtu"], parts["mode"]
         on = NetworkName(str(parts["network"]))
         interfaces[link] = InterfaceSpec(
             name=link,
             network=on,
-            mode=networks[on].mode if on in networks else NetworkMode.BRIDGED,
+            mode=NetworkMode(mode) if isinstance(mode, str) else _mode_of(on, networks),
             addresses=frozenset(ip_interface(str(address)) for address in addresses),
             mac=None if parts["mac"] == "auto" else str(parts["mac"]),
             mtu=mtu if isinstance(mtu, int) else DEFAULT_MTU,
         )
     return VeNetworkSpec(hostname=str(applied.get("hostname", name)), interfaces=interfaces)
+
+
+def _mode_of(name: NetworkName, networks: Mapping[NetworkName, NetworkSpec]) -> NetworkMode:
+    return networks[name].mode if name in networks else NetworkMode.BRIDGED

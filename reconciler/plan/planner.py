@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from reconciler.model.action import CONSENT_IMPACTS, Action, Operation, Origin, Plan, Refusal
-from reconciler.model.facts import Unknown
+from reconciler.model.action import Action, Operation, Plan, Refusal
+from reconciler.model.facts import JsonMap, Unknown
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
 from reconciler.model.network import LoadFilter
 from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
-from reconciler.plan import hashes, host_network, network, prune, ve
+from reconciler.plan import consent, hashes, host_network, prune, ve
+from reconciler.plan.actions import Context
 from reconciler.plan.matching import Matches, match
+from reconciler.plan.members import Member, find_members
 
 TRASH_KEEP_S = 7 * 86400.0
 """How long removed data is kept. Units: seconds."""
+
+_NO_NETWORKS: Mapping[NetworkName, JsonMap] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """All that a plan depends on.
 
-    ``allocations``: identities of VEs that are not here yet. ``paused``: reason by name; ``"*"`` pauses all.
-    ``consents``: hashes that a person approved and that have not expired. ``running_elsewhere``: VEs out of the
-    observation's scope that run. Units: seconds; ``now`` since the epoch.
+    ``allocations``: identities of VEs that are not here yet; ``unallocated``: why one has none. ``paused``: reason by
+    name; ``"*"`` pauses all. ``consents``: hashes that a person approved and that have not expired.
+    ``removed_recently``: how many VEs left this host within a day; of those ``removed_from_source`` came from
+    ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``applied_networks``: what was
+    carried out last, as `host_network.record_values` gives it.
+    Units: seconds; ``now`` since the epoch.
     """
 
     instance: str
@@ -35,16 +42,19 @@ class Inputs:
     fleet: Fleet
     observed: HostObservation
     allocations: Mapping[VeName, Allocation] = field(default_factory=dict)
+    unallocated: Mapping[VeName, str] = field(default_factory=dict)
     inventory: frozenset[Uid] = frozenset()
     now: float = 0.0
     prune: bool = True
     prune_pending: frozenset[VeName] = frozenset()
     removed_recently: int = 0
+    removed_from_source: int = 0
     consents: frozenset[str] = frozenset()
     paused: Mapping[str, str] = field(default_factory=dict)
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     trash_keep_s: float = TRASH_KEEP_S
     running_elsewhere: frozenset[VeName] = frozenset()
+    applied_networks: Mapping[NetworkName, JsonMap] = field(default_factory=dict)
 
 
 def is_here(spec: VeSpec, host: HostName) -> bool:
@@ -60,32 +70,31 @@ def specs_here(inputs: Inputs) -> tuple[VeSpec, ...]:
 
 def unborn(inputs: Inputs) -> tuple[VeName, ...]:
     """Name the VEs that need an allocation before a plan can be made."""
-    trash = () if isinstance(inputs.observed.trash, Unknown) else inputs.observed.trash
-    matches = match(specs_here(inputs), inputs.observed.ves, trash)
-    return tuple(spec.name for spec in matches.new if not spec.unsupported)
+    if _doubt(inputs):
+        return ()
+    return tuple(spec.name for spec in _match(inputs).new if not spec.unsupported)
 
 
 def plan_host(inputs: Inputs) -> Plan:
     """Plan the whole host: its networks, its filter, every VE, removals, and what the trash lets go."""
-    observed = inputs.observed
-    trash = () if isinstance(observed.trash, Unknown) else observed.trash
-    matches = match(specs_here(inputs), observed.ves, trash)
-    context = _context(inputs)
-    removal = _plan_removal(inputs, matches)
-    suspects = prune.rename_suspects(removal.refused, matches.new)
-    parts = dict(_plan_ves(inputs, matches, context, suspects))
-    actions = [action for part in parts.values() for action in part.actions]
-    actions += [*removal.actions, *_plan_networks(inputs, matches)]
-    if not isinstance(observed.trash, Unknown):
-        actions += prune.plan_purge(observed.trash, inputs.now, inputs.trash_keep_s)
-    return _assemble(inputs, actions, parts, removal)
+    whole = _Whole(inputs)
+    actions = [action for part in whole.parts.values() for action in part.actions]
+    actions += [*whole.removal.actions, *_plan_networks(whole)]
+    trash = inputs.observed.trash
+    if not isinstance(trash, Unknown) and "*" not in inputs.paused:
+        actions += prune.plan_purge(trash, inputs.now, inputs.trash_keep_s)
+    made = _assemble(inputs, actions, whole.parts, whole.removal)
+    return replace(made, unknown=(*made.unknown, *_unknown_of_host(inputs.observed)))
 
 
 def plan_ves(inputs: Inputs, names: frozenset[VeName]) -> Plan:
-    """Plan only the VEs that are named, from an observation that holds at least them; nothing is removed."""
-    trash = () if isinstance(inputs.observed.trash, Unknown) else inputs.observed.trash
-    specs = [spec for spec in specs_here(inputs) if spec.name in names]
-    parts = dict(_plan_ves(inputs, match(specs, inputs.observed.ves, trash), _context(inputs), {}))
+    """Plan only the VEs that are named, from an observation that holds at least them; nothing is removed.
+
+    A VE that is not in it is made only if the observation is of everything.
+    """
+    matches = _match(inputs)
+    plans = _plan_ves(inputs, matches, _refuse_births(inputs, matches), only=names)
+    parts = dict(plans)
     actions = [action for part in parts.values() for action in part.actions]
     return _assemble(inputs, actions, parts, prune.PrunePlan())
 
@@ -101,9 +110,8 @@ def unfulfilled(inputs: Inputs, action: Action) -> str:
         return "its data is still in the trash" if left else ""
     if action.op in (Operation.DESTROY, Operation.RESTORE):
         there = seen is not None
-        return (
-            "" if there is (action.op is Operation.RESTORE) else f"{action.ve} is {'still' if there else 'not'} there"
-        )
+        is_right = there is (action.op is Operation.RESTORE)
+        return "" if is_right else f"{action.ve} is {'still' if there else 'not'} there"
     spec = inputs.fleet.ves.get(VeName(action.ve))
     assert spec is not None, f"{action.id}: an action without a spec"
     return ve.unfulfilled(action, spec, seen, _context(inputs))
@@ -119,15 +127,58 @@ def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
     name = NetworkName(action.ve.removeprefix("network/"))
     if action.op is Operation.DESTROY:
         return "it is still there" if name in networks else ""
-    again = host_network.plan_networks(
-        {name: inputs.fleet.networks[name]}, {n: s for n, s in networks.items() if n == name}
-    )
+    seen = {n: s for n, s in networks.items() if n == name}
+    again = host_network.plan_networks({name: inputs.fleet.networks[name]}, seen, _NO_NETWORKS)
     left = [a for a in again if action.op is Operation.CREATE or a.path == action.path]
     return f"{left[0].path or name} is still {left[0].before!r}, not {left[0].after!r}" if left else ""
 
 
-def _context(inputs: Inputs) -> ve.Context:
-    return ve.Context(
+class _Whole:
+    """Everything on the host, matched and planned."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.matches = _match(inputs)
+        refused = _refuse_births(inputs, self.matches)
+        self.parts = dict(_plan_ves(inputs, self.matches, refused, only=None))
+        self.removal = _plan_removal(inputs, self.matches)
+        self.members = tuple(self._find_members())
+        self.networks = host_network.used_networks(self.members, inputs.fleet.networks)
+
+    def _find_members(self) -> Iterator[Member]:
+        inputs = self.inputs
+        still = (n for n, p in self.parts.items() if p.unknown or (p.refused and not p.actions))
+        paused = (spec.name for spec in specs_here(inputs) if _pause(inputs, spec.name) is not None)
+        return find_members(
+            self.matches,
+            allocations=inputs.allocations,
+            networks=inputs.fleet.networks,
+            untouched=frozenset((*still, *paused)),
+        )
+
+
+def _match(inputs: Inputs) -> Matches:
+    trash = inputs.observed.trash
+    return match(specs_here(inputs), inputs.observed.ves, () if isinstance(trash, Unknown) else trash)
+
+
+def _blind(inputs: Inputs) -> list[Uid]:
+    return sorted(uid for uid, seen in inputs.observed.ves.items() if isinstance(seen.record, Unknown))
+
+
+def _doubt(inputs: Inputs) -> str:
+    """Say why a VE that was not found may be here all the same, or ""."""
+    observed = inputs.observed
+    if not observed.complete:
+        return "not all VEs of the host could be listed"
+    if isinstance(observed.trash, Unknown):
+        return f"it may be in the trash, which cannot be read: {observed.trash.reason}"
+    blind = _blind(inputs)
+    return f"it may be {blind[0]}, whose record cannot be read" if blind else ""
+
+
+def _context(inputs: Inputs) -> Context:
+    return Context(
         instance=inputs.instance,
         source=inputs.source,
         now=inputs.now,
@@ -146,37 +197,52 @@ def _running(ves: Iterable[VeObservation]) -> Iterator[VeName]:
 
 
 def _plan_ves(
-    inputs: Inputs, matches: Matches, context: ve.Context, suspects: Mapping[VeName, Refusal]
+    inputs: Inputs, matches: Matches, refused: Mapping[VeName, Refusal], *, only: frozenset[VeName] | None
 ) -> Iterator[tuple[VeName, ve.VePlan]]:
+    context, doubt = _context(inputs), _doubt(inputs)
     for spec, observed in matches.existing:
-        yield spec.name, _unless_paused(inputs, spec, ve.plan_existing(spec, observed, context))
-    if blind := [uid for uid, seen in inputs.observed.ves.items() if isinstance(seen.record, Unknown)]:
-        for spec in (*(spec for spec, _ in matches.trashed), *matches.new):
-            text = f"{spec.name}: it may be {blind[0]}, whose record cannot be read"
-            yield spec.name, ve.VePlan(unknown=(text,))
-        return
-    for spec, entry in matches.trashed:
-        yield spec.name, _unless_paused(inputs, spec, ve.plan_restored(spec, entry, context))
-    for spec in matches.new:
-        yield (
-            spec.name,
-            ve.VePlan(refused=(suspects[spec.name],)) if spec.name in suspects else _plan_new(inputs, spec, context),
-        )
+        if only is None or spec.name in only:
+            yield spec.name, _unless_paused(inputs, spec, ve.plan_existing(spec, observed, context))
+    entries = {spec.name: entry for spec, entry in matches.trashed}
+    for spec in (*(spec for spec, _ in matches.trashed), *matches.new):
+        if only is not None and spec.name not in only:
+            continue
+        if doubt:
+            yield spec.name, ve.VePlan(unknown=(f"{spec.name}: {doubt}",))
+        elif spec.name in refused:
+            yield spec.name, ve.VePlan(refused=(refused[spec.name],))
+        elif entry := entries.get(spec.name):
+            yield spec.name, _unless_paused(inputs, spec, ve.plan_restored(spec, entry, context))
+        else:
+            yield spec.name, _unless_paused(inputs, spec, _plan_new(inputs, spec, context))
 
 
-def _plan_new(inputs: Inputs, spec: VeSpec, context: ve.Context) -> ve.VePlan:
+def _plan_new(inputs: Inputs, spec: VeSpec, context: Context) -> ve.VePlan:
     allocation = inputs.allocations.get(spec.name)
     if allocation is None and not spec.unsupported:
-        return ve.VePlan(unknown=(f"{spec.name}: no identity was allocated to it",))
-    known = allocation or Allocation(uid=Uid(""), id_base=0)
-    return _unless_paused(inputs, spec, ve.plan_new(spec, known, context))
+        reason = inputs.unallocated.get(spec.name, "no identity was allocated to it")
+        return ve.VePlan(unknown=(f"{spec.name}: {reason}",))
+    return ve.plan_new(spec, allocation or Allocation(uid=Uid(""), id_base=0), context)
 
 
 def _unless_paused(inputs: Inputs, spec: VeSpec, part: ve.VePlan) -> ve.VePlan:
-    reason = inputs.paused.get(spec.name, inputs.paused.get("*"))
+    reason = _pause(inputs, spec.name)
     if reason is None or not part.actions:
         return part
     return ve.VePlan(unknown=part.unknown, waiting=f"paused: {reason}", warned=part.warned)
+
+
+def _pause(inputs: Inputs, name: VeName) -> str | None:
+    return inputs.paused.get(name, inputs.paused.get("*"))
+
+
+def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
+    names = frozenset(inputs.fleet.ves)
+    coming = (*(spec for spec, _ in matches.trashed), *matches.new)
+    return {
+        **prune.refuse_renames(matches.unclaimed, matches.new, names, _prune_rules(inputs)),
+        **prune.refuse_taken_names(matches.unclaimed, coming),
+    }
 
 
 def _plan_removal(inputs: Inputs, matches: Matches) -> prune.PrunePlan:
@@ -184,56 +250,49 @@ def _plan_removal(inputs: Inputs, matches: Matches) -> prune.PrunePlan:
         return prune.PrunePlan(unknown=("not all VEs of the host could be read; nothing is removed",))
     if "*" in inputs.paused:
         return prune.PrunePlan()
-    rules = prune.PruneRules(
+    unclaimed = [seen for seen in matches.unclaimed if not _is_paused(inputs, seen)]
+    return prune.plan_prune(unclaimed, matches.new, frozenset(inputs.fleet.ves), _prune_rules(inputs))
+
+
+def _prune_rules(inputs: Inputs) -> prune.PruneRules:
+    records = [seen.record for seen in inputs.observed.ves.values()]
+    ours = sum(isinstance(record, Record) and record.source == inputs.source for record in records)
+    return prune.PruneRules(
         source=inputs.source,
         inventory=inputs.inventory,
         on=inputs.prune,
         pending=inputs.prune_pending,
-        recent=inputs.removed_recently,
-        total=len(inputs.observed.ves),
+        of_host=prune.Stock(present=len(records), removed=inputs.removed_recently),
+        of_source=prune.Stock(present=ours, removed=inputs.removed_from_source),
     )
-    unclaimed = [seen for seen in matches.unclaimed if not _is_paused(inputs, seen)]
-    return prune.plan_prune(unclaimed, matches.new, frozenset(inputs.fleet.ves), rules)
 
 
 def _is_paused(inputs: Inputs, seen: VeObservation) -> bool:
     return isinstance(seen.record, Record) and seen.record.name in inputs.paused
 
 
-def _plan_networks(inputs: Inputs, matches: Matches) -> Iterator[Action]:
-    observed = inputs.observed
-    if isinstance(observed.networks, Unknown) or isinstance(observed.filter, Unknown) or "*" in inputs.paused:
+def _plan_networks(whole: _Whole) -> Iterator[Action]:
+    inputs, observed = whole.inputs, whole.inputs.observed
+    if isinstance(observed.networks, Unknown) or isinstance(observed.filter, Unknown):
         return
-    members = list(_members(inputs, matches))
-    wanted = host_network.used_networks(members, inputs.fleet.networks)
-    in_use = {interface.network for member in members for interface in member.network.interfaces.values()}
-    removable = {name: seen for name, seen in observed.networks.items() if name in wanted or name not in in_use}
-    yield from host_network.plan_networks(wanted, removable)
-    rules = host_network.filter_rules(inputs.instance, members, wanted)
+    if "*" in inputs.paused or not observed.complete:
+        return
+    in_use = {interface.network for member in whole.members for interface in member.network.interfaces.values()}
+    blind = _blind(inputs)
+    kept = observed.networks.keys() if blind else in_use
+    removable = {n: s for n, s in observed.networks.items() if n in whole.networks or n not in kept}
+    yield from host_network.plan_networks(whole.networks, removable, inputs.applied_networks)
+    rules = host_network.filter_rules(inputs.instance, whole.members, whole.networks)
+    if blind:
+        rules = host_network.with_strangers(rules, observed.filter.rules)
     yield from host_network.plan_filter(rules, observed.filter, changed=observed.filter.rules is not None)
 
 
-def _members(inputs: Inputs, matches: Matches) -> Iterator[host_network.Member]:
-    """Give everyone whose traffic the filter must know: by the spec where it will be carried out, else as applied."""
-    for spec, seen in matches.existing:
-        if spec.unsupported or spec.name in inputs.paused:
-            yield from _as_applied(inputs, seen)
-        else:
-            yield host_network.Member(name=spec.name, uid=seen.uid, network=spec.network)
-    for spec, entry in matches.trashed:
-        yield host_network.Member(name=spec.name, uid=entry.record.uid, network=spec.network)
-    for spec in matches.new:
-        allocation = inputs.allocations.get(spec.name)
-        if allocation is not None and not spec.unsupported:
-            yield host_network.Member(name=spec.name, uid=allocation.uid, network=spec.network)
-    for seen in matches.unclaimed:
-        yield from _as_applied(inputs, seen)
-
-
-def _as_applied(inputs: Inputs, seen: VeObservation) -> Iterator[host_network.Member]:
-    if isinstance(seen.record, Record):
-        spec = network.applied_spec(seen.record.name, seen.record.applied, inputs.fleet.networks)
-        yield host_network.Member(name=seen.record.name, uid=seen.uid, network=spec)
+def _unknown_of_host(observed: HostObservation) -> Iterator[str]:
+    facts = {"networks": observed.networks, "filter": observed.filter, "trash": observed.trash}
+    for name, fact in facts.items():
+        if isinstance(fact, Unknown):
+            yield f"the host's {name}: {fact.reason}"
 
 
 def _assemble(
@@ -241,7 +300,8 @@ def _assemble(
 ) -> Plan:
     by_ve = hashes.ve_hashes(inputs.host, actions)
     whole = hashes.action_hash(by_ve.values())
-    allowed, unconsented = _ask_consent(inputs, actions, by_ve, whole, removal.mass)
+    terms = consent.Terms(ve_hashes=by_ve, whole=whole, given=inputs.consents, mass=removal.mass)
+    allowed, unconsented = consent.part(actions, terms)
     return Plan(
         host=inputs.host,
         revision=inputs.fleet.revision,
@@ -253,41 +313,4 @@ def _assemble(
         orphans=removal.orphans,
         ve_hashes=by_ve,
         action_hash=whole,
-    )
-
-
-def _ask_consent(
-    inputs: Inputs, actions: list[Action], by_ve: Mapping[str, str], whole: str, mass: int
-) -> tuple[list[Action], list[Refusal]]:
-    """Part the actions that may be done from those that wait for a person to consent to exactly this plan."""
-    allowed, refused = [], {}
-    for action in actions:
-        given = {whole, by_ve.get(action.ve, whole)} & inputs.consents
-        is_mass = mass > 0 and action.op is Operation.DESTROY and action.origin is Origin.GIT and action.uid is not None
-        if given or action.origin is not Origin.GIT or not (is_mass or action.impact in CONSENT_IMPACTS):
-            allowed.append(action)
-        elif is_mass:
-            refused[action.ve] = _mass_refusal(action, mass, whole)
-        else:
-            refused[action.ve] = _consent_refusal(action, by_ve[action.ve])
-    return [action for action in allowed if action.ve not in refused], list(refused.values())
-
-
-def _mass_refusal(action: Action, mass: int, whole: str) -> Refusal:
-    return Refusal(
-        ve=action.ve,
-        uid=action.uid,
-        rule="MassRemoval",
-        message=f"one of {mass} VEs that would be removed at once",
-        remedy=f"`vectl approve {whole}` if this is what you want; else put the manifests back",
-    )
-
-
-def _consent_refusal(action: Action, ve_hash: str) -> Refusal:
-    return Refusal(
-        ve=action.ve,
-        uid=action.uid,
-        rule="NeedsConsent",
-        message=f"{action.path or action.op.value} has impact {action.impact.word}",
-        remedy=f"`vectl approve {ve_hash}`",
     )

@@ -17,21 +17,36 @@ from reconciler.plan import power
 from reconciler.plan.spec import unknown_paths
 
 MASS_REMOVAL_SHARE = 0.1
-"""More than this share of a source's or a host's VEs within a day stops until consent. Units: fraction."""
+"""More than this share of a source's or a host's VEs within a day stops until consent. Units: fraction.
+
+One VE may always go.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """How many VEs are there, and how many more were until they were removed within the last day."""
+
+    present: int
+    removed: int = 0
+
+    def loses_too_many(self, count: int) -> bool:
+        """Say whether removing ``count`` of them, with those of the last day, is more than goes without asking."""
+        return count + self.removed > max(1, MASS_REMOVAL_SHARE * (self.present + self.removed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneRules:
     """``source``: only VEs that came from it. ``inventory``: only VEs that this host made. ``pending``: names whose
-    absence is too young to count. ``recent``: removals within the last day. ``on``: whether to prune at all.
+    absence is too young to count. ``on``: whether to prune at all. ``of_host``, ``of_source``: what there is to lose.
     """
 
     source: str
     inventory: frozenset[Uid]
     on: bool = True
     pending: frozenset[VeName] = frozenset()
-    recent: int = 0
-    total: int = 0
+    of_host: Stock
+    of_source: Stock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +74,7 @@ def plan_prune(
         record = ve.record
         if record.name in fleet_names:
             refused.append(_placed_elsewhere(record))
-        elif record.source != rules.source or record.uid not in rules.inventory:
+        elif not _is_ours(record, rules):
             continue
         elif not rules.on:
             orphans.append(str(record.name))
@@ -104,7 +119,7 @@ def _refusal(record: Record, new: Sequence[VeSpec]) -> Refusal | None:
             remedy=f"`vectl unprotect {record.name}` lets it go, putting the manifest back keeps it",
         )
     for spec in new:
-        if spec.uid is None and spec.renamed_from is None and (why := _alike(record, spec)):
+        if why := _alike(record, spec):
             return Refusal(
                 ve=record.name,
                 uid=record.uid,
@@ -115,7 +130,14 @@ def _refusal(record: Record, new: Sequence[VeSpec]) -> Refusal | None:
     return None
 
 
+def _is_ours(record: Record, rules: PruneRules) -> bool:
+    return record.source == rules.source and record.uid in rules.inventory
+
+
 def _alike(record: Record, spec: VeSpec) -> str:
+    """Say what a VE that appears has in common with one that disappears; nothing, if its manifest says who it is."""
+    if spec.uid is not None or spec.renamed_from is not None:
+        return ""
     mine = _recorded_addresses(record.applied)
     theirs = {str(a) for interface in spec.network.interfaces.values() for a in interface.addresses}
     if shared := sorted(mine & theirs):
@@ -134,18 +156,41 @@ def _recorded_addresses(applied: Mapping[str, Json]) -> set[str]:
     return found
 
 
-def rename_suspects(refused: Sequence[Refusal], new: Sequence[VeSpec]) -> dict[VeName, Refusal]:
-    """Give the refusal of each new VE that a refused removal may be a rename to."""
-    suspects = {}
-    for refusal in refused:
-        if refusal.rule != "LooksLikeRename":
-            continue
-        for spec in new:
-            if f"{spec.name!r} appears" in refusal.message:
-                suspects[spec.name] = Refusal(
-                    ve=spec.name, rule=refusal.rule, message=f"looks like {refusal.ve!r} renamed", remedy=refusal.remedy
-                )
-    return suspects
+def refuse_taken_names(unclaimed: Sequence[VeObservation], coming: Sequence[VeSpec]) -> dict[VeName, Refusal]:
+    """Refuse VEs that would come beside one of the same name: a manifest pins another uid than the VE has."""
+    taken = {ve.record.name: ve.record.uid for ve in unclaimed if isinstance(ve.record, Record)}
+    return {
+        spec.name: Refusal(
+            ve=spec.name,
+            rule="NameTaken",
+            message=f"a VE of this name is here with the uid {taken[spec.name]}, another than the manifest's",
+            remedy=f"write `uid: {taken[spec.name]}`, or give the new VE another name",
+        )
+        for spec in coming
+        if spec.name in taken
+    }
+
+
+def refuse_renames(
+    unclaimed: Sequence[VeObservation], new: Sequence[VeSpec], fleet_names: frozenset[VeName], rules: PruneRules
+) -> dict[VeName, Refusal]:
+    """Refuse new VEs that may be one that disappears, under another name."""
+    gone = [ve.record for ve in unclaimed if isinstance(ve.record, Record) and ve.record.name not in fleet_names]
+    return {
+        spec.name: _looks_renamed(record, spec, why)
+        for spec in new
+        for record in gone
+        if _is_ours(record, rules) and (why := _alike(record, spec))
+    }
+
+
+def _looks_renamed(record: Record, spec: VeSpec, why: str) -> Refusal:
+    return Refusal(
+        ve=spec.name,
+        rule="LooksLikeRename",
+        message=f"it appears while {record.name!r} disappears, with the same {why}",
+        remedy=f"add `renamedFrom: {record.name}` (or `uid: {record.uid}`) to the metadata of {spec.name!r}",
+    )
 
 
 def _remove(ve: VeObservation, record: Record) -> Action:
@@ -174,15 +219,13 @@ def _remove(ve: VeObservation, record: Record) -> Action:
 
 
 def _mass(count: int, rules: PruneRules) -> int:
-    if count == 0:
-        return 0
-    whole = count >= rules.total
-    many = count + rules.recent > max(1, MASS_REMOVAL_SHARE * (rules.total + rules.recent))
-    return count if many or (whole and rules.total > 1) else 0
+    too_many = rules.of_host.loses_too_many(count) or rules.of_source.loses_too_many(count)
+    return count if count and too_many else 0
 
 
 def plan_purge(trash: Sequence[TrashEntry], now: float, keep_s: float) -> tuple[Action, ...]:
     """Plan the end of what has been in the trash long enough. Units: seconds; ``now`` since the epoch."""
+    old = sorted((entry for entry in trash if now - entry.trashed_at >= keep_s), key=lambda entry: entry.id)
     return tuple(
         Action(
             ve=entry.record.name,
@@ -198,6 +241,5 @@ def plan_purge(trash: Sequence[TrashEntry], now: float, keep_s: float) -> tuple[
             reversible=Reversible.NO,
             effects=(PurgeTrash(trash_id=entry.id),),
         )
-        for entry in trash
-        if now - entry.trashed_at >= keep_s
+        for entry in old
     )

@@ -1,0 +1,197 @@
+"""`describe`: everything that is known of one VE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli import context, output, view
+from reconciler.cli.view import Row
+from reconciler.errors import ExitCode
+
+if TYPE_CHECKING:
+    from reconciler.agent.session import Session
+    from reconciler.model.condition import Event
+    from reconciler.model.facts import Json
+    from reconciler.model.power import PowerObservation
+    from reconciler.plan.explain import Explanation
+
+_EVENTS = 10
+_MARKS = {True: " ", False: "!"}
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Story:
+    """What is told of a VE beside its stable form."""
+
+    row: Row
+    body: dict[str, Json]
+    explanations: Sequence[Explanation]
+    events: Sequence[Event]
+
+
+def describe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The VE.")],
+    form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT,
+) -> int:
+    """Tell all about a VE: desired beside observed, conditions, events, how it last ended, where it lies."""
+    context.need_root()
+    context.run(_describe(name, form))
+    return int(ExitCode.OK)
+
+
+async def _describe(name: str, form: Format) -> None:
+    async with context.looking(context.load_config()) as session:
+        observed = await session.reconciler.observe()
+        row = view.select(view.rows(session, session.reconciler.fleet, observed), [name], asked="describe")[0]
+        story = _tell(session, row)
+    match form:
+        case Format.JSON:
+            output.document(story.body)
+        case Format.YAML:
+            output.yaml(story.body)
+        case Format.TEXT:
+            _print(story)
+
+
+def _tell(session: Session, row: Row) -> _Story:
+    from reconciler.plan import explain
+    from reconciler.plan.spec import observed_values, spec_values
+
+    explanations: Sequence[Explanation] = ()
+    if row.spec is not None and row.seen is not None:
+        desired, observed = spec_values(row.spec), observed_values(row.seen)
+        both = {path for path in desired if path in observed}
+        explanations = explain.explain({p: desired[p] for p in both}, {p: observed[p] for p in both})
+    events = session.desk.events.read(ve=row.name, limit=_EVENTS)
+    item = view.item(session, row)
+    assert isinstance(item, dict)
+    extra: dict[str, Json] = {
+        "format": 1,
+        "record": _record(row),
+        "lastEnd": _last_end(row),
+        "use": _use(row),
+        "differences": [{"path": found.path, "text": found.text} for found in explanations],
+        "events": [event.to_json() for event in events],
+    }
+    return _Story(row=row, body={**item, **extra}, explanations=explanations, events=events)
+
+
+def _record(row: Row) -> Json:
+    record = row.record
+    if record is None:
+        return None
+    return {
+        "template": record.template,
+        "templateDigest": record.template_digest,
+        "source": record.source,
+        "createdAt": record.created_at,
+        "protect": record.protect,
+        "labels": {**row.labels},
+    }
+
+
+def _last_end(row: Row) -> Json:
+    power = row.power
+    if power is None or power.last_end is None:
+        return None
+    end = power.last_end
+    return {"cause": end.cause.value, "value": end.value, "requested": power.stop_requested}
+
+
+def _use(row: Row) -> Json:
+    from reconciler.model.compute import ComputeObservation
+    from reconciler.model.volume import VolumeObservation
+
+    compute, volume = (row.seen.compute, row.seen.volume) if row.seen else (None, None)
+    use = compute.use if isinstance(compute, ComputeObservation) else None
+    return {
+        "memory": use.memory if use else None,
+        "cpuSeconds": use.cpu_us / 1e6 if use and use.cpu_us is not None else None,
+        "processes": use.processes if use else None,
+        "disk": volume.used if isinstance(volume, VolumeObservation) else None,
+    }
+
+
+def _print(story: _Story) -> None:
+    row = story.row
+    output.columns(_head(story))
+    _section("Conditions", [(c.type.value, c.status.value, c.reason, c.message) for c in row.conditions])
+    _section("Fields (desired, observed)", list(_fields(row)))
+    _section("Differences", [(found.path, found.text) for found in story.explanations])
+    _section("Events", [(output.moment(event.at), event.reason, event.message) for event in story.events])
+
+
+def _section(title: str, lines: list[tuple[str, ...]]) -> None:
+    if lines:
+        output.data(f"\n{output.paint(f'{title}:', 'strong')}")
+        output.columns(lines, indent="  ")
+
+
+def _head(story: _Story) -> Iterator[tuple[str, str]]:
+    from reconciler.model.identity import IDS_PER_VE
+    from reconciler.model.units import format_size
+
+    row, record = story.row, story.row.record
+    runtime, use = story.body["runtime"], story.body["use"]
+    assert isinstance(runtime, dict)
+    assert isinstance(use, dict)
+    yield "Name:", row.name
+    yield "UID:", str(story.body["uid"] or "none yet")
+    yield "Host:", str(story.body["host"])
+    yield "Power:", _power_text(row.power, row.power_word)
+    if record is not None:
+        base = record.id_base
+        yield "Created:", output.moment(record.created_at)
+        yield "Source:", record.source or "none"
+        yield "Template:", f"{record.template} ({(record.template_digest or 'not built yet')[:12]})"
+        yield "Protected:", "yes" if record.protect else "no"
+        yield "Ids on the host:", f"{base} to {base + IDS_PER_VE - 1}"
+    yield "Labels:", ", ".join(f"{key}={value}" for key, value in sorted(row.labels.items())) or "none"
+    yield "Init's pid:", str(runtime["pid"] or "none")
+    yield "Cgroup:", str(runtime["cgroup"] or "none")
+    for title, key in (("Memory in use:", "memory"), ("Disk in use:", "disk")):
+        size = use[key]
+        yield title, format_size(size) if isinstance(size, int) else "not known"
+
+
+def _power_text(power: PowerObservation | None, word: str) -> str:
+    from reconciler.plan.power import describe as describe_end
+
+    if power is None:
+        return word
+    since = "" if power.started_at is None else f" since {output.moment(power.started_at)}"
+    if power.last_end is None:
+        return f"{word}{since}"
+    asked = ", asked for" if power.stop_requested else ""
+    return f"{word}{since}; last end: {describe_end(power.last_end)}{asked}"
+
+
+def _fields(row: Row) -> Iterator[tuple[str, ...]]:
+    from reconciler.plan.spec import observed_values, spec_values, unknown_paths
+    from reconciler.plan.words import value_text
+
+    desired = spec_values(row.spec) if row.spec else {}
+    observed = observed_values(row.seen) if row.seen else {}
+    for path in dict.fromkeys((*desired, *observed)):
+        both = path in desired and path in observed
+        yield (
+            _MARKS[not both or desired[path] == observed[path]],
+            path,
+            value_text(path, desired[path]) if path in desired else "-",
+            value_text(path, observed[path]) if path in observed else "-",
+        )
+    for facet, reason in (unknown_paths(row.seen) if row.seen else {}).items():
+        yield "?", facet, "", f"could not be read: {reason}"
