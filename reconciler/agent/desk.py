@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from reconciler.errors import VectlError
@@ -9,7 +10,9 @@ from reconciler.model.action import Action, Impact, Operation
 from reconciler.model.condition import Event
 from reconciler.model.identity import VeName
 from reconciler.model.instance import Instance
+from reconciler.model.observation import HostObservation
 from reconciler.model.seam import Clock, Coordinator
+from reconciler.model.volume import Record
 from reconciler.state import layout
 from reconciler.state.approvals import Approvals
 from reconciler.state.conditions import Conditions
@@ -41,6 +44,22 @@ class Desk:
     events: EventLog
     last_good: LastGood
     networks: AppliedNetworks
+
+    def keep_inventory(self, observed: HostObservation, wanted: Collection[VeName]) -> None:
+        """Bring the inventory up to what a complete look saw, where a crash came before it was told.
+
+        ``wanted``: the names that manifests give; a removal of one of them was given up.
+        """
+        if not observed.complete:
+            return
+        for uid, entry in self.inventory.read().items():
+            if not isinstance(entry, Entry) or entry.phase is Phase.PRESENT:
+                continue
+            record = observed.ves[uid].record if uid in observed.ves else None
+            if record is None and entry.phase is Phase.REMOVING:
+                self.inventory.clear(uid)
+            elif isinstance(record, Record) and (entry.phase is Phase.CREATING or record.name in wanted):
+                self.inventory.put(_in_phase(entry, Phase.PRESENT))
 
     def tell(self, ve: str, reason: str, message: str, *, kind: str = "Normal") -> None:
         """Write an event for people."""

@@ -22,8 +22,11 @@ from reconciler.model.seam import Clock, Events
 HOST = "*"
 """The key of the host's own objects and of removals, which are looked at together with all VEs."""
 
-VE_REST_S = 0.05
-"""Least time between two passes that a VE's own events ask for: its root may make as many as it likes."""
+REST_S = 0.05
+"""Least time between two passes that events ask for: the root of a VE may make as many as he likes."""
+
+COALESCE_S = 1.0
+"""How long the host's pass waits after changes of VEs, so that many of them cost one. Units: seconds."""
 
 
 class Source(Protocol):
@@ -41,8 +44,8 @@ class Source(Protocol):
         """Look; give the revision in force, None if there never was a valid one."""
         ...
 
-    def prune_pending(self) -> frozenset[VeName]:
-        """Name the VEs whose absence from the source is too young to count."""
+    def removed(self) -> frozenset[VeName]:
+        """Name the VEs that have been absent from the source for so long that they may be removed."""
         ...
 
     def next_look_s(self) -> float | None:
@@ -70,6 +73,7 @@ class Agent:
         self._backoff = backoff.Backoff(random=timing.jitter)
         self._patience = Patience(backoff.Backoff(random=timing.jitter))
         reconciler.patience = self._patience
+        reconciler.removable = frozenset()
         self._last_pass: dict[str, float] = {}
         self.ready = asyncio.Event()
 
@@ -91,24 +95,29 @@ class Agent:
 
     async def _follow_source(self) -> None:
         while True:
-            self._look_at_source()
+            try:
+                self._look_at_source()
+            except VectlError as error:  # a full disk, say: what is in force stays so
+                self.log.warning("source.not_looked_at", error=str(error))
             await self._source_changed_or_due()
 
     def _look_at_source(self) -> None:
-        self.source.know(frozenset(self.reconciler.names.values()))
+        reconciler = self.reconciler
+        self.source.know(frozenset(reconciler.names.values()))
         fleet = self.source.look()
-        self.reconciler.prune_pending = self.source.prune_pending()
-        if fleet is None or fleet.revision == self.reconciler.fleet.revision:
-            return
-        self.log.info("revision.taken", revision=fleet.revision, ves=len(fleet.ves))
-        self.reconciler.fleet = fleet
-        self.queue.add(HOST, priority=Priority.REVISION, reason="source_changed")
+        removed, before = self.source.removed(), reconciler.removable
+        reconciler.removable = removed
+        if fleet is not None and fleet.revision != reconciler.fleet.revision:
+            self.log.info("revision.taken", revision=fleet.revision, ves=len(fleet.ves))
+            reconciler.fleet = fleet
+            self._ask_for_host(Priority.REVISION, "source_changed")
+        elif removed != before:
+            self._ask_for_host(Priority.REVISION, "absence_confirmed")
 
     async def _source_changed_or_due(self) -> None:
         wait_s, soon = self.timing.relist_s, self.source.next_look_s()
         if soon is not None:
             wait_s = min(wait_s, soon + 0.01)
-            self._ask_for_host(Priority.REVISION, "source_settles", delay_s=wait_s)
         try:
             async with asyncio.timeout(wait_s):
                 await self.source.changed()
@@ -127,10 +136,16 @@ class Agent:
                 if wake.uid is not None and name is None:
                     continue  # being created just now, by a turn that will look at it
                 if wake.lost or name is None:
-                    self._ask_for_host(Priority.DRIFT, "events_lost" if wake.lost else "host_changed")
+                    reason = "events_lost" if wake.lost else "host_changed"
+                    self._ask_for_host(Priority.DRIFT, reason, delay_s=self._rest_s(HOST))
                 else:
-                    rest = VE_REST_S - (self.clock.monotonic() - self._last_pass.get(name, float("-inf")))
-                    self.queue.add(name, priority=Priority.DRIFT, reason="host_changed", delay_s=max(0.0, rest))
+                    self.queue.add(name, priority=Priority.DRIFT, reason="host_changed", delay_s=self._rest_s(name))
+
+    def _rest_s(self, key: str) -> float:
+        """Give how long events alone have to wait: after a pass a moment, after a failure as long as its delay."""
+        now = self.clock.monotonic()
+        rest_s = REST_S - (now - self._last_pass.get(key, float("-inf")))
+        return max(0.0, rest_s, self._backoff.left(key, now))
 
     async def _resync(self) -> None:
         while True:
@@ -149,7 +164,7 @@ class Agent:
         started = self.clock.monotonic()
         with structlog.contextvars.bound_contextvars(revision=self.reconciler.fleet.revision):
             try:
-                result = await (self._host_turn() if turn.key == HOST else self._ve_turn(VeName(turn.key)))
+                result = await (self._host_turn(turn) if turn.key == HOST else self._ve_turn(VeName(turn.key)))
             except VectlError as error:
                 self._failed(turn.key, type(error).__name__, str(error))
                 return
@@ -159,11 +174,14 @@ class Agent:
                 return
         self._settle(turn, result, self.clock.monotonic() - started)
 
-    async def _host_turn(self) -> Result:
+    async def _host_turn(self, turn: Turn) -> Result:
+        self._last_pass[HOST] = self.clock.monotonic()
         result, wanted = await self.reconciler.pass_host()
         self.events.follow(result.observed)
+        is_asked_for = turn.priority in (Priority.USER, Priority.REVISION)
         for name in wanted:
-            self.queue.add(name, priority=Priority.REVISION, reason="planned")
+            delay_s = 0.0 if is_asked_for else self._backoff.left(name, self.clock.monotonic())
+            self.queue.add(name, priority=Priority.REVISION, reason="planned", delay_s=delay_s)
         self.ready.set()
         return result
 
@@ -198,14 +216,17 @@ class Agent:
         self._backoff.succeeded(turn.key)
         for hold in result.holds:
             self.queue.add(turn.key, priority=Priority.DRIFT, reason=hold.reason, delay_s=hold.wait_s)
-        if turn.key in result.plan.waiting or any(o.ok and o.action.effects for o in result.outcomes):
-            self._look_again(turn.key, result)
+        if any(outcome.ok and outcome.action.effects for outcome in result.outcomes):
+            self._look_again(turn.key)
+        if turn.key == HOST and (ends_s := self.reconciler.pause_ends_in()) is not None:
+            self._ask_for_host(Priority.RESYNC, "pause_ends", delay_s=ends_s)
 
-    def _look_again(self, key: str, result: Result) -> None:
+    def _look_again(self, key: str) -> None:
         """After a change observe anew, and let those that waited for it have their turn."""
+        self.queue.add(key, priority=Priority.DRIFT, reason="read_back")
         if key == HOST:
             return
-        self.queue.add(key, priority=Priority.DRIFT, reason="read_back", delay_s=1.0 if result.plan.waiting else 0.0)
+        self._ask_for_host(Priority.DRIFT, "ve_changed", delay_s=COALESCE_S)
         for name, spec in self.reconciler.fleet.ves.items():
             if key in spec.power.depends_on and name not in self.reconciler.running:
                 self.queue.add(name, priority=Priority.REVISION, reason="dependency_ready")

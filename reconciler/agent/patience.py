@@ -18,6 +18,10 @@ HEALS = 10
 COOL_DOWN_S = 300.0
 """How long a fought-over field is left alone. Units: seconds."""
 
+_ENDED = "InitEnded"
+
+_Key = tuple[str, str]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
@@ -32,22 +36,38 @@ class Hold:
 
 @dataclass(slots=True)
 class Patience:
-    """Remembers the corrections of each field, and holds back the next one where they come too often."""
+    """Remembers the corrections of each field, and holds back the next one where they come too often.
+
+    Units: seconds of a clock that never goes back.
+    """
 
     backoff: Backoff
-    _times: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
-    _until: dict[tuple[str, str], float] = field(default_factory=dict)
+    _times: dict[_Key, deque[float]] = field(default_factory=dict)
+    _until: dict[_Key, float] = field(default_factory=dict)
 
     def note(self, outcome: Outcome, now: float) -> None:
-        """Note a correction that was carried out. Units: seconds of the monotonic clock."""
+        """Note a correction that was carried out."""
         action = outcome.action
         if not outcome.ok or not action.effects or action.origin is not Origin.DRIFT:
             return
-        key, ended = (action.ve, action.path), action.reason is Reason.INIT_ENDED
-        times = self._times.setdefault(key, deque(maxlen=RESTART_BURST if ended else HEALS))
+        key = (action.ve, action.path)
+        if action.reason is Reason.INIT_ENDED:
+            self._note_end(key, now)
+        elif self._is_burst(key, now, HEALS):
+            self._until[key] = now + COOL_DOWN_S
+
+    def _note_end(self, key: _Key, now: float) -> None:
+        """Once it is too often, every further end doubles the delay, however long the delays make the intervals."""
+        is_burst = self._is_burst(key, now, RESTART_BURST)
+        if is_burst or self.backoff.is_failing(key[0], _ENDED, now):
+            self._until[key] = now + self.backoff.failed(key[0], _ENDED, now)
+
+    def _is_burst(self, key: _Key, now: float, length: int) -> bool:
+        times = self._times.setdefault(key, deque())
         times.append(now)
-        if len(times) == times.maxlen and times[-1] - times[0] <= STABLE_S:
-            self._until[key] = now + (self.backoff.failed(action.ve, "InitEnded", now) if ended else COOL_DOWN_S)
+        while len(times) > length:
+            times.popleft()
+        return len(times) == length and times[-1] - times[0] <= STABLE_S
 
     def hold(self, action: Action, now: float) -> Hold | None:
         """Say whether an action has to wait, and why."""

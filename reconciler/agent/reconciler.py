@@ -7,21 +7,23 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 
-from reconciler.agent import status
+from reconciler.agent import gather, publish
 from reconciler.agent.desk import Desk, DeskBooks
 from reconciler.agent.patience import Hold, Patience
 from reconciler.apply.applier import Applier, Outcome
-from reconciler.model.action import Action, Operation, Phase, Plan
+from reconciler.model.action import Action, Operation, Origin, Phase, Plan
 from reconciler.model.fleet import Fleet, VeSpec
-from reconciler.model.identity import Allocation, Uid, VeName
-from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE_FACETS, Facet, HostObservation, Scope
+from reconciler.model.identity import Uid, VeName
+from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, HostObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
-from reconciler.plan import compute, planner
+from reconciler.plan import planner, render
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
-from reconciler.state.pause import pause_of
+
+WAVE_S = 1.0
+"""How long a restart waits before it asks again whether it is its turn. Units: seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,11 @@ class Result:
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """Drives one host. ``fleet`` is the revision in force; ``prune_pending`` names VEs whose absence is too young."""
+    """Drives one host. ``fleet`` is the revision in force.
+
+    ``removable`` names the VEs that have been absent from the source for so long that they may be removed; None: all
+    that are absent.
+    """
 
     desk: Desk
     observer: Observer
@@ -52,55 +58,30 @@ class Reconciler:
     workers: int = 4
     max_restarts: int = 1
     trash_keep_s: float = planner.TRASH_KEEP_S
-    prune_pending: frozenset[VeName] = frozenset()
+    removable: frozenset[VeName] | None = None
     on_step: Callable[[Action, str], None] = field(default=lambda action, step: None)
     names: dict[Uid, VeName] = field(default_factory=dict)
     running: set[VeName] = field(default_factory=set)
     patience: Patience | None = None
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
+    _restarting: set[VeName] = field(default_factory=set)
 
     async def plan(
         self, observed: HostObservation, *, coordinator: Coordinator | None = None
     ) -> tuple[planner.Inputs, Plan]:
         """Plan the whole host from an observation; VEs that are not here yet get their identity allocated."""
         inputs = self._with_removal(self.inputs(observed))
-        inputs = replace(inputs, allocations=await self._allocate(planner.unborn(inputs), coordinator))
+        giver = coordinator or self.desk.coordinator
+        inputs = await gather.with_allocations(inputs, planner.unborn(inputs), giver)
         return inputs, planner.plan_host(inputs)
 
     def inputs(self, observed: HostObservation) -> planner.Inputs:
         """Gather what the plan of a VE depends on."""
-        desk, now = self.desk, self.desk.clock.now()
-        return planner.Inputs(
-            instance=desk.instance.name,
-            host=desk.instance.host,
-            source=desk.source,
-            fleet=self.fleet,
-            observed=observed,
-            now=now,
-            consents=frozenset(consent.hash for consent in desk.approvals.in_force(now)),
-            paused={pause.ve or "*": pause.reason for pause in desk.pauses.in_force(now)},
-            measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
-            running_elsewhere=frozenset(self.running),
-        )
+        return gather.gather(self.desk, self.fleet, observed, self.running)
 
     def _with_removal(self, inputs: planner.Inputs) -> planner.Inputs:
-        """Add what removals depend on besides."""
-        desk = self.desk
-        ours = (uid for uid, entry in desk.inventory.read().items() if isinstance(entry, Entry))
-        removed = sum(removal.source == desk.source for removal in desk.removals.recent(inputs.now))
-        return replace(
-            inputs,
-            inventory=frozenset(ours),
-            prune=self.prune,
-            prune_pending=self.prune_pending,
-            removed_recently=removed,
-            trash_keep_s=self.trash_keep_s,
-        )
-
-    async def _allocate(self, names: Iterable[VeName], coordinator: Coordinator | None) -> dict[VeName, Allocation]:
-        giver = coordinator or self.desk.coordinator
-        specs = self.fleet.ves
-        return {name: await giver.allocate(name, uid=specs[name].uid) for name in names}
+        removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)
+        return gather.with_removal(self.desk, inputs, removing)
 
     def applier(self) -> Applier:
         """Give what carries a plan out, with the desk's books around each action."""
@@ -122,7 +103,7 @@ class Reconciler:
 
     async def look(self) -> HostObservation:
         """Look at what is compared, and at nothing else."""
-        return await self.observe(EVERYTHING, STATE_FACETS)
+        return await self.observe(STATE)
 
     def _remember(self, observed: HostObservation) -> None:
         if observed.complete:
@@ -139,7 +120,7 @@ class Reconciler:
 
     async def observe_ve(self, name: VeName) -> HostObservation:
         """Look at one VE alone."""
-        return await self.observe(Scope(uids=self._uids(name), host=False), STATE_FACETS)
+        return await self.observe(Scope(uids=self._uids(name), host=False, use=False))
 
     async def converge(self, *, passes: int = 3) -> list[Result]:
         """Pass over everything until nothing changes any more, at most ``passes`` times that changed something."""
@@ -158,25 +139,37 @@ class Reconciler:
 
     async def carry_out(self, inputs: planner.Inputs, plan: Plan) -> Result:
         """Apply a plan and write down what came of it."""
+        self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
         outcomes = await self.applier().apply(plan, inputs)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes)
         await self._take_in_restored(outcomes)
-        self.publish(result, (spec for spec in planner.specs_here(inputs)))
+        self._publish(result, planner.specs_here(inputs))
         return result
+
+    def _publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
+        """Write down what came of a pass over the host."""
+        publish.note_networks(self.desk, self.fleet, result)
+        publish.publish(self.desk, result, specs)
+        publish.publish_unclaimed(self.desk, result, frozenset(self.names.values()) - self.fleet.ves.keys())
 
     async def pass_host(self) -> tuple[Result, tuple[VeName, ...]]:
         """Make one pass over the host's own objects and removals; name the VEs that need a pass of their own."""
-        observed = await self.look()
-        inputs, plan = await self.plan(observed)
-        own = tuple(a for a in plan.actions if a.uid is None or a.phase in (Phase.DESTROY, Phase.PURGE))
+        inputs, plan = await self.plan(await self.look())
+        self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
+        wanted = tuple(dict.fromkeys(VeName(action.ve) for action in plan.actions if not _is_of_host(action)))
+        own, holds = self._hold_back([action for action in plan.actions if _is_of_host(action)])
+        outcomes = await self._apply_own(replace(plan, actions=own), inputs)
+        result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
+        self._publish(result, (spec for spec in planner.specs_here(inputs) if spec.name not in wanted))
+        return result, wanted
+
+    async def _apply_own(self, plan: Plan, inputs: planner.Inputs) -> list[Outcome]:
         async with AsyncExitStack() as held:
-            for name in sorted({VeName(action.ve) for action in own if action.uid is not None}):
+            for name in sorted({VeName(action.ve) for action in plan.actions if action.uid is not None}):
                 await held.enter_async_context(self.lock(name))
-            outcomes = await self.applier().apply(replace(plan, actions=own), inputs)
-        result = Result(observed=observed, plan=plan, outcomes=outcomes)
-        wanted = dict.fromkeys(VeName(a.ve) for a in plan.actions if a not in own)
-        self.publish(result, (spec for spec in planner.specs_here(inputs) if spec.name not in wanted))
-        return result, tuple(wanted)
+            if self.fleet is not inputs.fleet:  # nothing is removed for a revision that was replaced meanwhile
+                return []
+            return await self.applier().apply(plan, inputs)
 
     async def pass_ve(self, name: VeName) -> Result:
         """Make one pass over one VE."""
@@ -185,29 +178,63 @@ class Reconciler:
 
     async def _pass_ve(self, name: VeName) -> Result:
         inputs = self.inputs(await self._look_for(name))
-        inputs = replace(inputs, allocations=await self._allocate(self._unborn(inputs, name), None))
-        plan, holds = self._hold_back(planner.plan_ves(inputs, frozenset({name})))
-        outcomes = await self.applier().apply_group(plan.actions, inputs)
+        if inputs.observed.complete:
+            inputs = self._with_removal(inputs)
+            unborn = [unborn for unborn in planner.unborn(inputs) if unborn == name]
+            inputs = await gather.with_allocations(inputs, unborn, self.desk.coordinator)
+        plan = planner.plan_ves(inputs, frozenset({name}))
+        allowed, holds = self._hold_back(plan.actions)
+        plan = replace(plan, actions=allowed)
+        outcomes = await self._apply_ve(name, plan, inputs)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         await self._take_in_restored(outcomes)
-        self.publish(result, (spec for spec in planner.specs_here(inputs) if spec.name == name))
+        publish.publish(self.desk, result, (spec for spec in planner.specs_here(inputs) if spec.name == name))
         return result
 
     async def _look_for(self, name: VeName) -> HostObservation:
-        """Look at one VE; one that is not known to be here is looked for everywhere, the trash included."""
+        """Look at one VE; one that should be here and is not known to be is looked for everywhere, in the trash too."""
+        spec = self.fleet.ves.get(name)
+        if spec is None or not planner.is_here(spec, self.desk.instance.host):
+            return await self.observe_ve(name)
         if not self._uids(name):
-            everything = await self.observe(facets=frozenset({Facet.POWER}))
+            everything = await self.observe(STATE, frozenset({Facet.POWER}))
             if not self._uids(name):
                 return everything
-        return await self.observe_ve(name)
+        seen = await self.observe_ve(name)
+        return seen if seen.ves else await self.observe(STATE, frozenset({Facet.POWER}))
 
-    def _hold_back(self, plan: Plan) -> tuple[Plan, list[Hold]]:
+    async def _apply_ve(self, name: VeName, plan: Plan, inputs: planner.Inputs) -> list[Outcome]:
+        if any(action.phase is Phase.RESTART for action in plan.actions):
+            self._restarting.add(name)
+        try:
+            return await self.applier().apply_group(plan.actions, inputs)
+        finally:
+            self._restarting.discard(name)
+
+    def _hold_back(self, actions: Sequence[Action]) -> tuple[tuple[Action, ...], list[Hold]]:
+        """Part what may be done now from what has to wait; a record does not tell of what waits."""
         if self.patience is None:
-            return plan, []
+            return tuple(actions), []
         now = self.desk.clock.monotonic()
-        judged = [(action, self.patience.hold(action, now)) for action in plan.actions]
+        judged = [(action, self._wave(action) or self.patience.hold(action, now)) for action in actions]
+        holds = [hold for _, hold in judged if hold is not None]
         allowed = tuple(action for action, hold in judged if hold is None)
-        return replace(plan, actions=allowed), [hold for _, hold in judged if hold is not None]
+        if any(hold.action.origin is Origin.GIT for hold in holds):
+            allowed = tuple(action for action in allowed if action.effects and not render.is_bookkeeping(action))
+        return allowed, holds
+
+    def _wave(self, action: Action) -> Hold | None:
+        """Hold a restart back while as many VEs restart as may at once."""
+        if action.phase is not Phase.RESTART or len(self._restarting) < self.max_restarts:
+            return None
+        message = f"waits for {', '.join(sorted(self._restarting))} to be up again"
+        return Hold(action=action, reason="RestartWave", message=message, wait_s=WAVE_S, stalled=False)
+
+    def pause_ends_in(self) -> float | None:
+        """Give the time until the next pause ends by itself; None, if none does. Units: seconds."""
+        now = self.desk.clock.now()
+        ends = [pause.until for pause in self.desk.pauses.in_force(now) if pause.until is not None]
+        return max(0.0, min(ends) - now) if ends else None
 
     def _uids(self, name: VeName) -> frozenset[Uid]:
         spec = self.fleet.ves.get(name)
@@ -216,9 +243,6 @@ class Reconciler:
         if spec.uid is not None:
             return frozenset({spec.uid} & self.names.keys())
         return frozenset(uid for uid, known in self.names.items() if known in (name, spec.renamed_from))
-
-    def _unborn(self, inputs: planner.Inputs, name: VeName) -> tuple[VeName, ...]:
-        return tuple(unborn for unborn in planner.unborn(inputs) if unborn == name)
 
     async def _take_in_restored(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
@@ -238,23 +262,10 @@ class Reconciler:
         """Give the lock of a VE: whoever changes it holds it."""
         return self._locks.setdefault(name, asyncio.Lock())
 
-    def publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
-        """Write the conditions of VEs after a pass."""
-        now = self.desk.clock.now()
-        pauses = self.desk.pauses.in_force(now)
-        for spec in specs:
-            pause = pause_of(spec.name, pauses)
-            seen = status.Seen(
-                name=spec.name,
-                revision=self.fleet.revision,
-                plan=result.plan,
-                outcomes=result.outcomes,
-                protected=bool(spec.protect),
-                paused=pause.reason if pause else "",
-                unenforceable=compute.unenforceable(spec.compute, result.observed.capabilities),
-                holds=[hold for hold in result.holds if hold.action.ve == spec.name],
-            )
-            self.desk.conditions.put(spec.name, status.conditions(seen), now=now)
+
+def _is_of_host(action: Action) -> bool:
+    """Say whether an action is of the host's own objects, or a removal, and not of a VE's own pass."""
+    return action.uid is None or action.phase in (Phase.DESTROY, Phase.PURGE)
 
 
 def is_settled(result: Result) -> bool:

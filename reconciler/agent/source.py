@@ -66,11 +66,9 @@ class WatchedDirectory:
             where = f"{place.file}:{place.line}:{place.column}"
             self._desk.tell("source", "Invalid", f"{where}: {finding.path}: {finding.message}", kind="Warning")
 
-    def prune_pending(self) -> frozenset[VeName]:
-        """Name the VEs whose absence is too young to count."""
-        fleet = self.revisions.in_force
-        named = frozenset(fleet.ves) if fleet is not None else frozenset()
-        return self._known - named - self.revisions.removed()
+    def removed(self) -> frozenset[VeName]:
+        """Name the VEs that have been absent for long enough."""
+        return self.revisions.removed()
 
     def next_look_s(self) -> float | None:
         """Give the time after which looking again will show something else, if any. Units: seconds."""

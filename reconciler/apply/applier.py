@@ -11,7 +11,7 @@ from typing import Protocol
 from reconciler.errors import ReadBackError, VectlError
 from reconciler.model.action import Action, Operation, Phase, Plan
 from reconciler.model.facts import Json
-from reconciler.model.observation import STATE_FACETS, Scope
+from reconciler.model.observation import Scope
 from reconciler.model.seam import Clock, Effects, Observer
 from reconciler.plan import planner
 
@@ -135,8 +135,10 @@ class Applier:
             await _to_its_end(self.effects.perform(replace(effect, serves=action.id)))
 
     async def _read_back(self, action: Action, inputs: planner.Inputs) -> None:
-        scope = Scope(uids=frozenset({action.uid}) if action.uid else frozenset(), host=_concerns_host(action))
-        seen = await self.observer.observe(scope, STATE_FACETS)
+        scope = Scope(
+            uids=frozenset({action.uid}) if action.uid else frozenset(), host=_concerns_host(action), use=False
+        )
+        seen = await self.observer.observe(scope)
         problem = planner.unfulfilled(replace(inputs, observed=seen), action)
         if problem:
             raise ReadBackError(f"read back {action.id}: {problem}")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from reconciler.plan.explain import Explanation
 
 _EVENTS = 10
-_MARKS = {True: " ", False: "!"}
 
 
 class Format(StrEnum):
@@ -54,9 +53,7 @@ def describe(
 
 async def _describe(name: str, form: Format) -> None:
     async with context.looking(context.load_config()) as session:
-        observed = await session.reconciler.observe()
-        row = view.select(view.rows(session, session.reconciler.fleet, observed), [name], asked="describe")[0]
-        story = _tell(session, row)
+        story = await _tell(session, name)
     match form:
         case Format.JSON:
             output.document(story.body)
@@ -66,18 +63,16 @@ async def _describe(name: str, form: Format) -> None:
             _print(story)
 
 
-def _tell(session: Session, row: Row) -> _Story:
+async def _tell(session: Session, name: str) -> _Story:
     from reconciler.plan import explain
-    from reconciler.plan.spec import observed_values, spec_values
+    from reconciler.state.coordinator import DryCoordinator
 
-    explanations: Sequence[Explanation] = ()
-    if row.spec is not None and row.seen is not None:
-        desired, observed = spec_values(row.spec), observed_values(row.seen)
-        both = {path for path in desired if path in observed}
-        explanations = explain.explain({p: desired[p] for p in both}, {p: observed[p] for p in both})
+    observed = await session.reconciler.observe()
+    row = view.select(view.rows(session, session.reconciler.fleet, observed), [name], asked="describe")[0]
+    _, made = await session.reconciler.plan(observed, coordinator=DryCoordinator())
+    explanations = explain.explain(made, row.name)
     events = session.desk.events.read(ve=row.name, limit=_EVENTS)
     item = view.item(session, row)
-    assert isinstance(item, dict)
     extra: dict[str, Json] = {
         "format": 1,
         "record": _record(row),
@@ -129,7 +124,7 @@ def _print(story: _Story) -> None:
     row = story.row
     output.columns(_head(story))
     _section("Conditions", [(c.type.value, c.status.value, c.reason, c.message) for c in row.conditions])
-    _section("Fields (desired, observed)", list(_fields(row)))
+    _section("Fields (desired, observed)", list(_fields(row, {found.path for found in story.explanations})))
     _section("Differences", [(found.path, found.text) for found in story.explanations])
     _section("Events", [(output.moment(event.at), event.reason, event.message) for event in story.events])
 
@@ -179,16 +174,15 @@ def _power_text(power: PowerObservation | None, word: str) -> str:
     return f"{word}{since}; last end: {describe_end(power.last_end)}{asked}"
 
 
-def _fields(row: Row) -> Iterator[tuple[str, ...]]:
+def _fields(row: Row, different: set[str]) -> Iterator[tuple[str, ...]]:
     from reconciler.plan.spec import observed_values, spec_values, unknown_paths
     from reconciler.plan.words import value_text
 
     desired = spec_values(row.spec) if row.spec else {}
     observed = observed_values(row.seen) if row.seen else {}
     for path in dict.fromkeys((*desired, *observed)):
-        both = path in desired and path in observed
         yield (
-            _MARKS[not both or desired[path] == observed[path]],
+            "!" if any(found == path or found.startswith(f"{path}.") for found in different) else " ",
             path,
             value_text(path, desired[path]) if path in desired else "-",
             value_text(path, observed[path]) if path in observed else "-",

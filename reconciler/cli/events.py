@@ -13,6 +13,7 @@ from reconciler.errors import ExitCode
 
 if TYPE_CHECKING:
     from reconciler.model.condition import Event
+    from reconciler.state.events import EventLog
 
 _LOOK_EVERY_S = 0.5
 _HEADER = ("TIME", "VE", "KIND", "REASON", "MESSAGE")
@@ -60,12 +61,9 @@ def _lines(found: Sequence[Event]) -> None:
         output.line({"format": 1, **event.to_json()})
 
 
-async def _follow(log: object, name: str | None, form: Format, *, last: Sequence[Event]) -> None:
+async def _follow(log: EventLog, name: str | None, form: Format, *, last: Sequence[Event]) -> None:
     import asyncio
 
-    from reconciler.state.events import EventLog
-
-    assert isinstance(log, EventLog)
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
         found = log.read(ve=name)

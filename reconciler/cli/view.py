@@ -95,7 +95,9 @@ def row(session: Session, observed: HostObservation, name: str) -> Row | None:
         raise KernelError(f"find VE {name}: not all VEs of this host could be read; try again")
     if seen is None and not stored:
         return None
-    return Row(name=name, spec=session.reconciler.fleet.ves.get(VeName(name)), seen=seen, conditions=_with_ready(stored))
+    return Row(
+        name=name, spec=session.reconciler.fleet.ves.get(VeName(name)), seen=seen, conditions=_with_ready(stored)
+    )
 
 
 def _by_name(observed: HostObservation) -> Iterator[tuple[str, VeObservation]]:
@@ -128,7 +130,7 @@ def select(found: Iterable[Row], names: Sequence[str], *, asked: str) -> list[Ro
     return [by_name[name] for name in names] if names else list(by_name.values())
 
 
-def item(session: Session, row: Row) -> Json:
+def item(session: Session, row: Row) -> dict[str, Json]:
     """Give the stable form of a VE in `vectl get -o json`."""
     from reconciler.plan.field import nest
     from reconciler.plan.spec import observed_values, spec_values, unknown_paths

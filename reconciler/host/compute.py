@@ -45,7 +45,7 @@ def capabilities(site: Site) -> Capabilities:
     )
 
 
-def observe(site: Site, uid: Uid, use: bool) -> ComputeObservation | None:
+def observe(site: Site, uid: Uid, with_use: bool) -> ComputeObservation | None:
     """Read a VE's limits, and if asked what it uses; None if it has no cgroup.
 
     Raises: KernelError.
@@ -54,7 +54,7 @@ def observe(site: Site, uid: Uid, use: bool) -> ComputeObservation | None:
     limits = site.limit_reader.read(cgroup)
     if limits is None:
         return None
-    used = _use(site, cgroup) if use else ComputeUse()
+    used = _use(site, cgroup) if with_use else ComputeUse()
     return ComputeObservation(limits={Limit(name): value for name, value in limits.items()}, use=used)
 
 

@@ -121,7 +121,7 @@ class RealHost:
                     uid=uid,
                     record=_known(site.need_record, uid),
                     power=powers[uid],
-                    compute=self._compute(uid, facets),
+                    compute=self._compute(uid, facets, scope.use),
                     volume=self._volume(uid, quotas),
                     network=networks.get(uid, _NOT_ASKED),
                 )
@@ -134,8 +134,10 @@ class RealHost:
             pool=_known(volume.observe_pool, site) if scope.host else _NOT_ASKED,
         )
 
-    def _compute(self, uid: Uid, facets: frozenset[Facet]) -> compute_model.ComputeObservation | Unknown | None:
-        return _known(compute.observe, self.site, uid, Facet.USE in facets) if Facet.COMPUTE in facets else _NOT_ASKED
+    def _compute(
+        self, uid: Uid, facets: frozenset[Facet], use: bool
+    ) -> compute_model.ComputeObservation | Unknown | None:
+        return _known(compute.observe, self.site, uid, use) if Facet.COMPUTE in facets else _NOT_ASKED
 
     def _volume(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas)

@@ -144,7 +144,12 @@ def _parse_launch(data: bytes, *, where: str) -> Launch:
 
 def _runtime(site: Site, uid: Uid) -> runc.Runtime:
     root = f"{site.instance.run_dir}/runtime"
-    return runc.Runtime(program=site.instance.runtime, root=root, log=_file(site, uid, "runtime.log"))
+    return runc.Runtime(program=site.instance.runtime, root=root, log=runtime_log(site, uid))
+
+
+def runtime_log(site: Site, uid: Uid) -> str:
+    """Give the file in which the runtime says what is wrong when it makes a VE."""
+    return _file(site, uid, "runtime.log")
 
 
 async def create_runtime(site: Site, effect: CreateRuntime) -> None:

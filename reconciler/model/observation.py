@@ -15,33 +15,31 @@ from reconciler.model.volume import Record, TrashEntry, VolumeObservation
 
 
 class Facet(StrEnum):
-    """A part of the host that is observed, diffed and changed by files of one name.
-
-    `USE` is no facet of its own: it asks for what the others count besides their state.
-    """
+    """A part of the host that is observed, diffed and changed by files of one name."""
 
     POWER = "power"
     COMPUTE = "compute"
     VOLUME = "volume"
     NETWORK = "network"
-    USE = "use"
 
 
 ALL_FACETS = frozenset(Facet)
 
-STATE_FACETS = ALL_FACETS - {Facet.USE}
-"""Everything that is compared; what a VE uses changes all the time, and costs more to read than all of that."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """Which VEs to look at (``uids`` None: all that are there), and whether at the host's own objects too."""
+    """Which VEs to look at (``uids`` None: all that are there), whether at the host's own objects too, and whether
+    at what the VEs use, which is never compared and costs as much to read as all that is."""
 
     uids: frozenset[Uid] | None = None
     host: bool = True
+    use: bool = True
 
 
 EVERYTHING = Scope()
+
+STATE = Scope(use=False)
+"""All that is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from reconciler.model.action import Operation, Plan
 from reconciler.model.facts import Json
-from reconciler.plan.field import nest
+from reconciler.plan.render import is_bookkeeping
 from reconciler.plan.words import value_text
 
 
@@ -18,26 +19,40 @@ class Explanation:
     text: str
 
 
-def explain(desired: Mapping[str, Json], observed: Mapping[str, Json]) -> tuple[Explanation, ...]:
-    """Explain how observed values differ from desired ones, for the paths that both sides have or that one lacks.
-
-    Shape: values by path, as `spec.spec_values` and `spec.observed_values` give them.
-    """
-    from deepdiff import DeepDiff
-
-    tree = DeepDiff(nest(desired), nest(observed), ignore_order=True, view="tree", threshold_to_diff_deeper=0)
+def explain(plan: Plan, name: str) -> tuple[Explanation, ...]:
+    """Explain the differences of one VE that a plan would put right, or that its drift policy leaves alone."""
     found = [
-        Explanation(path=_path(level.path(output_format="list")), text=text)
-        for kind, levels in tree.items()
-        for level in levels
-        for text in _texts(kind, _path(level.path(output_format="list")), level.t1, level.t2)
+        Explanation(path=where, text=text)
+        for path, desired, observed in _differences(plan, name)
+        for where, text in _explained(path, desired, observed)
     ]
     return tuple(sorted(found, key=lambda explanation: (explanation.path, explanation.text)))
 
 
-def _path(parts: list[str | int]) -> str:
-    """Give the field's own path: an entry of a list is told by its value, not by its place."""
-    return ".".join(part for part in parts if isinstance(part, str))
+def _differences(plan: Plan, name: str) -> Iterator[tuple[str, Json, Json]]:
+    for action in plan.actions:
+        if action.ve == name and action.op is Operation.UPDATE and not is_bookkeeping(action):
+            yield action.path, action.after, action.before
+        elif action.ve == name and action.op is Operation.RESTART and isinstance(action.after, dict):
+            before = action.before if isinstance(action.before, dict) else {}
+            yield from ((path, after, before.get(path)) for path, after in action.after.items())
+    for drift in plan.warned:
+        if drift.ve == name:
+            yield drift.path, drift.desired, drift.observed
+
+
+def _explained(path: str, desired: Json, observed: Json) -> Iterator[tuple[str, str]]:
+    from deepdiff import DeepDiff
+
+    for kind, levels in DeepDiff(desired, observed, ignore_order=True, view="tree").items():
+        for level in levels:
+            where = ".".join((path, *_keys(level.path(output_format="list"))))
+            yield from ((where, text) for text in _texts(kind, where, level.t1, level.t2))
+
+
+def _keys(parts: list[str | int]) -> Iterator[str]:
+    """Give the keys on the way to a difference: an entry of a list is told by its value, not by its place."""
+    return (part for part in parts if isinstance(part, str))
 
 
 def _texts(kind: str, path: str, desired: Json, observed: Json) -> Iterator[str]:

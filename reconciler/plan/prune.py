@@ -22,6 +22,9 @@ MASS_REMOVAL_SHARE = 0.1
 One VE may always go.
 """
 
+PROTECTED = "Protected"
+"""The rule that keeps a protected VE."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
@@ -114,7 +117,7 @@ def _refusal(record: Record, new: Sequence[VeSpec]) -> Refusal | None:
         return Refusal(
             ve=record.name,
             uid=record.uid,
-            rule="Protected",
+            rule=PROTECTED,
             message="its manifest is gone, but it is protected",
             remedy=f"`vectl unprotect {record.name}` lets it go, putting the manifest back keeps it",
         )

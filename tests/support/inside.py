@@ -119,7 +119,7 @@ class Ve:
     def addresses(self, interface: str = "eth0") -> set[str]:
         """Give the global addresses of an interface."""
         shown = self.net_json("ip", "-j", "addr", "show", "dev", interface, "scope", "global")
-        return {f"{a['local']}/{a['prefixlen']}" for link in shown for a in link.get("addr_info", ())}
+        return {f"{a['local']}/{a['prefixlen']}" for link in shown for a in link.get("addr_info", ()) if a}
 
     def in_network(self, work: Callable[[], T]) -> T:
         """Do something in the VE's network namespace."""

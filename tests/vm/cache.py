@@ -9,6 +9,7 @@ import shutil
 
 ROOT = pathlib.Path(os.environ.get("VECTL_VM_CACHE", "/var/cache/vectl-tests"))
 LOGS = ROOT / "logs"
+KEPT = 3
 
 
 def built(kind: str, key: str, build: collections.abc.Callable[[pathlib.Path], None]) -> pathlib.Path:
@@ -25,7 +26,15 @@ def built(kind: str, key: str, build: collections.abc.Callable[[pathlib.Path], N
             unfinished.mkdir()
             build(unfinished)
             unfinished.rename(final)
+            forget_old(kind)
     return final
+
+
+def forget_old(kind: str) -> None:
+    """Remove all but the latest few of a kind; a machine that runs on one has it open, and goes on."""
+    folders = sorted(ROOT.glob(f"{kind}-*"), key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-KEPT]:
+        remove_tree(folder)
 
 
 def remove_tree(tree: pathlib.Path) -> None:

@@ -19,7 +19,7 @@ HOST_PACKAGES = (
     *("runc", "crun", "criu", "lxcfs", "skopeo", "mmdebstrap", "debian-archive-keyring", "ca-certificates"),
     *("btrfs-progs", "e2fsprogs", "xfsprogs", "erofs-utils", "quota", "zstd", "xz-utils", "attr", "acl"),
     *("iproute2", "iputils-ping", "iputils-arping", "nftables", "iptables", "openssl", "openssh-client"),
-    *("python3", "python3-venv", "busybox-static", "make", "git", "gpg", "tar"),
+    *("python3", "python3-venv", "busybox-static", "make", "git", "gpg", "tar", "gcc", "libc6-dev"),
 )
 APT_OPTIONS = (
     "--aptopt=APT::Install-Recommends false",
@@ -30,6 +30,8 @@ APT_OPTIONS = (
 CONTROL_UNIT = """\
 [Unit]
 Description=Run the commands of the tests' driver
+BindsTo=dev-virtio\\x2dports-vectl.device
+After=dev-virtio\\x2dports-vectl.device
 [Service]
 ExecStart=/usr/bin/python3 -u /usr/local/lib/vectl-control.py
 Environment=HOME=/root LANG=C.UTF-8
@@ -121,6 +123,7 @@ def configure(root: pathlib.Path) -> None:
         "etc/hosts": "127.0.0.1 localhost vectl-vm\n::1 localhost\n",
         "etc/machine-id": "",
         "etc/fstab": "",
+        "etc/default/locale": "LANG=C.UTF-8\n",
         "etc/systemd/system/vectl-control.service": CONTROL_UNIT,
         "etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf": AUTOLOGIN,
         "usr/local/lib/vectl-control.py": CONTROL.read_text(),

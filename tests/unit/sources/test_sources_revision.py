@@ -118,7 +118,7 @@ def test_a_broken_file_leaves_the_last_good_revision_in_force(source: Source) ->
     assert source.condition(ConditionType.FETCHED) == (Status.TRUE, "Read")
     assert source.condition(ConditionType.VALID) == (Status.FALSE, "Invalid")
     message = source.message(ConditionType.VALID)
-    assert "web2.yaml:2:1: expected YAML" in message
+    assert "web2.yaml:1:8: expected YAML" in message
     assert f"revision {good.revision} stays in force" in message
     assert source.kept == [good.revision]
 

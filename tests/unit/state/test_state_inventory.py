@@ -110,7 +110,7 @@ def test_a_damaged_entry_is_unknown_and_leaves_the_others_readable(
     damaged = found[UID]
     assert isinstance(damaged, Unknown)
     assert str(path) in damaged.reason
-    assert "vectl adopt" in damaged.reason
+    assert "mend it" in damaged.reason
 
 
 def test_a_uid_that_is_a_path_writes_no_file(inventory: Inventory, tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Gathering what a plan depends on, from the desk and from an observation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from reconciler.agent.desk import Desk
+from reconciler.errors import VectlError
+from reconciler.model.fleet import Fleet
+from reconciler.model.identity import Allocation, VeName
+from reconciler.model.observation import HostObservation
+from reconciler.model.seam import Coordinator
+from reconciler.model.volume import Record
+from reconciler.plan import planner
+from reconciler.state.inventory import Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removing:
+    """How removals are done. ``removable``: VEs that have been absent for long enough; None: all that are absent.
+
+    Units: ``keep_s`` seconds in the trash.
+    """
+
+    on: bool
+    removable: frozenset[VeName] | None
+    keep_s: float
+
+
+def gather(desk: Desk, fleet: Fleet, observed: HostObservation, running: Collection[VeName]) -> planner.Inputs:
+    """Gather what the plan of a VE that is here depends on.
+
+    Raises: StateError, KernelError.
+    """
+    now = desk.clock.now()
+    return planner.Inputs(
+        instance=desk.instance.name,
+        host=desk.instance.host,
+        source=desk.source,
+        fleet=fleet,
+        observed=observed,
+        now=now,
+        consents=frozenset(consent.hash for consent in desk.approvals.in_force(now)),
+        paused={pause.ve or "*": pause.reason for pause in desk.pauses.in_force(now)},
+        measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
+        running_elsewhere=frozenset(running),
+    )
+
+
+def with_removal(desk: Desk, inputs: planner.Inputs, removing: Removing) -> planner.Inputs:
+    """Add what removals, births and the host's own objects depend on besides.
+
+    Raises: StateError, KernelError.
+    """
+    ves = inputs.observed.ves
+    # One that was announced and then not done is still here: counting it too would count it twice.
+    removed = [removal for removal in desk.removals.recent(inputs.now) if removal.uid not in ves]
+    return replace(
+        inputs,
+        inventory=frozenset(uid for uid, entry in desk.inventory.read().items() if isinstance(entry, Entry)),
+        prune=removing.on,
+        prune_pending=_pending(inputs, removing.removable),
+        removed_recently=len(removed),
+        removed_from_source=sum(removal.source == desk.source for removal in removed),
+        trash_keep_s=removing.keep_s,
+        applied_networks=desk.networks.read(),
+    )
+
+
+def _pending(inputs: planner.Inputs, removable: frozenset[VeName] | None) -> frozenset[VeName]:
+    if removable is None:
+        return frozenset()
+    here = (seen.record.name for seen in inputs.observed.ves.values() if isinstance(seen.record, Record))
+    return frozenset(here) - inputs.fleet.ves.keys() - removable
+
+
+async def with_allocations(inputs: planner.Inputs, names: Iterable[VeName], coordinator: Coordinator) -> planner.Inputs:
+    """Give VEs an identity; one that gets none does not keep the others from theirs."""
+    allocations: dict[VeName, Allocation] = {}
+    unallocated: dict[VeName, str] = {}
+    for name in names:
+        try:
+            allocations[name] = await coordinator.allocate(name, uid=inputs.fleet.ves[name].uid)
+        except VectlError as error:
+            unallocated[name] = str(error)
+    return replace(inputs, allocations=allocations, unallocated=unallocated)

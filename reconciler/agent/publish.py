@@ -1,0 +1,76 @@
+"""Writing down what came of a pass: the conditions of VEs, and which networks are as the manifests want them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from reconciler.agent import status
+from reconciler.agent.desk import Desk
+from reconciler.model.action import Operation
+from reconciler.model.facts import Unknown
+from reconciler.model.fleet import Fleet, VeSpec
+from reconciler.model.identity import VeName
+from reconciler.plan import compute, host_network, prune
+from reconciler.state.pause import pause_of
+
+if TYPE_CHECKING:
+    from reconciler.agent.reconciler import Result
+
+
+def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
+    """Write the conditions of VEs that manifests speak of.
+
+    Raises: StateError, KernelError, NoSpaceError.
+    """
+    now = desk.clock.now()
+    pauses = desk.pauses.in_force(now)
+    for spec in specs:
+        pause = pause_of(spec.name, pauses)
+        seen = status.Seen(
+            name=spec.name,
+            revision=result.plan.revision,
+            plan=result.plan,
+            outcomes=result.outcomes,
+            protected=bool(spec.protect),
+            paused=pause.reason if pause else "",
+            unenforceable=compute.unenforceable(spec.compute, result.observed.capabilities),
+            holds=[hold for hold in result.holds if hold.action.ve == spec.name],
+        )
+        desk.conditions.put(spec.name, status.conditions(seen), now=now)
+
+
+def publish_unclaimed(desk: Desk, result: Result, names: Collection[VeName]) -> None:
+    """Write the conditions of VEs that no manifest speaks of any more and that are here all the same.
+
+    Raises: StateError, KernelError, NoSpaceError.
+    """
+    plan, now = result.plan, desk.clock.now()
+    rules = dict.fromkeys(plan.waiting, "") | {refusal.ve: refusal.rule for refusal in plan.refused}
+    for name in sorted(names):
+        if name in rules:
+            protected = rules[name] == prune.PROTECTED
+            seen = status.Seen(name=name, revision=plan.revision, plan=plan, protected=protected)
+            desk.conditions.put(name, status.conditions(seen), now=now)
+
+
+def note_networks(desk: Desk, fleet: Fleet, result: Result) -> None:
+    """Write down which networks are as the manifests want them: what differs from that later is drift.
+
+    Raises: StateError, KernelError, NoSpaceError.
+    """
+    if isinstance(result.observed.networks, Unknown):
+        return
+    plan = result.plan
+    unlike = {refusal.ve for refusal in plan.refused} | {hold.action.ve for hold in result.holds}
+    unlike |= {outcome.action.ve for outcome in result.outcomes if not outcome.ok}
+    done = [(outcome.action.ve, outcome.action.op) for outcome in result.outcomes if outcome.ok]
+    undone = {action.ve for action in plan.actions} - {ve for ve, _ in done}
+    noted = dict(desk.networks.read())
+    for name, spec in fleet.networks.items():
+        key = f"network/{name}"
+        if key not in unlike | undone and (name in result.observed.networks or (key, Operation.CREATE) in done):
+            noted[name] = host_network.record_values(spec)
+    desk.networks.put(
+        {name: seen for name, seen in noted.items() if (f"network/{name}", Operation.DESTROY) not in done}
+    )
