@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from reconciler.agent.patience import Patience
 from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
 from reconciler.errors import VectlError
+from reconciler.model.action import Action, Reason
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
 from reconciler.model.observation import HostObservation
@@ -211,22 +212,29 @@ class Agent:
             )
         for outcome in failed:
             self._failed(turn.key, type(outcome.error).__name__, str(outcome.error))
-        if failed:
-            return
-        self._backoff.succeeded(turn.key)
+        if result.plan.unknown and not failed:
+            self._failed(turn.key, "ObservationUnknown", result.plan.unknown[0])
+        elif not failed:
+            self._backoff.succeeded(turn.key)
+            self._go_on(turn, result)
+
+    def _go_on(self, turn: Turn, result: Result) -> None:
+        """Ask for the turns that follow from one that went well."""
         for hold in result.holds:
             self.queue.add(turn.key, priority=Priority.DRIFT, reason=hold.reason, delay_s=hold.wait_s)
-        if any(outcome.ok and outcome.action.effects for outcome in result.outcomes):
-            self._look_again(turn.key)
+        changes = [outcome.action for outcome in result.outcomes if outcome.ok and outcome.action.effects]
+        if changes:
+            self._look_again(turn.key, changes)
         if turn.key == HOST and (ends_s := self.reconciler.pause_ends_in()) is not None:
             self._ask_for_host(Priority.RESYNC, "pause_ends", delay_s=ends_s)
 
-    def _look_again(self, key: str) -> None:
+    def _look_again(self, key: str, changes: Sequence[Action]) -> None:
         """After a change observe anew, and let those that waited for it have their turn."""
         self.queue.add(key, priority=Priority.DRIFT, reason="read_back")
         if key == HOST:
             return
-        self._ask_for_host(Priority.DRIFT, "ve_changed", delay_s=COALESCE_S)
+        if any(action.reason is Reason.BOOKKEEPING or action.path.startswith("interfaces.") for action in changes):
+            self._ask_for_host(Priority.DRIFT, "ve_changed", delay_s=COALESCE_S)
         for name, spec in self.reconciler.fleet.ves.items():
             if key in spec.power.depends_on and name not in self.reconciler.running:
                 self.queue.add(name, priority=Priority.REVISION, reason="dependency_ready")
@@ -234,4 +242,4 @@ class Agent:
     def _failed(self, key: str, reason: str, message: str) -> None:
         delay_s = self._backoff.failed(key, reason, self.clock.monotonic())
         self.log.warning("pass.failed", key=key, reason=reason, error=message, retry_in_s=round(delay_s, 1))
-        self.queue.add(key, priority=Priority.DRIFT, reason="retry", delay_s=delay_s)
+        self.queue.defer(key, reason="retry", delay_s=delay_s)

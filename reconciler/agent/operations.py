@@ -58,11 +58,18 @@ class Operations:
         """Lift a pause that came with a stop, forget a halt from inside, and reconcile."""
         async with self.reconciler.lock(name):
             uid, _, seen = await self._find(name)
-            self.reconciler.desk.pauses.lift(name)
+            self._lift_stop(name)
             if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.STOPPED:
                 await self.reconciler.effects.perform(ForgetEnd(uid=uid))
             self.reconciler.desk.tell(name, "Started", f"by {by}")
         return await self.reconciler.pass_ve(name)
+
+    def _lift_stop(self, name: VeName) -> None:
+        """Lift the pause that came with a stop; one that a person asked for stays."""
+        desk = self.reconciler.desk
+        for pause in desk.pauses.in_force(desk.clock.now()):
+            if pause.ve == name and pause.by_stop:
+                desk.pauses.lift(name)
 
     async def restart(self, name: VeName, *, by: str) -> Result:
         """Stop a VE and let the reconciler start it again."""

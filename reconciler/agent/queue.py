@@ -58,6 +58,19 @@ class Queue:
         heapq.heappush(self._heap, turn)
         self._changed.set()
 
+    def defer(self, key: str, *, reason: str, delay_s: float) -> None:
+        """Ask for a turn after a failure; what merely happened to the key meanwhile waits as long. Units: seconds."""
+        for pending in (self._working, self._waiting):
+            turn = pending.get(key)
+            if turn is not None and turn.priority >= Priority.DRIFT:
+                self._drop(key)
+        self.add(key, priority=Priority.DRIFT, reason=reason, delay_s=delay_s)
+
+    def _drop(self, key: str) -> None:
+        self._waiting.pop(key, None)
+        if key in self._working:
+            self._working[key] = None
+
     async def get(self) -> Turn:
         """Wait for the next turn that is due, and mark its key as worked on."""
         while True:

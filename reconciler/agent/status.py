@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from reconciler.agent.patience import Hold
 from reconciler.apply.applier import Outcome
 from reconciler.errors import TerminalError
-from reconciler.model.action import Drift, Plan, Refusal
+from reconciler.model.action import Drift, Operation, Plan, Refusal
 from reconciler.model.condition import Condition, ConditionType, Status
 
 
@@ -38,6 +38,8 @@ def conditions(seen: Seen) -> tuple[Condition, ...]:
         found += _stalled(seen, refused, stalling, failed)
     elif failed:
         found += _pair(seen, ConditionType.RECONCILING, type(failed[0].error).__name__, str(failed[0].error))
+    elif any(o.ok and o.action.ve == name and o.action.op is Operation.RESTORE for o in seen.outcomes):
+        found += _pair(seen, ConditionType.RECONCILING, "Restored", "back from the trash; not booted yet")
     elif seen.holds:
         found += _pair(seen, ConditionType.RECONCILING, seen.holds[0].reason, seen.holds[0].message)
     elif unknown:

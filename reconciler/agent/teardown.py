@@ -53,3 +53,4 @@ async def _remove_host_objects(session: Session, observed: HostObservation) -> N
     await perform(LoadFilter(rules=FilterRules()))
     for name in observed.networks:
         await perform(RemoveNetwork(network=name))
+    session.desk.networks.put({})

@@ -191,8 +191,8 @@ def create(site: Site, effect: CreateInterface) -> None:
     into, alias = inside(site, uid), link_alias(site.instance.name, uid)
     existing = into.rtnl.link(name)
     if existing is not None and existing.alias == alias:
-        set_mtu(site, SetInterfaceMtu(uid=uid, interface=name, mtu=effect.mtu))
         set_mac(site, SetInterfaceMac(uid=uid, interface=name, mac=effect.mac))
+        set_mtu(site, SetInterfaceMtu(uid=uid, interface=name, mtu=effect.mtu))
         return
     if existing is not None and existing.alias is not None:
         raise BusyError(f"create interface {name} of VE {uid}: a link without our mark has that name inside")

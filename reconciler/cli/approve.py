@@ -1,0 +1,79 @@
+"""`approve`: a person's consent to exactly one plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconciler.cli import context, output, plans
+from reconciler.errors import ExitCode, StateError, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.model.action import Plan
+    from reconciler.state.config import Config
+
+_WHOLE = 64
+_LEAST = 6
+
+
+def approve(
+    hash_: Annotated[str, typer.Argument(metavar="HASH", help="Hash of a plan or of a VE's part, or its beginning.")],
+    path: Annotated[
+        str | None, typer.Argument(metavar="[PATH]", help="The manifests; those in force, if left out.")
+    ] = None,
+    prune: plans.PruneOption = False,
+) -> int:
+    """Consent to a plan that recreates, destroys data, cuts off the host or removes many VEs; for 24 hours."""
+    from reconciler.state.approvals import Approvals
+
+    context.need_root()
+    config = context.load_config()
+    whole, what = _whole(config, hash_, path, prune=prune)
+    given = Approvals(config.instance.state_dir).approve(whole, by=context.who(), now=time.time())
+    output.words(f"approved until {output.moment(given.expires)}: {what}")
+    context.run(_wake(config))
+    return int(ExitCode.OK)
+
+
+def _whole(config: Config, hash_: str, path: str | None, *, prune: bool) -> tuple[str, str]:
+    """Give the whole hash, and in words what it stands for; one that is whole already needs no plan."""
+    if len(hash_) == _WHOLE:
+        return hash_, f"the plan {hash_[:16]}"
+    if len(hash_) < _LEAST:
+        raise UsageError(f"approve {hash_}: expected {_LEAST} digits of the hash at least")
+    return find_hash(hash_, context.run(_plan(config, path, prune=prune)))
+
+
+def find_hash(beginning: str, made: Plan) -> tuple[str, str]:
+    """Find the one hash of a plan that begins so, and say in words what it stands for.
+
+    Raises: StateError, if there is none; UsageError, if there are several.
+    """
+    known: Mapping[str, str] = {made.action_hash: "the whole plan"} | {
+        hash_: f"the changes of {ve}" for ve, hash_ in made.ve_hashes.items()
+    }
+    found = [hash_ for hash_ in known if hash_.startswith(beginning)]
+    if not found:
+        raise StateError(f"approve {beginning}: the present plan has no such hash; see `vectl plan -o json`")
+    if len(found) > 1:
+        raise UsageError(f"approve {beginning}: {len(found)} hashes of the present plan begin so; give more digits")
+    return found[0], known[found[0]]
+
+
+async def _plan(config: Config, path: str | None, *, prune: bool) -> Plan:
+    if path is not None:
+        fleet, _ = context.load_fleet(path)
+        return await plans.plan_here(context.source_of(path), fleet, config, prune=prune)
+    source, in_force = context.last_good(config)
+    if in_force is None:
+        raise UsageError("approve: expected a path of manifests, as none are in force here")
+    return await plans.plan_here(source, in_force, config, prune=True)
+
+
+async def _wake(config: Config) -> None:
+    from reconciler.agent.server import ask
+
+    await ask(config.instance, "reconcile")

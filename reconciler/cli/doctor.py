@@ -1,0 +1,41 @@
+"""`doctor`: can this host hold VEs?"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from reconciler.cli import context, output
+from reconciler.errors import ExitCode
+
+_STYLES = {"OK": "good", "WARN": "warn", "FAIL": "bad"}
+_INDENT = " " * 7
+
+
+class Format(StrEnum):
+    """How to print."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def doctor(form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT) -> int:
+    """Examine this host, and say what is missing and how to get it; exit with 1 if no VE can run."""
+    from reconciler.host import probes
+    from reconciler.model.probe import Level
+
+    config = context.load_config()
+    found = []
+    for probe in probes.examine(config.instance, lib_dir=config.lib_dir):
+        found.append(probe)
+        if form is Format.TEXT:
+            mark = output.paint(f"{probe.level.value:4}", _STYLES[probe.level])
+            output.data(f"{mark}   {output.one_line(f'{probe.name}: {probe.found}')}")
+            if probe.remedy:
+                output.data(f"{_INDENT}{output.one_line(probe.remedy)}")
+    failed = any(probe.level is Level.FAIL for probe in found)
+    if form is Format.JSON:
+        output.document({"format": 1, "ok": not failed, "probes": [probe.to_json() for probe in found]})
+    return int(ExitCode.ERROR if failed else ExitCode.OK)

@@ -1,0 +1,204 @@
+"""Examining a host: can it hold VEs, and what is lost where it can only in part. Nothing is changed by looking.
+
+Features of the kernel are tried out where that leaves no trace, in a network namespace of its own, rather than read
+from a version number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from reconciler.errors import VectlError
+from reconciler.host import ground, tools
+from reconciler.kernel import cgroup_layout, cgroup_limits, link, mount, netns, sysctl
+from reconciler.kernel.nftread import NftSocket
+from reconciler.kernel.rtnlsocket import RtnlSocket
+from reconciler.kernel.syscalls import file_errors
+from reconciler.model.compute import Limit
+from reconciler.model.instance import Instance
+from reconciler.model.probe import Level, Probe
+from reconciler.model.units import format_size
+
+_FILE_SYSTEMS = ("overlay", "erofs", "btrfs")
+_LXCFS = "/var/lib/lxcfs/proc/meminfo"
+_MAC = "02:76:00:00:00:01"
+
+_NEEDED = {
+    "fs.inotify.max_user_instances": (512, "VEs with systemd run out of inotify instances"),
+    "fs.inotify.max_user_watches": (65536, "VEs with systemd run out of inotify watches"),
+    "kernel.keys.maxkeys": (200, "services in VEs cannot make their session keyrings"),
+    "kernel.keys.root_maxkeys": (10_000, "each start of a VE takes a keyring of root's"),
+    "kernel.pid_max": (32_768, "there are fewer processes than VEs may ask for"),
+}
+
+
+def examine(instance: Instance, *, lib_dir: str) -> Iterator[Probe]:
+    """Examine this host for one instance, what matters most first."""
+    if os.geteuid() != 0:
+        yield Probe(name="root", level=Level.FAIL, found="not root", remedy="run it with sudo")
+        return
+    yield Probe(name="root", level=Level.OK, found="root")
+    yield from _kernel()
+    yield _cgroups()
+    yield from _network()
+    yield from _tried("loop devices", _loop)
+    yield from tools.examine(instance.runtime, lib_dir)
+    yield from _parameters()
+    yield _lxcfs()
+    yield _pool(instance)
+
+
+def _kernel() -> Iterator[Probe]:
+    known = _file_systems()
+    for name in _FILE_SYSTEMS:
+        if name in known:
+            yield Probe(name=name, level=Level.OK, found="in this kernel")
+        elif _has_module(name):
+            yield Probe(name=name, level=Level.OK, found="a module, loaded when it is needed")
+        else:
+            remedy = "boot a kernel that has it, such as Debian's"
+            yield Probe(name=name, level=Level.FAIL, found="not in this kernel", remedy=remedy)
+    yield from _tried("user namespaces", _user_namespaces)
+    has_time = os.path.exists("/proc/self/ns/time")
+    yield Probe(
+        name="time namespaces",
+        level=Level.OK if has_time else Level.WARN,
+        found="in this kernel" if has_time else "not in this kernel; restored VEs see time jump",
+    )
+
+
+def _file_systems() -> frozenset[str]:
+    with file_errors("read", "/proc/filesystems"), open("/proc/filesystems", encoding="ascii") as file:
+        return frozenset(line.split()[-1] for line in file)
+
+
+def _has_module(name: str) -> bool:
+    """Say whether the kernel has a module of that name. Source: depmod(8), modules.dep."""
+    path = f"/lib/modules/{os.uname().release}/modules.dep"
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return any(f"/{name}.ko" in line.partition(":")[0] for line in file)
+    except OSError:
+        return False
+
+
+def _user_namespaces() -> str:
+    most = int(sysctl.read("user.max_user_namespaces"))
+    if most < 1:
+        raise VectlError("user.max_user_namespaces is 0; set it to 10000")
+    return f"up to {most}"
+
+
+def _tried(name: str, attempt: Callable[[], str]) -> Iterator[Probe]:
+    try:
+        yield Probe(name=name, level=Level.OK, found=attempt())
+    except (VectlError, OSError, ValueError) as err:
+        found, _, remedy = str(err).partition("; ")
+        yield Probe(name=name, level=Level.FAIL, found=found, remedy=remedy)
+
+
+def _cgroups() -> Probe:
+    try:
+        layout = cgroup_layout.detect()
+        missing = sorted(set(Limit) - {Limit(name) for name in cgroup_limits.enforceable(layout)})
+    except VectlError as err:
+        return Probe(name="cgroups", level=Level.FAIL, found=str(err), remedy="mount cgroup2 on /sys/fs/cgroup")
+    kind = "v2" if layout.is_pure_v2 else "v1" if layout.unified is None else "hybrid"
+    if not missing:
+        return Probe(name="cgroups", level=Level.OK, found=f"{kind}; every limit can be enforced")
+    found = f"{kind}; not enforceable: {', '.join(missing)}"
+    remedy = "" if layout.is_pure_v2 else "boot with systemd.unified_cgroup_hierarchy=1"
+    return Probe(name="cgroups", level=Level.WARN, found=found, remedy=remedy)
+
+
+def _network() -> Iterator[Probe]:
+    try:
+        descriptor = netns.create()
+    except VectlError as err:
+        yield Probe(name="network namespaces", level=Level.FAIL, found=str(err), remedy="boot a kernel that has them")
+        return
+    try:
+        with _closing(RtnlSocket.open_in(descriptor)) as sock:
+            yield from _tried("bridge", lambda: _bridge(sock))
+            yield from _tried("veth", lambda: _veth(sock, descriptor))
+    except VectlError as err:
+        yield Probe(name="rtnetlink", level=Level.FAIL, found=str(err))
+    finally:
+        os.close(descriptor)
+    yield from _tried("nftables", _nftables)
+
+
+class _closing:  # noqa: N801  # reads as contextlib's
+    def __init__(self, sock: RtnlSocket) -> None:
+        self._sock = sock
+
+    def __enter__(self) -> RtnlSocket:
+        return self._sock
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+
+def _bridge(sock: RtnlSocket) -> str:
+    link.create_bridge(sock, "probe", mac=_MAC, mtu=1500, alias="probe")
+    return "made one in a namespace of its own"
+
+
+def _veth(sock: RtnlSocket, namespace: int) -> str:
+    pair = link.VethPair(
+        host_name="probe0", host_mac=_MAC, peer_name="probe1", peer_mac="02:76:00:00:00:02", mtu=1500, alias="probe"
+    )
+    link.create_veth(sock, sock, namespace, pair)
+    return "made one in a namespace of its own"
+
+
+def _nftables() -> str:
+    sock = NftSocket.open_here()
+    try:
+        return f"in this kernel, generation {sock.generation()}"
+    finally:
+        sock.close()
+
+
+def _loop() -> str:
+    with file_errors("open", "/dev/loop-control"):
+        os.close(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC))
+    return "there"
+
+
+def _parameters() -> Iterator[Probe]:
+    for name, (least, loss) in _NEEDED.items():
+        try:
+            value = int(sysctl.read(name))
+        except (VectlError, ValueError) as err:
+            yield Probe(name=name, level=Level.WARN, found=str(err))
+            continue
+        if value < least:
+            yield Probe(
+                name=name, level=Level.WARN, found=f"{value}; {loss}", remedy=f"set {name}={least} in /etc/sysctl.d"
+            )
+        else:
+            yield Probe(name=name, level=Level.OK, found=str(value))
+
+
+def _lxcfs() -> Probe:
+    if os.path.exists(_LXCFS):
+        return Probe(name="lxcfs", level=Level.OK, found="running")
+    return Probe(
+        name="lxcfs",
+        level=Level.WARN,
+        found="not running; `free` and `top` inside a VE show the host's memory and CPUs",
+        remedy="install the Debian package lxcfs, and start it",
+    )
+
+
+def _pool(instance: Instance) -> Probe:
+    if mount.is_mounted(instance.pool):
+        usage = os.statvfs(instance.pool)
+        free = format_size(usage.f_bavail * usage.f_frsize >> 20 << 20)
+        return Probe(name="pool", level=Level.OK, found=f"{instance.pool}, {free} free")
+    if ground.has_pool(instance):
+        remedy = "`vectl apply` or the agent mounts it"
+        return Probe(name="pool", level=Level.WARN, found=f"{instance.pool} is not mounted", remedy=remedy)
+    return Probe(name="pool", level=Level.OK, found=f"none yet; {format_size(instance.pool_size)} will be taken for it")

@@ -1,0 +1,127 @@
+"""The programs that a host needs: whether they are there, and new enough."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reconciler.errors import MissingToolError, VectlError
+from reconciler.kernel import busybox, command
+from reconciler.model.probe import Level, Probe
+
+_ASK_S = 10.0
+_VERSION = re.compile(r"\d+(?:\.\d+)+")
+_CRIU_LEAST = (4, 2)
+
+_RUNC_MENDED = ((1, 2, 8), (1, 3, 3), (1, 4, 0))
+"""The first versions of each line without CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881.
+
+Source: runc's security advisories of November 2025.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tool:
+    """A program, the option by which it tells its version, and what is lost without it ("": everything)."""
+
+    name: str
+    option: str = "--version"
+    without: str = ""
+
+
+_TOOLS = (
+    _Tool(name="nft"),
+    _Tool(name="btrfs"),
+    _Tool(name="mkfs.btrfs"),
+    _Tool(name="mkfs.erofs", option="-V"),
+    _Tool(name="mmdebstrap", without="no templates of Debian can be built"),
+    _Tool(name="git", without="manifests cannot come from a git repository"),
+    _Tool(name="setquota", option="--version", without="no quota of users and groups inside VEs"),
+    _Tool(name="skopeo", without="no templates of OCI images can be built"),
+    _Tool(name="umoci", without="no templates of OCI images can be built"),
+)
+
+
+def examine(runtime: str, lib_dir: str) -> Iterator[Probe]:
+    """Examine the programs. ``runtime``: the OCI runtime that is configured; ``lib_dir``: our own directory."""
+    yield _runtime(runtime)
+    for tool in _TOOLS:
+        yield _tool(tool)
+    yield _busybox()
+    yield _criu(lib_dir)
+
+
+def _ask(program: str, option: str) -> str:
+    """Give the first line of what a program says of its version. Some end with a failure and say it all the same.
+
+    Raises: MissingToolError; VectlError.
+    """
+    said = command.run([program, option], timeout_s=_ASK_S).strip()
+    return said.splitlines()[0][:80] if said else "no version"
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Find the version in what a program prints; empty, if there is none."""
+    match = _VERSION.search(text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+def _tool(tool: _Tool) -> Probe:
+    try:
+        return Probe(name=tool.name, level=Level.OK, found=_ask(tool.name, tool.option))
+    except MissingToolError as err:
+        level = Level.WARN if tool.without else Level.FAIL
+        found, _, remedy = str(err).partition("; ")
+        return Probe(name=tool.name, level=level, found=f"{found}; {tool.without}".rstrip("; "), remedy=remedy)
+    except VectlError:
+        return Probe(name=tool.name, level=Level.OK, found="there; it does not tell its version")
+
+
+def _runtime(runtime: str) -> Probe:
+    name = f"runtime {os.path.basename(runtime)}"
+    try:
+        said = _ask(runtime, "--version")
+    except VectlError as err:
+        return Probe(name=name, level=Level.FAIL, found=str(err), remedy=f"install {runtime}, or configure another one")
+    version = parse_version(said)
+    if os.path.basename(runtime) == "runc" and not is_mended(version):
+        return Probe(
+            name=name,
+            level=Level.WARN,
+            found=f"{said}: without the fixes of November 2025 (CVE-2025-31133, -52565, -52881) unless your "
+            "distribution has added them; the user namespace of each VE bounds the damage",
+            remedy="install runc 1.2.8, 1.3.3 or newer",
+        )
+    return Probe(name=name, level=Level.OK, found=said)
+
+
+def is_mended(version: tuple[int, ...]) -> bool:
+    """Say whether a version of runc has the fixes of November 2025."""
+    line = next((mended for mended in _RUNC_MENDED if mended[:2] == version[:2]), None)
+    return version >= line if line is not None else version > _RUNC_MENDED[-1]
+
+
+def _busybox() -> Probe:
+    try:
+        path = busybox.find_static_busybox()
+    except VectlError as err:
+        remedy = "install the Debian package busybox-static"
+        return Probe(name="busybox", level=Level.WARN, found=f"{err}; no template `busybox`", remedy=remedy)
+    return Probe(name="busybox", level=Level.OK, found=f"{path}, static")
+
+
+def _criu(lib_dir: str) -> Probe:
+    own = f"{lib_dir}/bin/criu"
+    program = own if os.path.exists(own) else "criu"
+    without, remedy = "no suspend, no snapshots of memory, no live migration", "run `make criu`, or set VECTL_LIB"
+    try:
+        said = command.run([program, "--version"], timeout_s=_ASK_S).strip()
+    except VectlError as err:
+        return Probe(name="criu", level=Level.WARN, found=f"{err}; {without}", remedy=remedy)
+    version = parse_version(said)
+    if version < _CRIU_LEAST:
+        found = f"{program}: {'.'.join(map(str, version))}, expected 4.2 or newer; {without}"
+        return Probe(name="criu", level=Level.WARN, found=found, remedy=remedy)
+    return Probe(name="criu", level=Level.OK, found=f"{program}: {'.'.join(map(str, version))}")
