@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import applying, context, get, output, plans, process
+from reconciler.cli import (
+    applying,
+    approve,
+    context,
+    describe,
+    doctor,
+    events,
+    export,
+    get,
+    inside,
+    learn,
+    logs,
+    manual,
+    operate,
+    output,
+    plans,
+    process,
+    trash,
+    version,
+    waiting,
+)
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 app = typer.Typer(
     name="vectl",
@@ -34,5 +58,48 @@ def options(  # one for each global option
     output.choose_color(color)
 
 
-for command in (plans.validate, plans.plan, plans.diff, applying.apply, process.agent, process.down, get.get):
-    app.command()(command)
+_COMMANDS: Mapping[str, Callable[..., int]] = {
+    "validate": plans.validate,
+    "plan": plans.plan,
+    "diff": plans.diff,
+    "apply": applying.apply,
+    "approve": approve.approve,
+    "agent": process.agent,
+    "down": process.down,
+    "get": get.get,
+    "describe": describe.describe,
+    "events": events.events,
+    "logs": logs.logs,
+    "exec": inside.execute,
+    "enter": inside.enter,
+    "start": operate.start,
+    "stop": operate.stop,
+    "restart": operate.restart,
+    "wait": waiting.wait,
+    "pause": operate.pause,
+    "unpause": operate.unpause,
+    "protect": operate.protect,
+    "unprotect": operate.unprotect,
+    "forget": operate.forget,
+    "observe": export.observe,
+    "export": export.export,
+    "doctor": doctor.doctor,
+    "explain": learn.explain,
+    "schema": learn.schema,
+    "completion": learn.completion,
+    "version": version.show,
+}
+for name, command in _COMMANDS.items():
+    app.command(name)(command)
+app.command("man", hidden=True)(manual.man)
+app.add_typer(trash.app, name="trash")
+
+
+def tree() -> TyperGroup:
+    """Give the command tree in the parser's form, for completion and the manual page."""
+    from typer.core import TyperGroup
+    from typer.main import get_command
+
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    return root

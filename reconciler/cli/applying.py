@@ -59,19 +59,23 @@ class _Task:
 
 def apply(  # noqa: PLR0913  # one for each option
     path: Annotated[
-        str | None, typer.Argument(help="A directory or file of manifests, or - for standard input.")
+        str | None, typer.Argument(metavar="PATH", help="A directory or file of manifests, or - for standard input.")
     ] = None,
     form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask. It is no consent to dangers.")] = False,
     prune: plans.PruneOption = False,
-    timeout: Annotated[float, typer.Option(help="Seconds until observed must equal desired.")] = 600.0,
-    max_restarts: Annotated[int | None, typer.Option(min=1, help="VEs down for a restart at once.")] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time in which observed must equal desired.")
+    ] = 600.0,
+    max_restarts: Annotated[
+        int | None, typer.Option(min=1, metavar="NUMBER", help="VEs down for a restart at once.")
+    ] = None,
     verbose: plans.VerboseOption = False,
     plan: Annotated[
         str | None, typer.Option("--plan", metavar="FILE", help="Carry out a plan saved by `vectl plan --out FILE`.")
     ] = None,
 ) -> int:
-    """Make the host what the manifests say: plan, ask, apply, look again."""
+    """Make this host what the manifests say: plan, ask, carry out."""
     task = _task(path, plan)
     config = context.load_config()
     context.need_root()

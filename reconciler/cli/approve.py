@@ -22,11 +22,14 @@ _LEAST = 6
 def approve(
     hash_: Annotated[str, typer.Argument(metavar="HASH", help="Hash of a plan or of a VE's part, or its beginning.")],
     path: Annotated[
-        str | None, typer.Argument(metavar="[PATH]", help="The manifests; those in force, if left out.")
+        str | None, typer.Argument(metavar="PATH", help="The manifests; those in force, if left out.")
     ] = None,
     prune: plans.PruneOption = False,
 ) -> int:
-    """Consent to a plan that recreates, destroys data, cuts off the host or removes many VEs; for 24 hours."""
+    """Consent for 24 hours to exactly one dangerous plan.
+
+    Recreation, loss of data, risk to the host and removal of many VEs wait for it.
+    """
     from reconciler.state.approvals import Approvals
 
     context.need_root()

@@ -45,7 +45,10 @@ def describe(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The VE.")],
     form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT,
 ) -> int:
-    """Tell all about a VE: desired beside observed, conditions, events, how it last ended, where it lies."""
+    """Tell all about a VE.
+
+    Desired beside observed, conditions, events, how it last ended, where it lies.
+    """
     context.need_root()
     context.run(_describe(name, form))
     return int(ExitCode.OK)

@@ -22,7 +22,10 @@ class Format(StrEnum):
 
 
 def doctor(form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT) -> int:
-    """Examine this host, and say what is missing and how to get it; exit with 1 if no VE can run."""
+    """Examine this host; say what is missing and how to get it.
+
+    Exits with 1 if no VE can run.
+    """
     from reconciler.host import probes
     from reconciler.model.probe import Level
 

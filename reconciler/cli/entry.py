@@ -30,14 +30,13 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; give its exit code."""
     from typer.exceptions import Abort, TyperException
-    from typer.main import get_command
 
     from reconciler.cli import app, output
     from reconciler.errors import ExitCode, VectlError
 
     as_json = wants_json(arguments)
     try:
-        code = get_command(app.app).main(arguments, prog_name="vectl", standalone_mode=False)
+        code = app.tree().main(arguments, prog_name="vectl", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except TyperException as error:

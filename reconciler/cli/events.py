@@ -27,7 +27,7 @@ class Format(StrEnum):
 
 
 def events(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The VE; all if none is named.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The VE; all if none is named.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what comes.")] = False,
     number: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many of the newest.")] = 100,
     form: Annotated[Format, typer.Option("--output", "-o", help="The format; JSON is a line each.")] = Format.TABLE,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def observe() -> int:
-    """Print what this host holds, for `vectl plan --observed FILE` where the host is not."""
+    """Print what this host holds, for `plan --observed FILE`."""
     context.need_root()
     output.data(context.run(_observe()))
     return int(ExitCode.OK)

@@ -33,7 +33,7 @@ class Format(StrEnum):
 
 
 def get(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="VEs; all if none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="VEs; all if none is named.")] = None,
     form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TABLE,
     label: Annotated[
         list[str] | None,
@@ -41,7 +41,7 @@ def get(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what changes.")] = False,
 ) -> int:
-    """List VEs with what they use and whether they are as desired."""
+    """List VEs, what they use, and whether they are as desired."""
     context.need_root()
     if watch and form is Format.YAML:
         raise UsageError("get -w: expected -o table, wide, json or name: YAML has no end of a document to wait for")

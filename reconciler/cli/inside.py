@@ -23,7 +23,7 @@ _User = Annotated[str, typer.Option("--user", "-u", metavar="USER[:GROUP]", help
 
 def execute(
     name: _Name,
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run.")],
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]", help="What to run.")],
     interactive: Annotated[bool, typer.Option("--stdin", "-i", help="Hand standard input on.")] = False,
     tty: Annotated[bool, typer.Option("--tty", "-t", help="Give it a terminal.")] = False,
     user: _User = "root",

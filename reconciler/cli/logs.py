@@ -40,7 +40,10 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, and print what comes.")] = False,
     lines: Annotated[int, typer.Option("--tail", "-n", min=0, help="How many of the newest lines.")] = 100,
 ) -> int:
-    """Print a VE's own log, after the newest events about it and what went wrong when it was made."""
+    """Print the log of a VE, after the newest events about it.
+
+    Of one that does not run, also what its runtime said when it was made.
+    """
     context.need_root()
     return context.run(_logs(context.load_config(), _Wishes(name=name, follow=follow, lines=lines)))
 

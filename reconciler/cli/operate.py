@@ -13,11 +13,11 @@ from reconciler.model.identity import VeName
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The VE.")]
 _All = Annotated[bool, typer.Option("--all", help="All VEs of this host.")]
-_MaybeName = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The VE.")]
+_MaybeName = Annotated[str | None, typer.Argument(metavar="NAME", help="The VE.")]
 
 
 def start(name: _Name) -> int:
-    """Start a VE, also one that was stopped by hand or halted itself."""
+    """Start a VE that was stopped by hand or halted itself."""
     by = context.who()
     requests.carry_out("start", lambda operations: operations.start(VeName(name), by=by), ve=name)
     output.words(f"{name} is started")
@@ -27,7 +27,7 @@ def start(name: _Name) -> int:
 def stop(
     name: _Name, reason: Annotated[str, typer.Option(help="Why; shown to whoever wonders.", metavar="TEXT")] = ""
 ) -> int:
-    """Stop a VE and pause it, so that it stays down until `start` or `unpause`."""
+    """Stop a VE and pause it, so that it stays down."""
     by = context.who()
     requests.carry_out(
         "stop", lambda operations: operations.stop(VeName(name), by=by, reason=reason), ve=name, reason=reason
@@ -52,7 +52,7 @@ def pause(
         str | None, typer.Option(help="For how long (30m, 2d) or until when (ISO 8601).", metavar="TIME")
     ] = None,
 ) -> int:
-    """Leave a VE, or all, as they are: nothing is reconciled until `unpause`."""
+    """Leave a VE, or all, as they are until `unpause`."""
     ve, by = _one_or_all("pause", name, everything), context.who()
     why, end = reason or "paused by hand", None if until is None else parse_until(until, now=time.time())
     requests.carry_out(
@@ -98,7 +98,7 @@ def _set_protection(name: str, *, protect: bool) -> int:
 
 
 def forget(name: _Name) -> int:
-    """Let go of a VE that no manifest names: it stays as it is, and nothing prunes it."""
+    """Let go of a VE that no manifest names; it stays as it is."""
     by = context.who()
     requests.carry_out("forget", lambda operations: operations.forget(VeName(name), by=by), ve=name)
     output.words(f"{name} belongs to no source any more")

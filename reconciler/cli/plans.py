@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from reconciler.model.fleet import Fleet
     from reconciler.state.config import Config
 
-PathArgument = Annotated[str, typer.Argument(help="A directory or file of manifests, or - for standard input.")]
+PathArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A directory or file of manifests, or - for standard input.")
+]
 PruneOption = Annotated[bool, typer.Option("--prune", help="Move VEs that no manifest names any more to the trash.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show bookkeeping too.")]
 _Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="2: there are changes, 3: they need consent.")]
@@ -48,7 +50,10 @@ def validate(
     path: PathArgument,
     form: Annotated[ValidateFormat, typer.Option("--output", "-o", help="The format.")] = ValidateFormat.TEXT,
 ) -> int:
-    """Check manifests, all errors of all files at once; needs neither root nor a host."""
+    """Check manifests and tell all mistakes at once.
+
+    Needs neither root nor a host.
+    """
     from reconciler.manifests.load import load_fleet
     from reconciler.manifests.report import render_findings
 
@@ -86,7 +91,7 @@ def plan(
     ] = None,
     observed: _Observed = None,
 ) -> int:
-    """Show what `apply` would do, to whom, for how long; change nothing."""
+    """Show what `apply` would do, to whom, and for how long."""
     fleet, files = context.load_fleet(path)
     made = context.run(_make(path, fleet, prune=prune, observed=observed))
     print_plan(made, form, verbose=verbose)
@@ -98,7 +103,7 @@ def plan(
 def diff(
     path: PathArgument, prune: PruneOption = False, detailed: _Detailed = False, observed: _Observed = None
 ) -> int:
-    """Show field by field how this host differs from the manifests; change nothing."""
+    """Show field by field what differs from the manifests."""
     from reconciler.plan.render import render_diff
 
     fleet, _ = context.load_fleet(path)

@@ -26,7 +26,7 @@ def agent(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     enable_failpoints: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> int:
-    """Hold this host to the manifests, until stopped; the VEs live on."""
+    """Hold this host to the manifests until stopped."""
     from reconciler.agent.logging import configure
     from reconciler.agent.service import run_agent
 
@@ -44,7 +44,7 @@ def down(
         list[str] | None, typer.Option(help="Destroy this protected VE too.", metavar="NAME")
     ] = None,
 ) -> int:
-    """Stop and remove everything that this instance made on this host, with all data."""
+    """Remove everything of this instance, with all data."""
     context.need_root()
     config = context.load_config()
     return asyncio.run(_down(config, yes=yes, destroy=frozenset(destroy_data or ())))

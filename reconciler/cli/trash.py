@@ -51,7 +51,10 @@ def list_(form: Annotated[Format, typer.Option("--output", "-o", help="The forma
 
 @app.command()
 def restore(entry: _Entry) -> int:
-    """Bring a VE back from the trash; without a manifest it is paused, so that it is not removed again at once."""
+    """Bring a VE back from the trash.
+
+    One without a manifest is paused, so that it is not removed again at once.
+    """
     context.need_root()
     found, by = _find(context.run(_entries(context.load_config())), entry), context.who()
     requests.carry_out("trash-restore", lambda operations: operations.restore(found.id, by=by), id=found.id)
@@ -61,7 +64,7 @@ def restore(entry: _Entry) -> int:
 
 @app.command()
 def purge(
-    entry: Annotated[str | None, typer.Argument(metavar="[NAME|ID]", help="As for `restore`.")] = None,
+    entry: Annotated[str | None, typer.Argument(metavar="NAME|ID", help="As for `restore`.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything in the trash.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:

@@ -27,7 +27,7 @@ def wait(
     goal: Annotated[str, typer.Option("--for", help=_EXPECTED, metavar="WHAT")] = "condition=Ready",
     timeout: Annotated[str, typer.Option(help="How long to wait at most.", metavar="DURATION")] = "60s",
 ) -> int:
-    """Wait until a VE is as it is hoped for; exit with 5 if the time is over."""
+    """Wait until something is so of a VE; exit with 5 if it is not."""
     from reconciler.model.units import parse_duration
 
     wanted = parse_goal(goal)

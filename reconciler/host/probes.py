@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 from reconciler.errors import VectlError
 from reconciler.host import ground, tools
@@ -119,7 +120,7 @@ def _network() -> Iterator[Probe]:
         yield Probe(name="network namespaces", level=Level.FAIL, found=str(err), remedy="boot a kernel that has them")
         return
     try:
-        with _closing(RtnlSocket.open_in(descriptor)) as sock:
+        with closing(RtnlSocket.open_in(descriptor)) as sock:
             yield from _tried("bridge", lambda: _bridge(sock))
             yield from _tried("veth", lambda: _veth(sock, descriptor))
     except VectlError as err:
@@ -127,17 +128,6 @@ def _network() -> Iterator[Probe]:
     finally:
         os.close(descriptor)
     yield from _tried("nftables", _nftables)
-
-
-class _closing:  # noqa: N801  # reads as contextlib's
-    def __init__(self, sock: RtnlSocket) -> None:
-        self._sock = sock
-
-    def __enter__(self) -> RtnlSocket:
-        return self._sock
-
-    def __exit__(self, *_: object) -> None:
-        self._sock.close()
 
 
 def _bridge(sock: RtnlSocket) -> str:

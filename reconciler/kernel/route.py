@@ -57,9 +57,9 @@ def replace_route(sock: RtnlSocket, route: Route) -> None:
 
 
 def add_route(sock: RtnlSocket, route: Route) -> None:
-    """Add a route; the same one there is success.
+    """Add a route, in place of one of the same protocol number with its destination and metric.
 
-    Raises: BusyError, if another route has its destination and metric; KernelError.
+    Raises: BusyError, if one of another protocol number stands there; KernelError.
     """
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
     doing = f"add route to {route.destination}"
@@ -68,8 +68,14 @@ def add_route(sock: RtnlSocket, route: Route) -> None:
     except KernelError as err:
         if err.errno != errno.EEXIST:
             raise
-        if route not in sock.dump_routes(protocol=route.protocol):
+        if any(_stands_in_the_way(found, route) for found in sock.dump_routes()):
             raise BusyError(f"{doing}: another route leads there, which is not ours; remove that first") from err
+        replace_route(sock, route)
+
+
+def _stands_in_the_way(found: Route, route: Route) -> bool:
+    same = (found.destination, found.metric) == (route.destination, route.metric)
+    return same and found.protocol != route.protocol
 
 
 def delete_route(sock: RtnlSocket, route: Route) -> None:

@@ -65,7 +65,7 @@ def network_document(network: NetworkSpec, *, ve: str) -> dict[str, Json]:
     if network.subnets:
         body["subnets"] = [str(subnet) for subnet in network.subnets]
     if network.gateways:
-        body["gateway"] = sorted(str(gateway.ip) for gateway in network.gateways)
+        body["gateway"] = [*sorted(str(gateway.ip) for gateway in network.gateways)]
     forwards: list[Json] = [
         {"listen": forward.listen, "to": f"{forward.ve}:{forward.port}", "protocol": forward.protocol}
         for forward in network.forwards

@@ -59,7 +59,8 @@ def _changed(before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[
     for link in sorted(whole):
         yield link, before.get(f"{link}.addresses"), after.get(f"{link}.addresses")
     for path in sorted(before.keys() | after.keys()):
-        if _link(path) not in whole and before.get(path) != after.get(path):
+        is_networks_own = _link(path) and path.endswith(".mode")
+        if _link(path) not in whole and not is_networks_own and before.get(path) != after.get(path):
             yield path, before.get(path), after.get(path)
 
 

@@ -30,15 +30,14 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.plan.field import to_json
-from reconciler.plan.members import Member
+from reconciler.plan.members import Member, used_names
 
 
 def used_networks(
     members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]
 ) -> dict[NetworkName, NetworkSpec]:
     """Give the networks that this host needs: those that a VE of it is on."""
-    names = {interface.network for member in members for interface in member.network.interfaces.values()}
-    return {name: networks[name] for name in sorted(names) if name in networks}
+    return {name: networks[name] for name in sorted(used_names(members)) if name in networks}
 
 
 def needs_forwarding(network: NetworkSpec) -> bool:

@@ -36,8 +36,12 @@ def match(specs: Iterable[VeSpec], ves: Mapping[Uid, VeObservation], trash: Iter
         existing=tuple((spec, found[spec.name]) for spec in wanted if spec.name in found),
         trashed=tuple((spec, entry) for spec in wanted if (entry := absent.get(spec.name)) is not None),
         new=tuple(spec for spec in wanted if spec.name in absent and absent[spec.name] is None),
-        unclaimed=tuple(ve for uid, ve in sorted(ves.items()) if uid not in claimed),
+        unclaimed=tuple(sorted((ve for uid, ve in ves.items() if uid not in claimed), key=_name_and_uid)),
     )
+
+
+def _name_and_uid(ve: VeObservation) -> tuple[str, Uid]:
+    return ("" if isinstance(ve.record, Unknown) else ve.record.name), ve.uid
 
 
 def _claims(specs: Iterable[VeSpec], ves: Mapping[Uid, VeObservation]) -> dict[VeName, VeObservation]:

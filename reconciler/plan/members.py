@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from reconciler.model.facts import Unknown
@@ -32,7 +32,7 @@ def find_members(
     """Yield the members. ``untouched``: VEs on which the spec is not carried out now, so that they stay as applied."""
     for spec, seen in matches.existing:
         if spec.name in untouched:
-            yield from _as_applied(seen, networks)
+            yield from as_applied((seen,), networks)
         else:
             yield Member(name=spec.name, uid=seen.uid, network=spec.network)
     for spec, entry in matches.trashed:
@@ -42,13 +42,18 @@ def find_members(
         allocation = allocations.get(spec.name)
         if allocation is not None and spec.name not in untouched:
             yield Member(name=spec.name, uid=allocation.uid, network=spec.network)
-    for seen in matches.unclaimed:
-        yield from _as_applied(seen, networks)
+    yield from as_applied(matches.unclaimed, networks)
 
 
-def _as_applied(seen: VeObservation, networks: Mapping[NetworkName, NetworkSpec]) -> Iterator[Member]:
-    record = seen.record
-    if not isinstance(record, Unknown):
-        yield Member(
-            name=record.name, uid=seen.uid, network=network.applied_spec(record.name, record.applied, networks)
-        )
+def as_applied(ves: Iterable[VeObservation], networks: Mapping[NetworkName, NetworkSpec]) -> Iterator[Member]:
+    """Yield VEs with the network that they were last given; of one whose record cannot be read nothing is known."""
+    for seen in ves:
+        record = seen.record
+        if not isinstance(record, Unknown):
+            spec = network.applied_spec(record.name, record.applied, networks)
+            yield Member(name=record.name, uid=seen.uid, network=spec)
+
+
+def used_names(members: Iterable[Member]) -> frozenset[NetworkName]:
+    """Name the networks that somebody is on."""
+    return frozenset(link.network for member in members for link in member.network.interfaces.values())

@@ -16,7 +16,7 @@ from reconciler.model.volume import Record
 from reconciler.plan import consent, hashes, host_network, prune, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.matching import Matches, match
-from reconciler.plan.members import Member, find_members
+from reconciler.plan.members import Member, as_applied, find_members, used_names
 
 TRASH_KEEP_S = 7 * 86400.0
 """How long removed data is kept. Units: seconds."""
@@ -277,7 +277,7 @@ def _plan_networks(whole: _Whole) -> Iterator[Action]:
         return
     if "*" in inputs.paused or not observed.complete:
         return
-    in_use = {interface.network for member in whole.members for interface in member.network.interfaces.values()}
+    in_use = used_names(whole.members) | used_names(as_applied(observed.ves.values(), inputs.fleet.networks))
     blind = _blind(inputs)
     kept = observed.networks.keys() if blind else in_use
     removable = {n: s for n, s in observed.networks.items() if n in whole.networks or n not in kept}

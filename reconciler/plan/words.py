@@ -36,9 +36,15 @@ def _words(path: str, value: Json) -> str:
         case str():
             return value
         case list():
-            return ", ".join(item if isinstance(item, str) else canonical(item).decode() for item in value) or "none"
+            return ", ".join(_words("", item) for item in value) or "none"
+        case dict() if not path:  # an entry of a list, such as a route
+            return " ".join(f"{key} {_words('', item)}" for key, item in value.items() if item not in (None, ""))
         case dict():
-            return canonical(value).decode()
+            return ", ".join(f"{key}={_inner(item)}" for key, item in value.items()) or "none"
+
+
+def _inner(value: Json) -> str:
+    return canonical(value).decode() if isinstance(value, list | dict) else _words("", value)
 
 
 def _number(path: str, value: int | float) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.model.condition import ConditionType, Status
 from reconciler.state.conditions import SOURCE
-from tests.support.fleet import Fleet, network, until, ve
+from tests.support.fleet import Fleet, network, reaches, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 
@@ -45,10 +45,6 @@ def a(fleet: Fleet) -> Iterator[Ve]:
     yield fleet.ve("a")
     describe(fleet, "a")
     fleet.await_ready("a")
-
-
-def reaches(one: Ve, address: str) -> None:
-    until(lambda: one.try_run("ping", "-c", "1", "-W", "1", address)[0] == 0, f"{address} to answer")
 
 
 def neighbours(one: Ve) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.kernel import cgroup_layout
 from reconciler.model.identity import NetworkName, bridge_name
-from tests.support.fleet import Fleet, network, until, ve
+from tests.support.fleet import Fleet, network, reaches, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 
@@ -45,11 +45,6 @@ def a(fleet: Fleet) -> Ve:
 
 def bridge(fleet: Fleet) -> str:
     return bridge_name(fleet.instance.name, NetworkName("lan"))
-
-
-def reaches(one: Ve, address: str) -> None:
-    """Wait until a VE reaches an address: the kernel may still be asking who has it."""
-    until(lambda: one.try_run("ping", "-c", "1", "-W", "1", address)[0] == 0, f"{address} to answer")
 
 
 Break: TypeAlias = Callable[[Fleet, Ve], object]

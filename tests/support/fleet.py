@@ -61,6 +61,11 @@ def until(condition: Callable[[], T], what: str, *, deadline_s: float = DEADLINE
         time.sleep(0.01)
 
 
+def reaches(one: Fleet | Ve, address: str) -> None:
+    """Wait until an address answers the host, or a VE: the kernel may still be asking who has it."""
+    until(lambda: one.can_reach(address), f"{address} to answer")
+
+
 def network(name: str, *subnets: str, **spec: object) -> Document:
     """Make a manifest of a network."""
     return _document("Network", {"name": name}, {"subnets": list(subnets), **spec})
@@ -161,6 +166,10 @@ class Fleet:
     def host_json(self, *argv: str) -> Any:  # whatever the command's JSON is
         """Run a command that prints JSON, in the host's network namespace."""
         return json.loads(self.host(*argv) or "[]")
+
+    def can_reach(self, address: str) -> bool:
+        """Say whether an address answers the host."""
+        return "1 packets received" in self.host("busybox", "ping", "-c", "1", "-W", "1", address, check=False)
 
     def ask(self, op: str, **arguments: str | bool | float) -> None:
         """Ask the agent, as the commands do."""

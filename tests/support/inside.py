@@ -102,6 +102,10 @@ class Ve:
         """Run a script of the VE's own shell."""
         return self.run("sh", "-c", script, status=status)
 
+    def can_reach(self, address: str) -> bool:
+        """Say whether an address answers the VE."""
+        return self.try_run("ping", "-c", "1", "-W", "1", address)[0] == 0
+
     def net(self, *argv: str, check: bool = True) -> str:
         """Run a command of the host in the VE's network namespace, with all power over it."""
         return subprocess.run(
