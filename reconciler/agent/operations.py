@@ -11,10 +11,10 @@ from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.observation import EVERYTHING, Scope, VeObservation
-from reconciler.model.power import DeleteRuntime, ForgetEnd, PowerObservation, PowerState, StopRuntime
+from reconciler.model.power import DeleteRuntime, ForgetEnd, Power, PowerObservation, PowerState, StopRuntime
 from reconciler.model.volume import PurgeTrash, Record, RestoreVe, TrashEntry, WriteRecord
 from reconciler.plan import power
-from reconciler.state.pause import Pause
+from reconciler.state.pause import Pause, pause_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,7 @@ class Operations:
             self._pause(name, by=by, reason=reason or "stopped by hand", by_stop=True)
             await self._stop(uid, record, seen)
             self.reconciler.desk.tell(name, "Stopped", f"by {by}")
+        await self.reconciler.pass_ve(name)
 
     async def _stop(self, uid: Uid, record: Record, seen: VeObservation) -> None:
         if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.RUNNING:
@@ -55,14 +56,29 @@ class Operations:
         await self.reconciler.effects.perform(RemoveCgroup(uid=uid))
 
     async def start(self, name: VeName, *, by: str) -> Result:
-        """Lift a pause that came with a stop, forget a halt from inside, and reconcile."""
+        """Lift a pause that came with a stop, forget a halt from inside, and reconcile.
+
+        Raises: StateError, if there is none; RefusedError, if nothing would boot it; VectlError, if that fails.
+        """
         async with self.reconciler.lock(name):
             uid, _, seen = await self._find(name)
             self._lift_stop(name)
+            self._need_reconciling("start", name)
             if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.STOPPED:
                 await self.reconciler.effects.perform(ForgetEnd(uid=uid))
             self.reconciler.desk.tell(name, "Started", f"by {by}")
-        return await self.reconciler.pass_ve(name)
+        return _demanded(await self.reconciler.pass_ve(name), name)
+
+    def _need_reconciling(self, verb: str, name: VeName) -> None:
+        """Refuse what only the reconciler can carry out for a VE that it leaves alone."""
+        desk, spec = self.reconciler.desk, self.reconciler.fleet.ves.get(name)
+        if spec is None:
+            raise RefusedError(f"{verb} {name}: no manifest names it; add one, and it is started")
+        if spec.power.state is not Power.RUNNING:
+            raise RefusedError(f"{verb} {name}: its manifest says `power: {spec.power.state}`; change it there")
+        pause = pause_of(name, desk.pauses.in_force(desk.clock.now()))
+        if pause is not None:
+            raise RefusedError(f"{verb} {name}: it is paused ({pause.reason}); unpause it first")
 
     def _lift_stop(self, name: VeName) -> None:
         """Lift the pause that came with a stop; one that a person asked for stays."""
@@ -72,12 +88,16 @@ class Operations:
                 desk.pauses.lift(name)
 
     async def restart(self, name: VeName, *, by: str) -> Result:
-        """Stop a VE and let the reconciler start it again."""
+        """Stop a VE and let the reconciler start it again.
+
+        Raises: StateError, if there is none; RefusedError, if nothing would boot it; VectlError, if that fails.
+        """
         async with self.reconciler.lock(name):
             uid, record, seen = await self._find(name)
+            self._need_reconciling("restart", name)
             await self._stop(uid, record, seen)
             self.reconciler.desk.tell(name, "Restarted", f"by {by}")
-        return await self.reconciler.pass_ve(name)
+        return _demanded(await self.reconciler.pass_ve(name), name)
 
     def _pause(self, name: VeName | None, *, by: str, reason: str, by_stop: bool, until: float | None = None) -> None:
         now = self.reconciler.desk.clock.now()
@@ -85,9 +105,15 @@ class Operations:
         self.reconciler.desk.pauses.put(pause)
 
     async def pause(self, name: VeName | None, *, by: str, reason: str, until: float | None = None) -> None:
-        """Stop reconciling a VE, or with None all. Units: ``until`` seconds since the epoch."""
+        """Stop reconciling a VE, or with None all. Units: ``until`` seconds since the epoch.
+
+        Raises: StateError, if neither a manifest nor this host has a VE of that name.
+        """
+        if name is not None and name not in self.reconciler.fleet.ves:
+            await self._find(name)
         self._pause(name, by=by, reason=reason, by_stop=False, until=until)
         self.reconciler.desk.tell(name or "*", "Paused", f"by {by}: {reason}")
+        await self._pass(name)
 
     async def unpause(self, name: VeName | None, *, by: str) -> None:
         """Reconcile a VE, or with None all, again.
@@ -97,6 +123,12 @@ class Operations:
         if not self.reconciler.desk.pauses.lift(name):
             raise StateError(f"unpause {name or 'all'}: it is not paused")
         self.reconciler.desk.tell(name or "*", "Unpaused", f"by {by}")
+        await self._pass(name)
+
+    async def _pass(self, name: VeName | None) -> None:
+        """Have what changed carried out and told, for one VE or for all that manifests name."""
+        for one in self.reconciler.fleet.ves if name is None else (name,):
+            await self.reconciler.pass_ve(one)
 
     async def set_protection(self, name: VeName, *, protect: bool, by: str) -> None:
         """Protect a VE, or lift its protection, in its record.
@@ -148,3 +180,18 @@ class Operations:
     async def purge(self, trash_id: str, *, by: str) -> None:
         """Delete an entry of the trash for good."""
         await self._perform("trash", "Purged", f"{trash_id} by {by}", PurgeTrash(trash_id=trash_id))
+
+
+def _demanded(result: Result, name: VeName) -> Result:
+    """Pass on a result in which everything went well.
+
+    Raises: RefusedError, if a rule stood in the way, or the VE waits for another; VectlError, that of what failed.
+    """
+    for outcome in result.outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    for refusal in result.plan.refused:
+        raise RefusedError(f"start {name}: {refusal.message}; {refusal.remedy}".removesuffix("; "))
+    if name in result.plan.waiting:
+        raise RefusedError(f"start {name}: {result.plan.waiting[name]}")
+    return result

@@ -32,12 +32,20 @@ def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
             revision=result.plan.revision,
             plan=result.plan,
             outcomes=result.outcomes,
-            protected=bool(spec.protect),
+            protected=_is_protected(spec, result),
             paused=pause.reason if pause else "",
             unenforceable=compute.unenforceable(spec.compute, result.observed.capabilities),
             holds=[hold for hold in result.holds if hold.action.ve == spec.name],
         )
         desk.conditions.put(spec.name, status.conditions(seen), now=now)
+
+
+def _is_protected(spec: VeSpec, result: Result) -> bool:
+    """Say whether a VE refuses deletion: its manifest decides, and where it says nothing, the record."""
+    if spec.protect is not None:
+        return spec.protect
+    records = (seen.record for seen in result.observed.ves.values() if not isinstance(seen.record, Unknown))
+    return any(record.protect for record in records if record.name == spec.name)
 
 
 def publish_unclaimed(desk: Desk, result: Result, names: Collection[VeName]) -> None:

@@ -73,6 +73,8 @@ def _documents(
     assert isinstance(links, dict)
     names = {str(link["network"]) for link in links.values() if isinstance(link, dict)}
     networks = live.live_networks(instance, observed, session.reconciler.fleet.networks, names)
+    if values.get("hostname") == record.name:
+        del values["hostname"]
     if record.protect:
         values["protect"] = True
     beside = [written.network_document(network, ve=record.name) for network in networks.values()]

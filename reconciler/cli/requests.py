@@ -54,6 +54,7 @@ async def _here(config: Config, deed: Deed) -> None:
     source, fleet = context.last_good(config)
     with instance_lock(config.instance):
         async with open_session(config, source=source, fleet=fleet or NO_FLEET) as session:
+            session.reconciler.prune = False  # nobody asked for removals
             await deed(session.operations)
 
 

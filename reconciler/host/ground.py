@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from reconciler.errors import MissingToolError, NoSpaceError, RefusedError
@@ -13,6 +14,9 @@ from reconciler.model.units import format_size
 _PRIVATE = 0o700
 _PASSABLE = 0o711
 """A VE's root passes through the run directory to its root file system, and reads nothing on the way."""
+
+_QUOTA_S = 10.0
+_QUOTA_POLL_S = 0.01
 
 _CRIU_CONFIG = "network-lock nftables\nlink-remap\nghost-limit 67108864\n"
 
@@ -31,8 +35,16 @@ def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: No
     for path in (instance.ves, instance.trash):
         os.makedirs(path, mode=_PRIVATE, exist_ok=True)
     qgroup.enable_quota(instance.pool)
+    _await_quota(instance)
+
+
+def _await_quota(instance: Instance) -> None:
+    """Let the kernel finish counting, which for a new pool is a moment; a large one goes on being counted later."""
     if not qgroup.read_qgroups(instance.pool).consistent:
         qgroup.start_rescan(instance.pool)
+    deadline = time.monotonic() + _QUOTA_S
+    while not qgroup.read_qgroups(instance.pool).consistent and time.monotonic() < deadline:
+        time.sleep(_QUOTA_POLL_S)
 
 
 def _prepare_pool(instance: Instance, told: Callable[[str], None]) -> None:

@@ -87,7 +87,7 @@ def _section(node: Mapping[str, Json], root: Mapping[str, Json], values: Mapping
     for key, field in properties.items():
         if key in values and isinstance(field, dict):
             value = _written(key, field, root, values[key])
-            if value is not None and value != field.get("default") and value not in ({}, []):
+            if value is not None and value != field.get("default") and value not in ({}, [], ""):
                 written[key] = value
     return written
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from reconciler.agent.desk import Desk, open_desk
 from reconciler.agent.reconciler import Reconciler, Result
 from reconciler.manifests.load import load_fleet
+from reconciler.model.action import Plan
 from reconciler.model.compute import Limit
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
@@ -149,6 +150,16 @@ class Rig:
         results = run(self.reconciler(fleet).converge())
         assert results[-1].converged, results[-1].plan
         return results
+
+    def plan(self, fleet: Fleet) -> Plan:
+        """Plan the whole host for a fleet, with all that it uses in sight; nothing is carried out."""
+
+        async def look_and_plan() -> Plan:
+            reconciler = self.reconciler(fleet)
+            _, plan = await reconciler.plan(await reconciler.observe())
+            return plan
+
+        return run(look_and_plan())
 
     def copy(self, state: Path) -> Rig:
         """Give a rig in the same state that goes its own way from here. ``state``: a directory that is not there."""
