@@ -7,15 +7,17 @@ import sys
 
 import structlog
 
+from reconciler.plan.words import printable
 
-def configure(level: str, *, terminal: bool) -> None:
-    """Set up structlog for this process; words go to standard error."""
+
+def configure(level: str, *, terminal: bool, color: bool = False) -> None:
+    """Set up structlog for this process; words go to standard error. ``terminal``: for people, on one."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=False),
     ]
-    renderer = _for_people() if terminal else _for_machines()
+    renderer = _for_people(color) if terminal else _for_machines()
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping().get(level.upper(), 20)),
@@ -24,8 +26,16 @@ def configure(level: str, *, terminal: bool) -> None:
     )
 
 
-def _for_people() -> list[structlog.typing.Processor]:
-    return [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+def _for_people(color: bool) -> list[structlog.typing.Processor]:
+    return [
+        _printable,
+        structlog.dev.ConsoleRenderer(colors=color, exception_formatter=structlog.dev.plain_traceback),
+    ]
+
+
+def _printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Make texts safe for a terminal: some of them a VE wrote."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _for_machines() -> list[structlog.typing.Processor]:

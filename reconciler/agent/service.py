@@ -18,6 +18,7 @@ from reconciler.agent.session import Session, open_session
 from reconciler.agent.source import WatchedDirectory
 from reconciler.errors import ConfigError
 from reconciler.host.events import HostEvents
+from reconciler.model.condition import Condition
 from reconciler.state.config import Config, DirectoryLocation
 from reconciler.state.lock import instance_lock
 
@@ -53,6 +54,7 @@ async def _serve(config: Config, session: Session, path: str) -> None:
         log.info("journal.unfinished", action=intent.action, ve=intent.ve)
         session.desk.tell(intent.ve, "Recovered", f"{intent.action} was under way when the agent ended; looking anew")
         session.desk.journal.done(intent.action)
+    session.desk.conditions.on_change = _log_condition
     source = WatchedDirectory(path, session.desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
     events = HostEvents(session.site)
     timing = Timing(resync_s=config.resync_s, relist_s=config.relist_s, jitter=random.random)
@@ -72,6 +74,18 @@ async def _serve(config: Config, session: Session, path: str) -> None:
         await server.close()
         events.close()
         source.close()
+
+
+def _log_condition(subject: str, condition: Condition) -> None:
+    """Tell whoever watches the agent how a VE, or the source, stands now."""
+    structlog.get_logger().info(
+        "condition.changed",
+        ve=subject,
+        type=condition.type.value,
+        status=condition.status.value,
+        reason=condition.reason,
+        message=condition.message,
+    )
 
 
 def _stop_on_signals(task: asyncio.Task[None]) -> Callable[[], None]:

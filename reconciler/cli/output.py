@@ -99,7 +99,8 @@ def words(text: str) -> None:
 
 def report(error: VectlError, *, as_json: bool) -> None:
     """Print an error: one line, or one JSON object where JSON was asked for."""
-    report_words(str(error), kind=type(error).__name__, code=int(error.exit_code), as_json=as_json)
+    kind = getattr(error, "kind", type(error).__name__)  # that of an error which the agent met
+    report_words(str(error), kind=kind, code=int(error.exit_code), as_json=as_json)
 
 
 def report_words(message: str, *, kind: str, code: int, as_json: bool) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,11 +19,23 @@ if TYPE_CHECKING:
     from reconciler.state.config import Config
 
 _AGENT_END_S = 30.0
+_RELEASE_S = 10.0
+
+
+class LogLevel(StrEnum):
+    """How much the agent tells."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 def agent(
-    source: Annotated[str | None, typer.Option(help="Directory of manifests to hold the host to.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    source: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Directory of manifests to hold the host to.")
+    ] = None,
+    log_level: Annotated[LogLevel, typer.Option(help="How much to tell.")] = LogLevel.INFO,
     enable_failpoints: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> int:
     """Hold this host to the manifests until stopped."""
@@ -32,9 +44,9 @@ def agent(
 
     context.need_root()
     config = context.load_config(source)
-    configure(log_level, terminal=sys.stderr.isatty())
+    configure(log_level.value, terminal=sys.stderr.isatty(), color=output.has_color(sys.stderr))
     failpoints = os.environ.get("VECTL_FAILPOINTS", "") if enable_failpoints else ""
-    asyncio.run(run_agent(config, failpoints=failpoints))
+    context.run(run_agent(config, failpoints=failpoints))
     return int(ExitCode.OK)
 
 
@@ -47,7 +59,7 @@ def down(
     """Remove everything of this instance, with all data."""
     context.need_root()
     config = context.load_config()
-    return asyncio.run(_down(config, yes=yes, destroy=frozenset(destroy_data or ())))
+    return context.run(_down(config, yes=yes, destroy=frozenset(destroy_data or ())))
 
 
 async def _down(config: Config, *, yes: bool, destroy: frozenset[str]) -> int:
@@ -74,12 +86,17 @@ async def _down(config: Config, *, yes: bool, destroy: frozenset[str]) -> int:
             keeper = await session.site.keeper()
             await keeper.shut_down()
         ground.remove(config.instance)
+    held = ground.held_devices(config.instance, wait_s=_RELEASE_S)
+    if held:
+        output.words(f"{', '.join(held)}: held by the mounts of another process; freed with them")
     output.words(f"everything of {config.instance.name} is gone")
     return int(ExitCode.OK)
 
 
 async def _end_agent(config: Config) -> None:
     """End a running agent, and wait until it is gone."""
+    import asyncio
+
     from reconciler.agent.server import ask
 
     answer = await ask(config.instance, "ping")

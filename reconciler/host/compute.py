@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from reconciler.errors import BusyError, ReadBackError, StateError
 from reconciler.host.site import Site
@@ -70,12 +71,11 @@ def create_cgroup(site: Site, effect: CreateCgroup) -> None:
     """
     record = site.need_record(effect.uid)
     cgroup, enforceable = tree(site, effect.uid), cgroup_limits.enforceable(site.layout)
+    limits = {limit: value for limit, value in effect.limits.items() if limit in enforceable}
     cgroup.create()
-    cgroup.write_limits({limit.value: value for limit, value in effect.limits.items() if limit in enforceable})
+    cgroup.write_limits({limit.value: value for limit, value in limits.items()})
     cgroup.delegate(uid=record.id_base, gid=record.id_base)
-    for limit, value in effect.limits.items():
-        if limit in enforceable:
-            _read_back(site, effect.uid, limit, value)
+    _read_back(site, effect.uid, limits)
 
 
 def set_limit(site: Site, effect: SetLimit) -> None:
@@ -87,14 +87,15 @@ def set_limit(site: Site, effect: SetLimit) -> None:
     if not cgroup.exists():
         raise StateError(f"set {effect.limit} of {effect.uid}: it has no cgroup")
     cgroup_limits.write_limit(site.layout, cgroup.cgroup, effect.limit.value, effect.value)
-    _read_back(site, effect.uid, effect.limit, effect.value)
+    _read_back(site, effect.uid, {effect.limit: effect.value})
 
 
-def _read_back(site: Site, uid: Uid, limit: Limit, value: LimitValue) -> None:
+def _read_back(site: Site, uid: Uid, written: Mapping[Limit, LimitValue]) -> None:
     seen = site.limit_reader.read(site.instance.ve_cgroup(uid)) or {}
-    expected = cgroup_limits.stored_value(site.layout, limit.value, value)
-    if seen.get(limit.value) != expected:
-        raise ReadBackError(f"set {limit} of {uid}: wrote {expected!r}, read {seen.get(limit.value)!r}")
+    for limit, value in written.items():
+        expected = cgroup_limits.stored_value(site.layout, limit.value, value)
+        if seen.get(limit.value) != expected:
+            raise ReadBackError(f"set {limit} of {uid}: wrote {expected!r}, read {seen.get(limit.value)!r}")
 
 
 def remove_cgroup(site: Site, effect: RemoveCgroup) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from reconciler.errors import MissingToolError, NoSpaceError, RefusedError
-from reconciler.kernel import btrfs, cgroup_file, cgroup_layout, files, mount, qgroup
+from reconciler.kernel import btrfs, cgroup_file, cgroup_layout, files, loop, mount, qgroup
 from reconciler.model.instance import Instance
 from reconciler.model.units import format_size
 
@@ -17,6 +17,7 @@ _PASSABLE = 0o711
 
 _QUOTA_S = 10.0
 _QUOTA_POLL_S = 0.01
+_HELD_POLL_S = 0.02
 
 _CRIU_CONFIG = "network-lock nftables\nlink-remap\nghost-limit 67108864\n"
 
@@ -119,6 +120,22 @@ def remove(instance: Instance) -> None:
     _remove_cgroup(instance)
     files.remove_tree(instance.run_dir)
     files.remove_tree(instance.state_dir)
+
+
+def held_devices(instance: Instance, *, wait_s: float = 0.0) -> list[str]:
+    """List the loop devices that still have files of an instance, after waiting for their release.
+
+    The kernel frees a device a moment after the last mount of it, which may be in another process's mount table.
+
+    Units: seconds.
+    Raises: KernelError.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        held = loop.find_below(os.path.realpath(instance.state_dir))
+        if not held or time.monotonic() >= deadline:
+            return held
+        time.sleep(_HELD_POLL_S)
 
 
 def _remove_cgroup(instance: Instance) -> None:

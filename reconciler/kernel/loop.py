@@ -120,6 +120,25 @@ def find(file: str) -> list[str]:
     return [f"/dev/{name}" for name in sorted(names) if _backing(f"/dev/{name}") == wanted]
 
 
+def find_below(directory: str) -> list[str]:
+    """List the loop devices whose files lie, or lay until they were removed, below a directory.
+
+    Raises: KernelError.
+    Source: Linux Documentation/ABI/testing/sysfs-block-loop, backing_file.
+    """
+    with file_errors("list", "/sys/block"):
+        names = [name for name in os.listdir("/sys/block") if name.startswith("loop")]
+    return [f"/dev/{name}" for name in sorted(names) if _backing_path(name).startswith(f"{directory}/")]
+
+
+def _backing_path(name: str) -> str:
+    try:
+        with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:  # it has no file, or lost it meanwhile
+        return ""
+
+
 def _configure(file: str, flags: int, *, read_only: bool) -> tuple[str, int]:
     access = os.O_RDONLY if read_only else os.O_RDWR
     with file_errors("open", file):

@@ -17,7 +17,7 @@ from reconciler.model.volume import Record, VolumeObservation
 from reconciler.plan import actions, compute, network, power, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import carried_out
-from reconciler.plan.field import Difference, Value, Values, changed_paths, find_field, to_json
+from reconciler.plan.field import Difference, Field, Value, Values, changed_paths, find_field, to_json
 from reconciler.plan.spec import FIELDS, drift_policy, origin_of
 
 
@@ -48,9 +48,19 @@ def differences(spec: VeSpec, seen: Known, context: Context) -> Iterator[Differe
     """Yield every field that is not as desired; of a VE that does not run, only what outlives that."""
     wanted = carried_out(spec, seen.record)
     for path, desired, observed in _unequal(spec, seen, context):
-        origin = origin_of(network.recorded_as(path), seen.record.applied, wanted)
         declared = find_field(FIELDS, path)
+        rests_on = _recorded_as(declared, path)
+        origin = origin_of(rests_on, seen.record.applied, wanted)
         yield Difference(path=path, field=declared, desired=desired, observed=observed, origin=origin)
+
+
+def _recorded_as(declared: Field, path: str) -> tuple[str, ...]:
+    match declared.facet:
+        case Facet.COMPUTE:
+            return compute.recorded_as(path)
+        case Facet.NETWORK:
+            return network.recorded_as(path)
+    return (path,)
 
 
 def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str, Value, Value]]:

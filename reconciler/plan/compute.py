@@ -79,6 +79,14 @@ def desired_values(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, V
     return {limit.value: value for limit, value in enforceable_limits(spec, capabilities).items()}
 
 
+def recorded_as(path: str) -> tuple[str, ...]:
+    """Name the paths of the record on which a limit rests: a guarantee raises the weight, v1 sums memory and swap."""
+    return (path, *_RESTS_ON.get(path, ()))
+
+
+_RESTS_ON = {Limit.CPU_WEIGHT.value: ("cpu.guarantee",), Limit.SWAP.value: (Limit.MEMORY_LIMIT.value,)}
+
+
 def record_values(spec: ComputeSpec) -> dict[str, Value]:
     """Give what is kept in the record only."""
     return {"cpu.guarantee": spec.cpu_guarantee_us}

@@ -87,12 +87,18 @@ class DirectorySource:
         root = self._open_root()
         try:
             info = os.fstat(root)
-            walk = _Walk(self._cache, self._clock.now())
-            walk.enter(root, "", depth=0)
+            return self._take(root, (info.st_dev, info.st_ino))
         finally:
             os.close(root)
-        self._cache = walk.found
-        return self._conclude(walk, (info.st_dev, info.st_ino))
+
+    def _take(self, root: int, identity: tuple[int, int]) -> Snapshot:
+        walk = _Walk(self._cache, self._clock.now())
+        try:
+            walk.enter(root, "", depth=0)
+            self._cache = walk.found
+            return self._conclude(walk, identity)
+        except _LookError as err:  # a directory that cannot be taken is there all the same, to be watched
+            return replace(err.snapshot, root=identity)
 
     def _open_root(self) -> int:
         try:

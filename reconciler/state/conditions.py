@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from reconciler.errors import StateError, UsageError
@@ -23,9 +23,11 @@ _SUFFIX = ".json"
 class Conditions:
     """The conditions by subject (a VE's name, or `SOURCE`), one file each below ``directory``."""
 
-    __slots__ = ("_directory", "_known")
+    __slots__ = ("_directory", "_known", "on_change")
 
     def __init__(self, directory: str) -> None:
+        """``on_change`` may be set to what is to hear of each condition whose status or reason is another one."""
+        self.on_change: Callable[[str, Condition], None] | None = None
         self._directory = directory
         self._known: dict[str, tuple[Condition, ...]] = {}
 
@@ -40,7 +42,14 @@ class Conditions:
         if after != before:
             self._document(subject).write({"conditions": [condition.to_json() for condition in after]})
         self._known[subject] = after
+        self._tell(subject, before, after)
         return after
+
+    def _tell(self, subject: str, before: Iterable[Condition], after: Iterable[Condition]) -> None:
+        known = {(condition.type, condition.status, condition.reason) for condition in before}
+        for condition in after:
+            if self.on_change is not None and (condition.type, condition.status, condition.reason) not in known:
+                self.on_change(subject, condition)
 
     def remove(self, subject: str) -> None:
         """Forget a subject; absent is success.

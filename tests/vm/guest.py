@@ -77,7 +77,7 @@ class Guest:
         """
         head = self.answers.readline()
         if not head:
-            raise GuestError(f"wait for the guest: it is gone; see the last console in {cache.LOGS}")
+            raise GuestError(f"wait for the guest: it is gone; see the latest in {cache.LOGS}")
         return head[:1], self.answers.read(int(head[1:]))
 
     def copy_in(self, source: pathlib.Path, target: str, names: collections.abc.Sequence[str] = (".",)) -> None:
@@ -116,9 +116,7 @@ def booted(built: image.Image, disk: pathlib.Path | None = None) -> collections.
         try:
             guest.receive()
         except OSError as err:
-            raise GuestError(
-                f"boot a guest: no answer in {BOOT_SECONDS} s; see the last console in {cache.LOGS}"
-            ) from err
+            raise GuestError(f"boot a guest: no answer in {BOOT_SECONDS} s; see the latest in {cache.LOGS}") from err
         yield guest
 
 

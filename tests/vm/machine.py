@@ -12,7 +12,7 @@ from tests.vm import cache, image
 MEMORY_MIB = 3072
 CPUS = 2
 STOP_SECONDS = 20
-KEPT_CONSOLES = 10
+KEPT_LOGS = 10
 COMMAND_LINE = "console=ttyS0 root=/dev/nvme0n1 rw net.ifnames=0 panic=-1 systemd.show_status=0 loglevel=4"
 EMULATED = "mitigations=off nokaslr no5lvl nowatchdog rcupdate.rcu_cpu_stall_timeout=300 tsc=reliable"
 
@@ -21,8 +21,12 @@ EMULATED = "mitigations=off nokaslr no5lvl nowatchdog rcupdate.rcu_cpu_stall_tim
 def running(built: image.Image, disk: pathlib.Path, folder: pathlib.Path) -> collections.abc.Iterator[None]:
     """Run a machine; `control.sock` and `console.sock` in the folder lead into it."""
     # A guest does not outlive its driver, and gives way to whatever else the machine does.
-    command = ["setpriv", "--pdeathsig", "KILL", "nice", *machine(built, disk, folder)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+    log = new_log()
+    command = ["setpriv", "--pdeathsig", "KILL", "nice", *machine(built, disk, folder, log.with_suffix(".console"))]
+    with (
+        log.open("wb") as words,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words) as process,
+    ):
         try:
             yield
         finally:
@@ -33,7 +37,7 @@ def running(built: image.Image, disk: pathlib.Path, folder: pathlib.Path) -> col
                 process.kill()
 
 
-def machine(built: image.Image, disk: pathlib.Path, folder: pathlib.Path) -> list[str]:
+def machine(built: image.Image, disk: pathlib.Path, folder: pathlib.Path, console: pathlib.Path) -> list[str]:
     """Write the command line of a machine with one disk, a console, a control port and no network card."""
     accelerator, kernel_options = acceleration()
     return [
@@ -45,7 +49,7 @@ def machine(built: image.Image, disk: pathlib.Path, folder: pathlib.Path) -> lis
         # NVMe is in the kernel itself, where virtio's disk is a module: no initial RAM disk is needed.
         *("-drive", f"file={disk},format=qcow2,if=none,id=root,cache=unsafe,discard=unmap"),
         *("-device", "nvme,drive=root,serial=root"),
-        *("-chardev", f"socket,id=console,path={folder}/console.sock,server=on,wait=off,logfile={new_console()}"),
+        *("-chardev", f"socket,id=console,path={folder}/console.sock,server=on,wait=off,logfile={console}"),
         *("-serial", "chardev:console"),
         *("-chardev", f"socket,id=control,path={folder}/control.sock,server=on,wait=off"),
         *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=vectl"),
@@ -71,9 +75,9 @@ def overlay(built: image.Image, disk: pathlib.Path) -> None:
     image.call(*built.qemu.tool("qemu-img"), *command)
 
 
-def new_console() -> pathlib.Path:
-    """Name a file for what the console prints, and forget all but the latest few."""
+def new_log() -> pathlib.Path:
+    """Name a file for what QEMU says, beside which the console's goes, and forget all but the latest few."""
     cache.LOGS.mkdir(parents=True, exist_ok=True)
-    for old in sorted(cache.LOGS.glob("*.console"))[:-KEPT_CONSOLES]:
+    for old in sorted(cache.LOGS.iterdir())[: -2 * KEPT_LOGS]:
         old.unlink(missing_ok=True)
-    return cache.LOGS / f"{time.time_ns()}.console"
+    return cache.LOGS / f"{time.time_ns()}.qemu"

@@ -50,8 +50,9 @@ def test_the_example_fleet_is_applied_and_stays(host: guest.Guest) -> None:
 
 def test_tests_on_the_kernel_pass_on_cgroup_v2(host: guest.Guest, tmp_path: pathlib.Path) -> None:
     run = f"pytest tests/kernel tests/e2e -m 'not long and not vm' -n 2 --dist loadgroup --timeout {TEST_SECONDS}"
-    done = host.run(f"{prepared.ENTER}; {run} --junitxml /root/junit.xml", SUITE_SECONDS, echo=sys.stdout.buffer)
-    assert done.status == 0
+    run += " --junitxml /root/junit.xml"
+    status = host.run(f"{prepared.ENTER}; {run}", SUITE_SECONDS, echo=sys.stdout.buffer).status
+    assert status == 0
     host.copy_out("/root/junit.xml", tmp_path / "junit.xml")
     cases = ElementTree.parse(tmp_path / "junit.xml").findall(".//testcase")
     skipped = [skip for case in cases for skip in skipped_in(case)]
