@@ -27,7 +27,7 @@ from reconciler.model.observation import (
     Scope,
     VeObservation,
 )
-from reconciler.model.power import PowerObservation, PowerState
+from reconciler.model.power import EndCause, PowerObservation, PowerState
 from reconciler.model.volume import TrashEntry, VolumeObservation
 
 _Fact = TypeVar("_Fact")
@@ -111,7 +111,7 @@ class RealHost:
             site.namespaces.keep_only(uids)
         quotas = _known(volume.read_quotas, site) if _needs_quotas(scope, facets, uids) else _NOT_ASKED
         links = _known(site.rtnl.dump_links) if Facet.NETWORK in facets else _NOT_ASKED
-        powers = {uid: _known(power.observe, site, uid) for uid in uids}
+        powers = {uid: await self._power(uid) for uid in uids}
         networks = self._networks(powers, links) if Facet.NETWORK in facets else {}
         return HostObservation(
             capabilities=self._capabilities,
@@ -133,6 +133,17 @@ class RealHost:
             trash=_trash(site, quotas) if scope.host else _NOT_ASKED,
             pool=_known(volume.observe_pool, site) if scope.host else _NOT_ASKED,
         )
+
+    async def _power(self, uid: Uid) -> PowerObservation | Unknown:
+        """Look at a VE's power; at the moment of an end, look again once it can be known how that came."""
+        seen = _known(power.observe, self.site, uid)
+        if isinstance(seen, Unknown) or seen.last_end is None or seen.last_end.cause is not EndCause.UNKNOWN:
+            return seen
+        try:
+            await power.await_collected(self.site, uid)
+        except VectlError as err:
+            return Unknown(str(err))
+        return _known(power.observe, self.site, uid)
 
     def _compute(
         self, uid: Uid, facets: frozenset[Facet], use: bool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,13 +23,11 @@ class Inside:
     net: int
     uts: int
     rtnl: RtnlSocket
-    sender: socket.socket
     nsid: int
 
     def close(self) -> None:
         """Let go of the VE."""
         self.rtnl.close()
-        self.sender.close()
         for descriptor in (self.net, self.uts):
             with suppress(OSError):
                 os.close(descriptor)
@@ -95,20 +92,21 @@ def _enter(init: ProcessId, host: RtnlSocket) -> Inside:
     try:
         net = netns.open_of(init.pid, pidfd=process)
         names = uts.open_of(init.pid, pidfd=process)
-        rtnl, sender = netns.call_in(net, _settle_in)
-        return Inside(init=init, net=net, uts=names, rtnl=rtnl, sender=sender, nsid=host.assign_nsid(net))
+        rtnl = netns.call_in(net, _settle_in)
+        return Inside(init=init, net=net, uts=names, rtnl=rtnl, nsid=host.assign_nsid(net))
     finally:
         os.close(process)
 
 
-def _settle_in() -> tuple[RtnlSocket, socket.socket]:
-    """Open what is kept of a network namespace, from within it.
+def _settle_in() -> RtnlSocket:
+    """Set up a network namespace from within it, before it has links, and open the socket that is kept of it.
 
     Without the parameter the kernel takes a subnet's other addresses away with its first one, in the middle of a
     renumbering.
     """
     sysctl.write("net.ipv4.conf.all.promote_secondaries", "1")
-    return RtnlSocket.open_in_place(), announce.open_sender()
+    announce.enable()
+    return RtnlSocket.open_in_place()
 
 
 def read_hostnames(insides: Iterable[Inside]) -> list[str]:

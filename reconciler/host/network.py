@@ -371,7 +371,7 @@ def announce_address(site: Site, effect: AnnounceAddress) -> None:
     """Tell the neighbours where an address is now."""
     into, found = _far_end(site, effect.uid, effect.interface)
     if found.up and found.mac is not None:
-        announce.announce(into.sender, effect.interface, found.mac, [effect.address])
+        announce.announce(into.rtnl, found.index, found.mac)
 
 
 def set_hostname(site: Site, effect: SetHostname) -> None:

@@ -74,6 +74,18 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
     )
 
 
+async def await_collected(site: Site, uid: Uid) -> None:
+    """Wait until an init that ended just now is collected: its parent writes down how it ended before it does that.
+
+    Raises: KernelError, StateError.
+    """
+    init = read_init(site, uid)
+    for _ in range(int(_END_SEEN_S / 0.002)):
+        if init is None or pidfd.identify(init.pid) != init:
+            return
+        await asyncio.sleep(0.002)
+
+
 def read_init(site: Site, uid: Uid) -> ProcessId | None:
     """Read who the newest init of a VE is or was in this boot.
 

@@ -1,91 +1,35 @@
 """Telling the neighbours where an address is now: after a start, a renumbering or a move.
 
 Without it a switch keeps sending to the old port and neighbours to the old hardware address, until their entries age.
+The kernel does it for all addresses of a link when that is set up or given a hardware address, also the one it has.
+Packet sockets would do it address by address, but to close one waits some 13 ms for the kernel.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import socket
-import struct
-from collections.abc import Iterable
+import os
 
-from reconciler.kernel.rtnl import IpAddress
-from reconciler.kernel.syscalls import kernel_error
-
-_ETH_P_ARP, _ETH_P_IPV6 = 0x0806, 0x86DD
-_ARP_REQUEST = 1
-_BROADCAST = b"\xff" * 6
-_ALL_NODES = ipaddress.IPv6Address("ff02::1")
-_ALL_NODES_MAC = bytes.fromhex("333300000001")
-_ICMPV6, _NEIGHBOR_ADVERTISEMENT, _HOP_LIMIT = 58, 136, 255
-_OVERRIDE = 0x20000000
-_TARGET_LINK_LAYER = 2
+from reconciler.kernel import link, sysctl
+from reconciler.kernel.rtnlsocket import RtnlSocket
 
 
-def open_sender() -> socket.socket:
-    """Open a socket that sends frames, in the namespace of the calling thread; it receives nothing.
+def enable() -> None:
+    """Let the kernel announce, in the network namespace of the calling thread; before its links are made.
 
     Raises: KernelError.
+    Source: Linux Documentation/networking/ip-sysctl.rst, "arp_notify" and "ndisc_notify".
     """
-    try:
-        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    except OSError as err:
-        raise kernel_error("open", "packet socket", err.errno or 0) from err
+    sysctl.write("net.ipv4.conf.all.arp_notify", "1")
+    if os.path.exists(sysctl.path_of("net.ipv6")):
+        for which in ("all", "default"):  # kernels before 6.9 ask the link alone, which inherits the default
+            sysctl.write(f"net.ipv6.conf.{which}.ndisc_notify", "1")
 
 
-def announce(sender: socket.socket, link: str, mac: str, addresses: Iterable[IpAddress]) -> None:
-    """Announce addresses from a link, by name, that is up in the sender's namespace.
+def announce(sock: RtnlSocket, index: int, mac: str) -> None:
+    """Announce all addresses of a link that is up, by a gratuitous ARP and a neighbour advertisement each.
 
     Sent once: whoever needs certainty sends again after a second.
     Raises: KernelError.
+    Source: RFC 5227, section 3; RFC 4861, section 7.2.6.
     """
-    try:
-        for address in addresses:
-            sender.sendto(frame_for(mac, address), (link, 0))
-    except OSError as err:
-        raise kernel_error("announce", f"addresses on link {link}", err.errno or 0) from err
-
-
-def frame_for(mac: str, address: IpAddress) -> bytes:
-    """Build the Ethernet frame that announces an address."""
-    hardware = bytes.fromhex(mac.replace(":", ""))
-    if isinstance(address, ipaddress.IPv4Address):
-        return gratuitous_arp(hardware, address)
-    return unsolicited_advertisement(hardware, address)
-
-
-def gratuitous_arp(hardware: bytes, address: ipaddress.IPv4Address) -> bytes:
-    """Build an ARP announcement: a request whose sender asks for itself.
-
-    Source: RFC 5227, section 3.
-    """
-    ethernet = _BROADCAST + hardware + struct.pack("!H", _ETH_P_ARP)
-    return ethernet + struct.pack(
-        "!HHBBH6s4s6s4s", 1, 0x0800, 6, 4, _ARP_REQUEST, hardware, address.packed, bytes(6), address.packed
-    )
-
-
-def unsolicited_advertisement(hardware: bytes, address: ipaddress.IPv6Address) -> bytes:
-    """Build a neighbour advertisement to all nodes that overrides what they know.
-
-    Source: RFC 4861, sections 4.4 and 7.2.6.
-    """
-    option = struct.pack("!BB6s", _TARGET_LINK_LAYER, 1, hardware)
-    body = struct.pack("!I16s", _OVERRIDE, address.packed) + option
-    message = struct.pack("!BBH", _NEIGHBOR_ADVERTISEMENT, 0, 0) + body
-    checksum = _checksum(_pseudo_header(address, len(message)) + message)
-    message = struct.pack("!BBH", _NEIGHBOR_ADVERTISEMENT, 0, checksum) + body
-    header = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, _HOP_LIMIT) + address.packed + _ALL_NODES.packed
-    return _ALL_NODES_MAC + hardware + struct.pack("!H", _ETH_P_IPV6) + header + message
-
-
-def _pseudo_header(source: ipaddress.IPv6Address, length: int) -> bytes:
-    return source.packed + _ALL_NODES.packed + struct.pack("!IxxxB", length, _ICMPV6)
-
-
-def _checksum(data: bytes) -> int:
-    """Sum up data of an even length (RFC 1071)."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
+    link.set_mac(sock, index, mac)

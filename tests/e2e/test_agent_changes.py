@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.model.condition import ConditionType, Status
 from reconciler.state.conditions import SOURCE
-from tests.support.fleet import Fleet, network, reaches, until, ve
+from tests.support.fleet import Fleet, Value, network, reaches, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 
@@ -30,7 +30,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield made
 
 
-def describe(fleet: Fleet, name: str, *addresses: str, **spec: object) -> None:
+def describe(fleet: Fleet, name: str, *addresses: str, **spec: Value) -> None:
     """Write the manifest of a VE, with its usual addresses unless told otherwise."""
     number = 11 + NAMES.index(name)
     fleet.put(f"{name}.yaml", ve(name, *(addresses or usual(number)), **spec))

@@ -1,4 +1,4 @@
-"""Claims about ends: of an init from inside and outside, of the agent, of the keeper; VEs live on through the last two."""
+"""Claims about ends: of an init, from inside and outside; of the agent and of the keeper, which VEs live through."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from reconciler.host.keeper.protocol import LOG_NAME
 from reconciler.model.condition import ConditionType
 from reconciler.model.identity import VeName
 from tests.support import leftovers
-from tests.support.fleet import Fleet, network, reaches, until, ve
+from tests.support.fleet import Fleet, Value, network, reaches, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 
@@ -37,7 +38,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield made
 
 
-def describe(fleet: Fleet, name: str, **spec: object) -> None:
+def describe(fleet: Fleet, name: str, **spec: Value) -> None:
     boot = {"stopTimeout": "5s", "restart": RESTART.get(name, "on-failure")}
     fleet.put(f"{name}.yaml", ve(name, f"{SUBNET}.{11 + NAMES.index(name)}/24", boot=boot, **spec))
 
@@ -106,10 +107,8 @@ def test_one_that_shall_never_be_started_again_is_not(fleet: Fleet) -> None:
 def test_a_crash_loop_is_answered_ever_more_slowly_and_ends_by_itself(fleet: Fleet) -> None:
     crashing = fleet.ve("crashing")
     for _ in range(5):
-        former = crashing.init
-        os.kill(former.pid, signal.SIGKILL)
-        another_init(crashing, than=former)
-        fleet.await_ready("crashing")
+        with fleet.puts_right("crashing", "power"):
+            os.kill(crashing.pid, signal.SIGKILL)
     os.kill(crashing.pid, signal.SIGKILL)
     told = fleet.await_reason("crashing", "CrashLoop")
     assert "init ended" in told.message
@@ -132,7 +131,7 @@ def test_a_ve_that_cannot_boot_is_tried_ever_more_seldom(fleet: Fleet) -> None:
     finally:
         fleet.host("ip", "link", "del", plain.link())
     tries = failures(fleet, "plain", begin)[:3]
-    for (at_s, wait_s), (next_s, _) in zip(tries, tries[1:], strict=False):
+    for (at_s, wait_s), (next_s, _) in pairwise(tries):
         assert next_s - at_s >= wait_s
     assert tries[2][1] > tries[1][1] > tries[0][1] >= 1.0
     fleet.ask("reconcile", ve="plain")
@@ -175,7 +174,9 @@ def host(fleet: Fleet) -> dict[str, object]:
     ves = {name: fleet.ve(name) for name in NAMES}
     return {
         "inits": {name: one.init for name, one in ves.items()},
-        "links": {link["ifname"]: (link["ifindex"], link.get("master")) for link in fleet.host_json("ip", "-j", "link")},
+        "links": {
+            link["ifname"]: (link["ifindex"], link.get("master")) for link in fleet.host_json("ip", "-j", "link")
+        },
         "rules": fleet.host("nft", "-a", "list", "ruleset"),
         "records": {name: os.stat(fleet.instance.record_file(one.uid)).st_mtime_ns for name, one in ves.items()},
         "cgroups": {name: os.stat(one.memory_limit_file.parent).st_ino for name, one in ves.items()},

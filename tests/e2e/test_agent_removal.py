@@ -13,7 +13,7 @@ import pytest
 from reconciler.model.condition import ConditionType, Status
 from reconciler.model.identity import VeName
 from reconciler.state.conditions import SOURCE
-from tests.support.fleet import Fleet, network, until, ve
+from tests.support.fleet import Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 
 pytestmark = pytest.mark.xdist_group("agent-removal")
@@ -32,9 +32,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield made
 
 
-def describe(fleet: Fleet, name: str, **spec: object) -> None:
-    protected = {"protect": True} if name == "guarded" else {}
-    fleet.put(f"{name}.yaml", ve(name, f"10.191.3.{11 + NAMES.index(name)}/24", **protected, **spec))
+def describe(fleet: Fleet, name: str, **spec: Value) -> None:
+    address = f"10.191.3.{11 + NAMES.index(name)}/24"
+    fleet.put(f"{name}.yaml", ve(name, address, protect=name == "guarded", **spec))
 
 
 @contextmanager
@@ -57,7 +57,9 @@ def source(fleet: Fleet, kind: ConditionType) -> tuple[Status, str]:
 
 def test_a_broken_manifest_keeps_the_last_good_revision_in_force(fleet: Fleet) -> None:
     with nothing_happens(fleet):
-        fleet.put_text("a.yaml", "apiVersion: ve/v1\nkind: VirtualEnvironment\nmetadata: {name: a}\nspec: {memroy: 1}\n")
+        fleet.put_text(
+            "a.yaml", "apiVersion: ve/v1\nkind: VirtualEnvironment\nmetadata: {name: a}\nspec: {memroy: 1}\n"
+        )
         until(lambda: source(fleet, ConditionType.VALID) == (Status.FALSE, "Invalid"), "the mistake to be told")
     assert "a.yaml:4" in fleet.conditions(SOURCE)[ConditionType.VALID].message
     with nothing_happens(fleet):
@@ -167,10 +169,23 @@ def test_protection_outlives_the_manifest(fleet: Fleet) -> None:
     fleet.await_ready("guarded")
 
 
-def test_what_came_from_elsewhere_is_not_removed(fleet: Fleet) -> None:
-    """A VE that was let go by `vectl forget` belongs to nobody, and the absence of its manifest says nothing."""
+def test_removals_of_one_day_count_together(fleet: Fleet) -> None:
+    fleet.drop("a.yaml")
+    until(lambda: "a" not in fleet.records(), "a to be removed")
+    fleet.drop("c.yaml")
+    fleet.await_reason("c", "MassRemoval", ConditionType.STALLED)
+    assert fleet.ve("c").runs
+    describe(fleet, "a")
+    describe(fleet, "c")
+    fleet.await_ready("a", "c")
+
+
+def test_what_was_let_go_is_not_removed(fleet: Fleet) -> None:
+    """After `vectl forget` a VE came from no source, and the absence of its manifest says nothing."""
     with nothing_happens(fleet):
+        fleet.ask("pause", ve="c", reason="let go", by="somebody")
         fleet.drop("c.yaml")
-        until(lambda: ConditionType.STALLED in fleet.conditions("c"), "the second removal of a day to be stopped")
+        until(lambda: fleet.conditions(SOURCE)[ConditionType.VALID].revision == fleet.revision(), "the edit to be seen")
         fleet.ask("forget", ve="c", by="somebody")
+        fleet.ask("unpause", ve="c", by="somebody")
     assert fleet.records()[VeName("c")].source == ""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 import reconciler
 from reconciler.agent import server
@@ -37,7 +37,9 @@ from tests.support import leftovers, scratch
 from tests.support.inside import Ve
 
 T = TypeVar("T")
-Document = Mapping[str, object]
+Document: TypeAlias = Mapping[str, object]
+Value: TypeAlias = Any
+"""The value of a field of a manifest, right or wrong."""
 
 DEADLINE_S = 30.0
 COMMAND_S = 60.0
@@ -66,12 +68,12 @@ def reaches(one: Fleet | Ve, address: str) -> None:
     until(lambda: one.can_reach(address), f"{address} to answer")
 
 
-def network(name: str, *subnets: str, **spec: object) -> Document:
+def network(name: str, *subnets: str, **spec: Value) -> Document:
     """Make a manifest of a network."""
     return _document("Network", {"name": name}, {"subnets": list(subnets), **spec})
 
 
-def ve(name: str, *addresses: str, on: str = "lan", metadata: Document | None = None, **spec: object) -> Document:
+def ve(name: str, *addresses: str, on: str = "lan", metadata: Document | None = None, **spec: Value) -> Document:
     """Make a manifest of a small VE that stops soon; with addresses it has one interface."""
     links = [{"name": "eth0", "network": on, "addresses": list(addresses)}] if addresses else []
     small = {"memory": {"limit": "64Mi"}, "disk": {"size": "64Mi"}, "boot": {"stopTimeout": "5s"}, "interfaces": links}
@@ -264,7 +266,9 @@ class Fleet:
         except AssertionError as err:
             said = self.log.read_text(errors="replace").splitlines()[-5:] if self.log.exists() else []
             told = [f"{e.ve}: {e.reason}: {e.message}" for e in self.events()[-10:]]
-            known = [] if "/" in name else [f"{c.type}: {c.reason}: {c.message}" for c in self.conditions(name).values()]
+            known = (
+                [] if "/" in name else [f"{c.type}: {c.reason}: {c.message}" for c in self.conditions(name).values()]
+            )
             raise AssertionError("\n".join(line[:400] for line in [str(err), *known, *told, *said])) from err
 
     def events(self) -> list[Event]:
@@ -302,7 +306,7 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def fleet(base: Path, *documents: Document, **config: object) -> Iterator[Fleet]:
+def fleet(base: Path, *documents: Document, **config: Value) -> Iterator[Fleet]:
     """Make an instance with a directory of its own, its manifests in ``all.yaml``; no agent runs yet."""
     _make_passable(base)
     with _claimed_name() as name, scratch.directory(base / name) as directory, _namespace() as namespace:

@@ -93,9 +93,7 @@ class Ve:
 
     def try_run(self, *args: str, nesting: bool = False) -> tuple[int, str]:
         """Run a program in the VE; give its exit status and all that it printed."""
-        spec = ExecSpec(
-            init=self.init, cgroups=self.cgroup.inner_directories(), args=args, env=_ENV, nesting=nesting
-        )
+        spec = ExecSpec(init=self.init, cgroups=self.cgroup.inner_directories(), args=args, env=_ENV, nesting=nesting)
         return asyncio.run(_execute(self.instance.run_dir, spec))
 
     def shell(self, script: str, status: int = 0) -> str:
@@ -147,14 +145,18 @@ class Ve:
 async def _execute(run_dir: str, spec: ExecSpec) -> tuple[int, str]:
     reader, writer = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
-    with open(reader, "rb") as output:
-        async with await KeeperClient.connect(run_dir) as keeper:
-            try:
-                execution = await keeper.execute(
-                    Exec(spec=spec, timeout_s=PROGRAM_S), stdio=(null, writer, writer)
-                )
-            finally:
-                os.close(writer)
-                os.close(null)
-            text = await asyncio.wait_for(asyncio.to_thread(output.read), PROGRAM_S)
-            return await asyncio.wait_for(execution.wait(), PROGRAM_S), text.decode(errors="replace")
+    async with await KeeperClient.connect(run_dir) as keeper:
+        try:
+            request = Exec(spec=spec, timeout_s=PROGRAM_S)
+            execution = await keeper.execute(request, stdio=(null, writer, writer))
+        finally:
+            os.close(writer)
+            os.close(null)
+            text = await asyncio.wait_for(asyncio.to_thread(_drain, reader), PROGRAM_S)
+        return await asyncio.wait_for(execution.wait(), PROGRAM_S), text
+
+
+def _drain(descriptor: int) -> str:
+    """Read a pipe until nobody holds its other end, and close it."""
+    with open(descriptor, "rb") as pipe:
+        return pipe.read().decode(errors="replace")

@@ -226,9 +226,14 @@ class Keeper:
                 self._connections.send(each.client, each.request, Failed(kind="timeout", message=message))
 
     def _reap(self) -> None:
-        """Reap every child that has ended; its number is not used again before."""
+        """Reap every child that has ended; its number is not used again before.
+
+        How an init ended is written down while it is a zombie, so that one that is gone has its record.
+        """
         while (result := _peek()) is not None:
             process = _identify(result.si_pid) if self._launching else None
+            if result.si_pid in self._inits:
+                self._write_end(*self._inits[result.si_pid], pidfd.exit_of(result))
             os.waitid(os.P_PID, result.si_pid, os.WEXITED)
             for each in list(self._starting()):
                 self._hear(each)  # what it said before it ended tells whose number this is
@@ -246,7 +251,8 @@ class Keeper:
         elif pid in self._helpers:
             del self._helpers[pid]
         elif pid in self._inits:
-            self._finish_init(*self._inits.pop(pid), exit_)
+            uid, init = self._inits.pop(pid)
+            self._connections.publish(InitEnded(uid=uid, init=init, exit=exit_))
         elif process is not None:
             self._unclaimed[pid] = process, exit_
 
@@ -271,15 +277,15 @@ class Keeper:
         if ended_already is None:
             self._inits[pid] = launching.uid, init
         else:
-            self._finish_init(launching.uid, init, ended_already)
+            self._write_end(launching.uid, init, ended_already)
+            self._connections.publish(InitEnded(uid=launching.uid, init=init, exit=ended_already))
         return Launched(init=init)
 
-    def _finish_init(self, uid: str, init: ProcessId, exit_: Exit) -> None:
+    def _write_end(self, uid: str, init: ProcessId, exit_: Exit) -> None:
         try:
             records.write_exit(self._run_dir, uid, init, exit_)
         except VectlError as err:
             sys.stderr.write(f"{err}\n")  # to the log; whoever looks finds an end of unknown cause
-        self._connections.publish(InitEnded(uid=uid, init=init, exit=exit_))
 
 
 def _refusal(err: VectlError, *, kind: protocol.FailureKind = "refused") -> Failed:
