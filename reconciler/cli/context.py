@@ -41,6 +41,11 @@ def give(given: Globals) -> None:
     _GIVEN.set(given)
 
 
+def given() -> Globals:
+    """Give the options before the command."""
+    return _GIVEN.get()
+
+
 def load_config(source: str | None = None) -> Config:
     """Load the configuration with the command line over it.
 
@@ -48,15 +53,15 @@ def load_config(source: str | None = None) -> Config:
     """
     from reconciler.state import config
 
-    given = _GIVEN.get()
+    options = given()
     overrides = config.Overrides(
-        instance=given.instance,
-        state_dir=given.state_dir,
-        run_dir=given.run_dir,
-        host=given.host,
+        instance=options.instance,
+        state_dir=options.state_dir,
+        run_dir=options.run_dir,
+        host=options.host,
         source=source,
     )
-    return config.load_config(given.config_file, overrides, environment=os.environ)
+    return config.load_config(options.config_file, overrides, environment=os.environ)
 
 
 def run(work: Coroutine[object, object, _T]) -> _T:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -37,17 +38,35 @@ def agent(
     ] = None,
     log_level: Annotated[LogLevel, typer.Option(help="How much to tell.")] = LogLevel.INFO,
     enable_failpoints: Annotated[bool, typer.Option(hidden=True)] = False,
-) -> int:
+) -> NoReturn:
     """Hold this host to the manifests until stopped."""
-    from reconciler.agent.logging import configure
-    from reconciler.agent.service import run_agent
-
     context.need_root()
-    config = context.load_config(source)
-    configure(log_level.value, terminal=sys.stderr.isatty(), color=output.has_color(sys.stderr))
-    failpoints = os.environ.get("VECTL_FAILPOINTS", "") if enable_failpoints else ""
-    context.run(run_agent(config, failpoints=failpoints))
-    return int(ExitCode.OK)
+    context.load_config(source)  # what is wrong with it is told here
+    given = context.given()
+    wish = {
+        "config": given.config_file,
+        "instance": given.instance,
+        "state_dir": given.state_dir,
+        "run_dir": given.run_dir,
+        "host": given.host,
+        "source": source,
+        "log_level": log_level.value,
+        "terminal": sys.stderr.isatty(),
+        "color": output.has_color(sys.stderr),
+        "failpoints": os.environ.get("VECTL_FAILPOINTS", "") if enable_failpoints else "",
+    }
+    _become_agent(json.dumps(wish))
+
+
+def _become_agent(wish: str) -> NoReturn:
+    """Replace this process by the agent, which then carries nothing of the command line for as long as it runs.
+
+    One arena is enough for a process of one busy thread; glibc would make one for each helper thread.
+    Source: mallopt(3), MALLOC_ARENA_MAX.
+    """
+    isolated = ["-I"] if sys.flags.isolated else []
+    argv = [sys.executable, *isolated, "-m", "reconciler.agent", wish]
+    os.execve(sys.executable, argv, {"MALLOC_ARENA_MAX": "1", **os.environ})  # noqa: S606  # no shell is wanted
 
 
 def down(

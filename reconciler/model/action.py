@@ -100,7 +100,7 @@ class Reversible(StrEnum):
 class Downtime:
     """Units: ``seconds``, None where nobody knows; never invented."""
 
-    seconds: float | None = 0.0
+    seconds: float | None = None
     basis: Basis = Basis.UNKNOWN
 
 

@@ -33,8 +33,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def describe(fleet: Fleet, name: str, **spec: Value) -> None:
-    address = f"10.191.3.{11 + NAMES.index(name)}/24"
-    fleet.put(f"{name}.yaml", ve(name, address, protect=name == "guarded", **spec))
+    more: dict[str, Value] = {"protect": True} if name == "guarded" else {}
+    fleet.put(f"{name}.yaml", ve(name, f"10.191.3.{11 + NAMES.index(name)}/24", **more, **spec))
 
 
 @contextmanager

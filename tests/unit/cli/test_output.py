@@ -7,7 +7,6 @@ import io
 import pytest
 
 from reconciler.cli import output
-from reconciler.manifests.yaml_reader import __name__ as _  # noqa: F401  # the reader of what is written here
 
 NASTY = "a\x1b]0;owned\x07b\r\nc\u202ed\u200be\x9b1m"
 

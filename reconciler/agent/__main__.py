@@ -1,0 +1,63 @@
+"""The agent as a process of its own, without what only the command line needs: it stays for months.
+
+Shape: one argument, a JSON object of the fields of `Wish`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# structlog would load rich for tracebacks that are never printed here: 12 MB for as long as the host is up.
+sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to have an import fail
+
+import asyncio
+import json
+import os
+from dataclasses import dataclass
+
+from reconciler.agent.logging import configure
+from reconciler.agent.service import run_agent
+from reconciler.errors import ExitCode, VectlError
+from reconciler.state.config import Overrides, load_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the command line asked for; None: nothing."""
+
+    config: str | None
+    instance: str | None
+    state_dir: str | None
+    run_dir: str | None
+    host: str | None
+    source: str | None
+    log_level: str
+    terminal: bool
+    color: bool
+    failpoints: str
+
+
+def main(argument: str) -> int:
+    """Run the agent until it is stopped; give its exit code."""
+    wish = Wish(**json.loads(argument))
+    overrides = Overrides(
+        instance=wish.instance,
+        state_dir=wish.state_dir,
+        run_dir=wish.run_dir,
+        host=wish.host,
+        source=wish.source,
+    )
+    configure(wish.log_level, terminal=wish.terminal, color=wish.color)
+    try:
+        config = load_config(wish.config, overrides, environment=os.environ)
+        asyncio.run(run_agent(config, failpoints=wish.failpoints))
+    except VectlError as error:
+        sys.stderr.write(f"vectl: {error}\n")
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return int(ExitCode.INTERRUPTED)
+    return int(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
