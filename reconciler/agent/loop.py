@@ -30,6 +30,10 @@ COALESCE_S = 1.0
 """How long the host's pass waits after changes of VEs, so that many of them cost one. Units: seconds."""
 
 
+FIRST_LOOKS_S = 1.0
+"""Time between looks at the source until the first pass: only that tells which VEs are here to be missed in it."""
+
+
 class Source(Protocol):
     """Where revisions come from."""
 
@@ -119,6 +123,8 @@ class Agent:
         wait_s, soon = self.timing.relist_s, self.source.next_look_s()
         if soon is not None:
             wait_s = min(wait_s, soon + 0.01)
+        if self.reconciler.fleet.revision and not self.ready.is_set():
+            wait_s = min(wait_s, FIRST_LOOKS_S)
         try:
             async with asyncio.timeout(wait_s):
                 await self.source.changed()

@@ -25,7 +25,6 @@ OF_ONE_VE = frozenset(
         "enter",
         "events",
         "exec",
-        "export",
         "forget",
         "logs",
         "pause",
@@ -38,7 +37,7 @@ OF_ONE_VE = frozenset(
         "wait",
     }
 )
-OF_VES = frozenset({"get"})
+OF_VES = frozenset({"export", "get"})
 """Commands whose arguments are names of VEs: answered without the command tree, which takes most of the time."""
 
 _WITH_VALUE = frozenset({"--config", "--instance", "--state-dir", "--run-dir", "--host"})

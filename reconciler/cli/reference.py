@@ -1,4 +1,4 @@
-"""The field reference of the README: what manifests can say, from the schema, with the impact that the planner declares.
+"""The field reference of the README: what manifests can say, by the schema, with the impact that the planner declares.
 
 `python -m reconciler.cli.reference README.md` writes it between its two marks.
 """

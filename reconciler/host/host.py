@@ -137,6 +137,9 @@ class RealHost:
     async def _power(self, uid: Uid) -> PowerObservation | Unknown:
         """Look at a VE's power; at the moment of an end, look again once it can be known how that came."""
         seen = _known(power.observe, self.site, uid)
+        if isinstance(seen, PowerObservation) and seen.pid is not None and power.is_ending(seen.pid):
+            await power.await_end(self.site, uid)
+            seen = _known(power.observe, self.site, uid)
         if isinstance(seen, Unknown) or seen.last_end is None or seen.last_end.cause is not EndCause.UNKNOWN:
             return seen
         try:

@@ -74,6 +74,27 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
     )
 
 
+def is_ending(pid: int) -> bool:
+    """Tell whether a process is on its way out: it has let go of its files, and cannot be looked into any more."""
+    try:
+        os.readlink(f"/proc/{pid}/root")
+    except OSError:
+        return True
+    return False
+
+
+async def await_end(site: Site, uid: Uid) -> None:
+    """Wait until an init that is ending has ended, a moment at most."""
+    init = read_init(site, uid)
+    descriptor = None if init is None else pidfd.open_process(init)
+    if descriptor is None:
+        return
+    try:
+        await _ended(descriptor, _END_SEEN_S)
+    finally:
+        os.close(descriptor)
+
+
 async def await_collected(site: Site, uid: Uid) -> None:
     """Wait until an init that ended just now is collected: its parent writes down how it ended before it does that.
 

@@ -5,7 +5,8 @@ What is at its default is left out. A field that a facet adds is written by its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import asdict
 
 from reconciler.manifests import schema
 from reconciler.manifests.canonical import RLIMIT_UNLIMITED
@@ -13,6 +14,7 @@ from reconciler.model.compute import CPU_PERIOD_US
 from reconciler.model.facts import Json
 from reconciler.model.network import NetworkSpec
 from reconciler.model.units import format_number_set
+from reconciler.model.volume import BuiltinSource, TemplateSpec
 
 _API = "ve/v1"
 _UNLIMITED = "unlimited"
@@ -59,8 +61,21 @@ def _route(route: Mapping[str, Json]) -> Json:
     return {"to": route["to"], **({"via": route["via"]} if route.get("via") else {})}
 
 
-def network_document(network: NetworkSpec, *, ve: str) -> dict[str, Json]:
-    """Give a network's manifest, of its forwards only those to one VE: the others' targets are not in it."""
+def template_document(template: TemplateSpec) -> dict[str, Json]:
+    """Give a template's manifest."""
+    source = template.source
+    kind = type(source).__name__.removesuffix("Source").lower()
+    parts: dict[str, Json] = {
+        key: [*value] if isinstance(value, tuple) else value for key, value in asdict(source).items() if value
+    }
+    body: dict[str, Json] = {"source": {kind: parts["name"] if isinstance(source, BuiltinSource) else parts}}
+    if template.init != TemplateSpec(name=template.name, key=template.key, source=source).init:
+        body["init"] = [*template.init]
+    return {"apiVersion": _API, "kind": "Template", "metadata": {"name": template.name}, "spec": body}
+
+
+def network_document(network: NetworkSpec, *, ves: Container[str]) -> dict[str, Json]:
+    """Give a network's manifest, of its forwards only those to some VEs: the others' targets are not beside it."""
     body: dict[str, Json] = {"mode": network.mode.value}
     if network.subnets:
         body["subnets"] = [str(subnet) for subnet in network.subnets]
@@ -69,7 +84,7 @@ def network_document(network: NetworkSpec, *, ve: str) -> dict[str, Json]:
     forwards: list[Json] = [
         {"listen": forward.listen, "to": f"{forward.ve}:{forward.port}", "protocol": forward.protocol}
         for forward in network.forwards
-        if forward.ve == ve
+        if forward.ve in ves
     ]
     if forwards:
         body["forwards"] = forwards

@@ -31,7 +31,7 @@ def explain(plan: Plan, name: str) -> tuple[Explanation, ...]:
 
 def _differences(plan: Plan, name: str) -> Iterator[tuple[str, Json, Json]]:
     for action in plan.actions:
-        if action.ve == name and action.op is Operation.UPDATE and not is_bookkeeping(action):
+        if action.ve == name and action.op is Operation.UPDATE and action.effects and not is_bookkeeping(action):
             yield action.path, action.after, action.before
         elif action.ve == name and action.op is Operation.RESTART and isinstance(action.after, dict):
             before = action.before if isinstance(action.before, dict) else {}

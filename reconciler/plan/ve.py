@@ -135,8 +135,17 @@ def unfulfilled(action: Action, spec: VeSpec, observed: VeObservation | None, co
     part = plan_existing(spec, observed, context)
     if part.unknown:
         return f"cannot tell: {part.unknown[0]}"
-    whole = action.op is not Operation.UPDATE or action.path == "power"
     for again in part.actions:
-        if again.effects and (again.path == action.path or (whole and again.origin is not Origin.POLICY)):
+        if again.effects and _answers_for(action, again):
             return f"{again.path or again.op.value} is {again.before!r}, not {again.after!r}"
     return ""
+
+
+def _answers_for(action: Action, other: Action) -> bool:
+    """Say whether an action should have made another one needless: whoever brings a VE up brings all that runs."""
+    if other.path == action.path:
+        return True
+    if other.origin is Origin.POLICY:
+        return False
+    comes_up = action.op is Operation.RESTART or action.path == "power"
+    return action.op is Operation.CREATE or (comes_up and not volume.is_changed_apart(other.path))

@@ -34,6 +34,11 @@ def observed_values(observed: VolumeObservation) -> dict[str, Value]:
     return {"disk.size": observed.size} if observed.present else {}
 
 
+def is_changed_apart(path: str) -> bool:
+    """Say whether a field is changed by an action of its own even while the VE comes up anew."""
+    return any(declared.path == path and declared.facet is Facet.VOLUME for declared in FIELDS)
+
+
 def impact(difference: Difference, observed: VolumeObservation) -> Impact:
     """Judge a change: a size under the present use makes every write fail."""
     size = difference.desired

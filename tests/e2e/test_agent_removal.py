@@ -142,7 +142,7 @@ def test_what_is_removed_goes_to_the_trash_and_comes_back_with_its_data(fleet: F
     former.shell("echo precious > /root/data")
     bystanders = [fleet.ve(name).init for name in ("b", "c", "guarded")]
     fleet.drop("a.yaml")
-    until(lambda: "a" not in fleet.records(), "a to be removed")
+    fleet.await_removed("a")
     assert not former.runs
     assert not former.cgroup.exists()
     assert former.link() not in fleet.host("ip", "link")
@@ -171,7 +171,7 @@ def test_protection_outlives_the_manifest(fleet: Fleet) -> None:
 
 def test_removals_of_one_day_count_together(fleet: Fleet) -> None:
     fleet.drop("a.yaml")
-    until(lambda: "a" not in fleet.records(), "a to be removed")
+    fleet.await_removed("a")
     fleet.drop("c.yaml")
     fleet.await_reason("c", "MassRemoval", ConditionType.STALLED)
     assert fleet.ve("c").runs

@@ -92,6 +92,7 @@ class Fleet:
     directory: Path
     namespace: int
     agent: subprocess.Popen[bytes] | None = None
+    _edits: int = 0
     _log: IO[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -112,8 +113,9 @@ class Fleet:
     # What a person does
 
     def put(self, file: str, *documents: Document) -> None:
-        """Write a file of manifests in one step."""
-        self.put_text(file, "\n---\n".join(json.dumps(document) for document in documents))
+        """Write a file of manifests in one step. No two edits give the same revision, whatever they say."""
+        self._edits += 1
+        self.put_text(file, f"# {self._edits}\n" + "\n---\n".join(json.dumps(document) for document in documents))
 
     def put_text(self, file: str, text: str) -> None:
         """Write a file of manifests in one step, whatever it says."""
@@ -257,6 +259,11 @@ class Fleet:
         with self.explained(name):
             until(lambda: self.conditions(name)[kind].reason == reason, f"{kind} of {name} to be {reason}")
         return self.conditions(name)[kind]
+
+    def await_removed(self, name: str) -> None:
+        """Wait until a VE is no longer in the pool."""
+        with self.explained(name):
+            until(lambda: name not in self.records(), f"{name} to be removed")
 
     @contextmanager
     def explained(self, name: str) -> Iterator[None]:

@@ -76,8 +76,9 @@ def _interface(draw: st.DrawFn, link: str, number: int, specs: dict[NetworkName,
     network, which = specs[name], _NETWORKS.index(name)
     own = 10 + 10 * number + (5 if link == "eth1" else 0)
     addresses = draw(st.frozensets(st.sampled_from([ip_interface(f"10.{which}.0.{own + n}/24") for n in range(3)])))
-    via = f"10.{which}.0.250"
-    routes = frozenset({Route(to=f"10.9{which}.0.0/16", via=via)}) if addresses and draw(st.booleans()) else frozenset()
+    route = Route(to=f"10.9{which}.0.0/16", via=f"10.{which}.0.250")
+    leads_on: bool = draw(st.booleans())  # a VE has one table: no two of its links lead to the same subnet
+    routes = frozenset({route} if addresses and leads_on and link == "eth0" else ())
     return InterfaceSpec(
         name=link,
         network=name,

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from reconciler.cli import app, complete
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[list[str]]:
+def instance(tmp_path: Path) -> list[str]:
     """The options of an instance of which one VE was told of, one was made, and one is in the trash."""
     conditions, inventory = tmp_path / "run/conditions", tmp_path / "state/inventory"
     for directory in (conditions, inventory, tmp_path / "state/pool/trash/u-1.1700000000"):
@@ -27,7 +26,7 @@ def instance(tmp_path: Path) -> Iterator[list[str]]:
     (conditions / "_source.json").write_text("{}")
     (inventory / "u-2.json").write_text(json.dumps({"name": "db1"}))
     (inventory / "u-3.json").write_text("torn")
-    yield ["--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run")]
+    return ["--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run")]
 
 
 def words(*line: str) -> list[str]:

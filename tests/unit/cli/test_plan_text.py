@@ -18,6 +18,7 @@ from reconciler.model.action import (
     Reason,
     Refusal,
 )
+from reconciler.model.compute import Limit, SetLimit
 from reconciler.model.facts import Json
 from reconciler.model.identity import HostName, Uid
 from reconciler.plan.explain import explain
@@ -35,6 +36,7 @@ CHANGE = Action(
     reason=Reason.SPEC_CHANGED,
     impact=Impact.LIVE,
     origin=Origin.GIT,
+    effects=(SetLimit(uid=Uid("u-1"), limit=Limit.MEMORY_LIMIT, value=1 << 30),),
 )
 DRIFT = replace(CHANGE, path="hostname", before="evil\x1b[2J\n+ create web9", after="web1", origin=Origin.DRIFT)
 RESTART = replace(
@@ -160,6 +162,7 @@ def test_a_difference_is_explained_by_what_is_extra_and_missing() -> None:
     assert (found.path, found.text) == ("memory.limit", "is 512Mi, should be 1Gi")
     (found,) = explain(plan(RESTART), "web1")
     assert (found.path, found.text) == ("rlimits.nofile", "8192 is missing")
+    assert explain(plan(replace(CHANGE, effects=())), "web1") == ()  # the host has it already
 
 
 def test_a_comment_folds_the_fields_and_never_the_dangers() -> None:
