@@ -1,0 +1,467 @@
+"""Claims about the commands on a real host, where no agent runs: what they do, what they print, how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.model.compute import Limit
+from tests.support.fleet import Document, Fleet, environment, network, until, ve
+from tests.support.fleet import fleet as made_fleet
+from tests.support.outputs import misfits
+from tests.support.terminal import Terminal, terminal
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+LAN = network("lan", "10.181.1.0/24", gateway=["10.181.1.1"])
+WEB = ve("web1", "10.181.1.11/24", metadata={"labels": {"tier": "web"}})
+DB = ve("db1")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with made_fleet(tmp_path_factory.getbasetemp(), LAN, WEB, DB) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(host: Fleet) -> Fleet:
+    """Two VEs that are as their manifests say, and nothing else."""
+    apply(host, LAN, WEB, DB)
+    return host
+
+
+def apply(fleet: Fleet, *documents: Document, options: tuple[str, ...] = (), code: int = 0) -> str:
+    """Make the host what some documents say."""
+    fleet.put("all.yaml", *documents)
+    return fleet.vectl("apply", str(fleet.manifests), "--yes", *options, code=code)
+
+
+def read(fleet: Fleet, *args: str, code: int = 0) -> Any:  # the JSON of any command
+    """Run a command for scripts, and give what it printed."""
+    return json.loads(fleet.vectl(*args, "-o", "json", code=code))
+
+
+def item(fleet: Fleet, name: str) -> Mapping[str, Any]:
+    """Give what `vectl get` says of one VE."""
+    (found,) = read(fleet, "get", name)["items"]
+    assert isinstance(found, dict)
+    return found
+
+
+def reason(fleet: Fleet, name: str, kind: str = "Ready") -> str:
+    """Give the reason of a condition of a VE."""
+    return str(next(c["reason"] for c in item(fleet, name)["conditions"] if c["type"] == kind))
+
+
+@contextmanager
+def at_a_terminal(fleet: Fleet, *args: str) -> Iterator[Terminal]:
+    """Run a command in front of a person."""
+    with terminal(fleet.argv(*args), env=environment(), inherit=fleet.namespace) as shown:
+        yield shown
+
+
+# Making a host what manifests say
+
+
+def test_a_host_is_planned_made_and_then_left_alone(host: Fleet) -> None:
+    directory = str(host.manifests)
+    assert host.vectl("get", "-o", "name") == ""
+    planned = read(host, "plan", directory, "--detailed-exitcode", code=2)
+    assert misfits("plan", planned) == []
+    assert planned["summary"]["create"] == 3
+
+    lines = [json.loads(line) for line in host.vectl("apply", directory, "--yes", "-o", "json").splitlines()]
+    assert [misfits("apply", line) for line in lines] == [[]] * len(lines)
+    assert {line["ve"] for line in lines[:-1]} >= {"web1", "db1", "network/lan"}
+    assert (lines[-1]["converged"], lines[-1]["summary"]["create"]) == (True, 3)
+
+    again = json.loads(host.vectl("apply", directory, "--yes", "-o", "json"))
+    assert (again["converged"], again["effects"]) == (True, 0)
+    assert host.vectl("plan", directory, "--detailed-exitcode") == "No changes.\n"
+    assert host.vectl("diff", directory, "--detailed-exitcode") == ""
+
+
+def test_a_person_is_asked_and_may_decline(fleet: Fleet) -> None:
+    fleet.put("all.yaml", LAN, WEB, ve("db1", processes=100))
+    with at_a_terminal(fleet, "apply", str(fleet.manifests)) as person:
+        person.expect("processes: 4096 -> 100")
+        person.expect("Carry this out? [y/N]")
+        person.type("n\n")
+        assert person.end() == 4
+    assert fleet.ve("db1").limit("processes") == 4096
+    with at_a_terminal(fleet, "apply", str(fleet.manifests)) as person:
+        person.expect("[y/N]")
+        person.type("yes\n")
+        assert person.end() == 0
+    assert fleet.ve("db1").limit("processes") == 100
+
+
+def test_where_nobody_can_be_asked_nothing_is_done(fleet: Fleet) -> None:
+    fleet.put("all.yaml", LAN, WEB, ve("db1", processes=100))
+    assert "expected --yes" in fleet.complaint("apply", str(fleet.manifests), code=64)
+    assert fleet.ve("db1").limit("processes") == 4096
+
+
+def test_a_difference_is_shown_planned_and_explained(fleet: Fleet) -> None:
+    fleet.ve("web1").memory_limit_file.write_text(str(32 << 20))
+    directory = str(fleet.manifests)
+    assert fleet.vectl("diff", directory, "--detailed-exitcode", code=2).splitlines()[2:] == [
+        "-memory.limit: 32Mi",
+        "+memory.limit: 64Mi  # drift",
+    ]
+    assert read(fleet, "plan", directory)["summary"]["drift"] == 1
+    told = fleet.vectl("describe", "web1")
+    assert "memory.limit   is 32Mi, should be 64Mi" in told
+    body = read(fleet, "describe", "web1")
+    assert body["differences"] == [{"path": "memory.limit", "text": "is 32Mi, should be 64Mi"}]
+    assert body["record"]["template"] == "busybox"
+    comment = fleet.vectl("plan", directory, "-o", "markdown")
+    assert "| web1 | put right | live | none |" in comment
+
+
+def test_manifests_with_mistakes_change_nothing(fleet: Fleet) -> None:
+    fleet.put("all.yaml", LAN, ve("db1", processes="many"))
+    said = fleet.complaint("apply", str(fleet.manifests), "--yes", code=1)
+    assert "all.yaml:" in said
+    assert said.splitlines()[-1].startswith("vectl: load ")
+    assert set(fleet.records()) == {"web1", "db1"}
+
+
+def test_standard_input_is_manifests_too(fleet: Fleet) -> None:
+    text = "\n---\n".join(json.dumps(document) for document in (LAN, WEB, DB))
+    done = subprocess.run(
+        fleet.argv("plan", "-", "--detailed-exitcode"),
+        input=text,
+        env=environment(),
+        pass_fds=(fleet.namespace,),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "No changes.\n"), done.stderr
+
+
+# Plans on paper
+
+
+def test_a_saved_plan_is_carried_out_but_for_what_changed_since(fleet: Fleet, tmp_path: Path) -> None:
+    paper = str(tmp_path / "plan.json")
+    fleet.put("all.yaml", LAN, {**WEB, "spec": {**WEB["spec"], "processes": 50}}, ve("db1", processes=60))  # type: ignore[dict-item]  # a spec is a map
+    fleet.vectl("plan", str(fleet.manifests), "--out", paper)
+    hierarchy = fleet.ve("web1").limit_file("pids.max", "pids.max", controller="pids")
+    hierarchy.write_text("70")
+    said = fleet.complaint("apply", "--plan", paper, "--yes", code=4)
+    assert "web1" not in said
+    assert fleet.ve("web1").limit("processes") == 70
+    assert fleet.ve("db1").limit("processes") == 60
+    hierarchy.write_text("4096")
+    assert "refused (StalePlan)" in fleet.vectl("apply", "--plan", paper, "--yes", code=4)
+    assert fleet.ve("web1").limit("processes") == 50
+
+
+def test_a_plan_elsewhere_needs_no_host(fleet: Fleet, tmp_path: Path) -> None:
+    seen = tmp_path / "observed.json"
+    seen.write_text(fleet.vectl("observe"))
+    fleet.put("all.yaml", LAN, WEB, ve("db1", processes=100))
+    away = Fleet(instance=fleet.instance, directory=fleet.directory, namespace=fleet.namespace)
+    made = json.loads(
+        subprocess.run(
+            [
+                *("setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "reconciler.cli.entry"),
+                *("--instance", away.instance.name, "--host", "here"),
+                *("plan", "-", "--observed", "/dev/fd/3", "-o", "json"),
+            ],
+            stdin=(fleet.manifests / "all.yaml").open(),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            timeout=60,
+            preexec_fn=lambda: os.dup2(os.open(seen, os.O_RDONLY), 3),
+            pass_fds=(3,),
+            check=True,
+        ).stdout
+    )
+    assert [(action["ve"], action["path"], action["after"]) for action in made["actions"]] == [("db1", "processes", 100)]
+
+
+# Looking
+
+
+def test_what_scripts_get_is_as_promised(fleet: Fleet) -> None:
+    found = read(fleet, "get")
+    assert misfits("get", found) == []
+    assert [one["name"] for one in found["items"]] == ["db1", "web1"]
+    web = item(fleet, "web1")
+    assert web["desired"]["memory"]["limit"] == web["observed"]["memory"]["limit"] == 64 << 20
+    assert web["runtime"]["pid"] == fleet.ve("web1").pid
+    assert os.stat(web["runtime"]["netns"]).st_ino
+    assert found["revision"] == fleet.revision()
+
+
+def test_ves_are_selected_and_listed(fleet: Fleet) -> None:
+    assert fleet.vectl("get", "-l", "tier=web", "-o", "name") == "web1\n"
+    header, line = fleet.vectl("get", "-l", "tier", "-o", "wide").splitlines()
+    assert header.split()[:4] == ["NAME", "HOST", "POWER", "READY"]
+    assert line.split()[:4] == ["web1", "here", "running", "True"]
+    assert "10.181.1.11" in line
+    assert fleet.ve("web1").uid in line
+    assert "has a VE of that name" in fleet.complaint("get", "nobody")
+    assert json.loads(fleet.complaint("get", "nobody", "-o", "json"))["kind"] == "StateError"
+
+
+def test_a_watch_prints_what_changes_and_ends_at_ctrl_c(fleet: Fleet) -> None:
+    watch = subprocess.Popen(
+        fleet.argv("get", "-w"),
+        env=environment(),
+        pass_fds=(fleet.namespace,),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert watch.stdout is not None
+    with watch, watch.stdout:
+        first = [watch.stdout.readline().split()[0] for _ in range(3)]
+        assert first == [b"NAME", b"db1", b"web1"]
+        fleet.vectl("pause", "db1")
+        assert watch.stdout.readline().split()[0] == b"db1"
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(30) == 130
+    fleet.vectl("unpause", "db1")
+
+
+def test_events_tell_what_happened(fleet: Fleet) -> None:
+    fleet.vectl("restart", "db1")
+    lines = [json.loads(line) for line in fleet.vectl("events", "db1", "-o", "json").splitlines()]
+    assert {line["ve"] for line in lines} == {"db1"}
+    assert lines[-2]["reason"] == "Restarted"
+    assert fleet.vectl("events", "-n", "1").splitlines()[0].split() == ["TIME", "VE", "KIND", "REASON", "MESSAGE"]
+
+
+def test_the_host_is_examined(fleet: Fleet) -> None:
+    found = read(fleet, "doctor")
+    assert found["ok"]
+    levels = {probe["name"]: probe["level"] for probe in found["probes"]}
+    assert {levels[name] for name in ("root", "overlay", "erofs", "btrfs", "bridge", "veth", "nftables")} == {"OK"}
+    assert all(probe["remedy"] for probe in found["probes"] if probe["level"] == "FAIL")
+    assert fleet.host_json("ip", "-j", "link", "show", "type", "veth") is not None
+
+
+# Programs in a VE, and its log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("web1", "--", "sh", "-c", "exit 7"), 7),
+        (("web1", "--", "sh", "-c", "kill -9 $$"), 137),
+        (("web1", "--", "no-such-program"), 127),
+        (("web1", "--", "/etc/passwd"), 126),
+        (("nobody", "--", "true"), 1),
+        (("-u", "stranger", "web1", "--", "true"), 64),
+        (("-i", "-t", "web1", "--", "true"), 64),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_exec_ends_as_the_program_did(fleet: Fleet, arguments: tuple[str, ...], status: int) -> None:
+    fleet.vectl("exec", *arguments, code=status)
+
+
+def test_exec_carries_input_output_and_user(fleet: Fleet) -> None:
+    done = subprocess.run(
+        fleet.argv("exec", "-i", "-u", "www-data", "web1", "--", "sh", "-c", "id -u; cat; echo lost >&2"),
+        input="x" * 300_000,
+        env=environment(),
+        pass_fds=(fleet.namespace,),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "lost\n")
+    assert done.stdout == "33\n" + "x" * 300_000
+    assert fleet.vectl("exec", "web1", "--", "cat") == ""
+
+
+def test_a_login_shell_is_a_terminal_of_the_ve(fleet: Fleet) -> None:
+    with at_a_terminal(fleet, "enter", "web1") as person:
+        person.expect("# ")
+        person.type("stty size; hostname; tty\r")
+        person.expect("24 80")
+        person.expect("web1\r\n/dev/pts/")
+        person.resize(40, 100)
+        person.type("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.1; done; echo re''sized\r")
+        person.expect("resized")
+        person.type("sleep 1000\r")
+        person.expect("sleep 1000\r\n")
+        person.type("\x03")
+        person.type("exit 3\r")
+        assert person.end() == 3
+
+
+def test_a_program_in_a_ve_never_holds_the_persons_terminal(fleet: Fleet) -> None:
+    with at_a_terminal(fleet, "exec", "-i", "web1", "--", "sh", "-c", "ls -l /proc/self/fd/0 /proc/self/fd/1") as person:
+        assert person.end() == 0
+    assert person.shown.count("pipe:") == 2
+
+
+def test_logs_are_shown_safely_and_with_our_events(fleet: Fleet) -> None:
+    fleet.vectl("exec", "web1", "--", "logger", "evil\x1b]0;title\x07 \x9b2J done")
+    shown = until(lambda: _with(fleet.vectl("logs", "web1"), "done"), "the line in the log")
+    assert "evil\ufffd]0;title\ufffd" in shown or "evil" in shown
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert " vectl: NewManifest: create" in shown
+    assert len(fleet.vectl("logs", "web1", "-n", "1").splitlines()) < len(shown.splitlines())
+
+
+def _with(text: str, wanted: str) -> str:
+    return text if wanted in text else ""
+
+
+def test_a_log_that_is_none_is_refused_and_not_waited_for(fleet: Fleet) -> None:
+    script = "mv /var/log/messages /var/log/kept; mkfifo /var/log/messages"
+    fleet.vectl("exec", "db1", "--", "sh", "-c", script)
+    try:
+        assert "expected a regular file" in fleet.complaint("logs", "db1")
+        fleet.vectl("exec", "db1", "--", "sh", "-c", "rm /var/log/messages; ln -s /etc/shadow /var/log/messages")
+        assert "root:*:19000" in fleet.vectl("logs", "db1")  # the VE's own, not the host's
+    finally:
+        fleet.vectl("exec", "db1", "--", "mv", "/var/log/kept", "/var/log/messages")
+
+
+def test_a_followed_log_goes_on(fleet: Fleet) -> None:
+    follow = subprocess.Popen(
+        fleet.argv("logs", "web1", "-f", "-n", "0"), env=environment(), pass_fds=(fleet.namespace,), stdout=subprocess.PIPE
+    )
+    assert follow.stdout is not None
+    with follow, follow.stdout:
+        assert b"vectl: NewManifest" in follow.stdout.readline()
+        fleet.vectl("exec", "web1", "--", "logger", "it goes on")
+        while b"it goes on" not in (line := follow.stdout.readline()):
+            assert line
+        follow.send_signal(signal.SIGINT)
+        assert follow.wait(30) == 130
+
+
+# Requests of a person
+
+
+def test_a_stopped_ve_stays_down_until_it_is_started(fleet: Fleet) -> None:
+    fleet.vectl("stop", "web1", "--reason", "new disk")
+    assert (item(fleet, "web1")["power"], reason(fleet, "web1")) == ("stopped", "Paused")
+    apply(fleet, LAN, WEB, DB, code=5)
+    assert not fleet.ve("web1").runs
+    assert "paused (new disk)" in fleet.complaint("restart", "web1", code=4)
+    assert "syslogd exiting" in fleet.vectl("logs", "web1")
+    fleet.vectl("start", "web1")
+    assert (item(fleet, "web1")["power"], reason(fleet, "web1")) == ("running", "Converged")
+
+
+def test_a_restart_gives_a_new_init(fleet: Fleet) -> None:
+    before = fleet.ve("db1").init
+    fleet.vectl("restart", "db1")
+    assert fleet.ve("db1").init != before
+
+
+def test_a_paused_ve_is_left_alone(fleet: Fleet) -> None:
+    fleet.vectl("pause", "db1", "--reason", "being looked at", "--until", "1h")
+    try:
+        assert reason(fleet, "db1", "Paused") == "Paused"
+        apply(fleet, LAN, WEB, ve("db1", processes=90), code=5)
+        assert fleet.ve("db1").limit("processes") == 4096
+    finally:
+        fleet.vectl("unpause", "db1")
+    assert fleet.ve("db1").limit("processes") == 90
+    assert "not paused" in fleet.complaint("unpause", "db1")
+    assert "none of that name" in fleet.complaint("pause", "nobody")
+
+
+def test_waiting_ends_when_it_is_so_or_the_time_is_over(fleet: Fleet) -> None:
+    fleet.vectl("wait", "web1")
+    fleet.vectl("wait", "web1", "--for", "power=running")
+    fleet.vectl("wait", "nobody", "--for", "delete")
+    assert "not so in time" in fleet.complaint("wait", "web1", "--for", "delete", "--timeout", "0.1s", code=5)
+
+
+def test_an_exported_ve_plans_to_no_change(fleet: Fleet, tmp_path: Path) -> None:
+    exported = tmp_path / "web1.yaml"
+    exported.write_text(fleet.vectl("export", "web1", "db1"))
+    fleet.vectl("validate", str(exported))
+    assert fleet.vectl("plan", str(exported), "--detailed-exitcode") == "No changes.\n"
+
+
+# Removal
+
+
+def test_what_no_manifest_names_goes_to_the_trash_only_when_asked(fleet: Fleet) -> None:
+    apply(fleet, LAN, WEB, DB, ve("old"))
+    fleet.vectl("exec", "old", "--", "sh", "-c", "echo kept > /root/file")
+    assert "--prune would move them" in apply(fleet, LAN, WEB, DB)
+    assert "old" in fleet.records()
+    apply(fleet, LAN, WEB, DB, options=("--prune",))
+    assert "old" not in fleet.records()
+    fleet.vectl("wait", "old", "--for", "delete")
+    (entry,) = read(fleet, "trash", "list")["items"]
+    assert entry["name"] == "old"
+    fleet.vectl("trash", "restore", "old")
+    assert reason_of_pause(fleet, "old").startswith("restored by hand")
+    apply(fleet, LAN, WEB, DB, ve("old"), code=5)
+    fleet.vectl("unpause", "old")
+    assert fleet.vectl("exec", "old", "--", "cat", "/root/file") == "kept\n"
+    apply(fleet, LAN, WEB, DB, options=("--prune",))
+    assert "expected --yes" in fleet.complaint("trash", "purge", "old", code=64)
+    fleet.vectl("trash", "purge", "old", "--yes")
+    assert read(fleet, "trash", "list")["items"] == []
+    assert "nothing of that name" in fleet.complaint("trash", "restore", "old")
+
+
+def reason_of_pause(fleet: Fleet, name: str) -> str:
+    """Give why a VE is paused, which its events tell."""
+    pauses = json.loads(Path(fleet.instance.state_dir, "pauses.json").read_text())["pauses"]
+    return str(next(pause["reason"] for pause in pauses if pause["ve"] == name))
+
+
+def test_a_protected_ve_outlives_its_manifest(fleet: Fleet) -> None:
+    fleet.vectl("protect", "db1")
+    said = apply(fleet, LAN, WEB, options=("--prune",), code=4)
+    assert "db1: refused (Protected" in said
+    assert "db1" in fleet.records()
+    assert "protected VEs are here: db1" in fleet.complaint("down", "--yes", code=4)
+    fleet.vectl("unprotect", "db1")
+    assert not fleet.records()["db1"].protect  # type: ignore[index]  # a name is text
+
+
+def test_a_forgotten_ve_is_never_pruned(fleet: Fleet) -> None:
+    apply(fleet, LAN, WEB, DB, ve("guest"))
+    assert "a manifest names it" in fleet.complaint("forget", "guest", code=4)
+    apply(fleet, LAN, WEB, DB)
+    fleet.vectl("forget", "guest")
+    assert apply(fleet, LAN, WEB, DB, options=("--prune",)) == "No changes.\n"
+    assert fleet.ve("guest").runs
+    apply(fleet, LAN, WEB, DB, ve("guest"))
+    apply(fleet, LAN, WEB, DB, options=("--prune",))
+    fleet.vectl("trash", "purge", "--all", "--yes")
+
+
+def test_the_removal_of_many_waits_for_exactly_that_consent(fleet: Fleet) -> None:
+    said = apply(fleet, LAN, options=("--prune",), code=4)
+    assert "refused (MassRemoval)" in said
+    assert set(fleet.records()) == {"web1", "db1"}
+    directory = str(fleet.manifests)
+    whole = read(fleet, "plan", directory, "--prune", "--detailed-exitcode", code=3)["action_hash"]
+    assert "has no such hash" in fleet.complaint("approve", "000000", directory, "--prune")
+    fleet.vectl("approve", whole[:12], directory, "--prune")
+    apply(fleet, LAN, options=("--prune",))
+    assert fleet.records() == {}
+    assert fleet.vectl("get", "-o", "name") == ""
+    fleet.vectl("trash", "purge", "--all", "--yes")
+
+
+def test_limits_of_the_host_are_named_as_in_manifests() -> None:
+    assert Limit("processes") is Limit.PROCESSES
