@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.model.compute import Limit
-from tests.support.fleet import Document, Fleet, environment, network, until, ve
+import reconciler
+from tests.support.fleet import Document, Fleet, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.outputs import misfits
 from tests.support.terminal import Terminal, terminal
@@ -25,6 +25,18 @@ pytestmark = pytest.mark.xdist_group("cli")
 LAN = network("lan", "10.181.1.0/24", gateway=["10.181.1.1"])
 WEB = ve("web1", "10.181.1.11/24", metadata={"labels": {"tier": "web"}})
 DB = ve("db1")
+
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("VECTL_")},
+    "PYTHONPATH": str(Path(reconciler.__file__).parent.parent),
+}
+
+
+def argv(fleet: Fleet, *args: str) -> list[str]:
+    """Give the words that run a command on the host of a fleet."""
+    vectl = [sys.executable, "-m", "reconciler.cli.entry", "--config", str(fleet.config)]
+    return ["nsenter", f"--net=/proc/self/fd/{fleet.namespace}", "--", *vectl, *args]
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +75,15 @@ def reason(fleet: Fleet, name: str, kind: str = "Ready") -> str:
     return str(next(c["reason"] for c in item(fleet, name)["conditions"] if c["type"] == kind))
 
 
+def process_limit(fleet: Fleet, name: str) -> Path:
+    """Give the file that bounds the number of processes of a VE."""
+    return fleet.ve(name).limit_file("pids.max", "pids.max", controller="pids")
+
+
 @contextmanager
 def at_a_terminal(fleet: Fleet, *args: str) -> Iterator[Terminal]:
     """Run a command in front of a person."""
-    with terminal(fleet.argv(*args), env=environment(), inherit=fleet.namespace) as shown:
+    with terminal(argv(fleet, *args), env=ENVIRONMENT, inherit=fleet.namespace) as shown:
         yield shown
 
 
@@ -113,17 +130,17 @@ def test_where_nobody_can_be_asked_nothing_is_done(fleet: Fleet) -> None:
 
 
 def test_a_difference_is_shown_planned_and_explained(fleet: Fleet) -> None:
-    fleet.ve("web1").memory_limit_file.write_text(str(32 << 20))
+    process_limit(fleet, "web1").write_text("70")
     directory = str(fleet.manifests)
     assert fleet.vectl("diff", directory, "--detailed-exitcode", code=2).splitlines()[2:] == [
-        "-memory.limit: 32Mi",
-        "+memory.limit: 64Mi  # drift",
+        "-processes: 70",
+        "+processes: 4096  # drift",
     ]
     assert read(fleet, "plan", directory)["summary"]["drift"] == 1
     told = fleet.vectl("describe", "web1")
-    assert "memory.limit   is 32Mi, should be 64Mi" in told
+    assert "processes   is 70, should be 4096" in told
     body = read(fleet, "describe", "web1")
-    assert body["differences"] == [{"path": "memory.limit", "text": "is 32Mi, should be 64Mi"}]
+    assert body["differences"] == [{"path": "processes", "text": "is 70, should be 4096"}]
     assert body["record"]["template"] == "busybox"
     comment = fleet.vectl("plan", directory, "-o", "markdown")
     assert "| web1 | put right | live | none |" in comment
@@ -140,9 +157,9 @@ def test_manifests_with_mistakes_change_nothing(fleet: Fleet) -> None:
 def test_standard_input_is_manifests_too(fleet: Fleet) -> None:
     text = "\n---\n".join(json.dumps(document) for document in (LAN, WEB, DB))
     done = subprocess.run(
-        fleet.argv("plan", "-", "--detailed-exitcode"),
+        argv(fleet, "plan", "-", "--detailed-exitcode"),
         input=text,
-        env=environment(),
+        env=ENVIRONMENT,
         pass_fds=(fleet.namespace,),
         capture_output=True,
         text=True,
@@ -156,15 +173,14 @@ def test_standard_input_is_manifests_too(fleet: Fleet) -> None:
 
 def test_a_saved_plan_is_carried_out_but_for_what_changed_since(fleet: Fleet, tmp_path: Path) -> None:
     paper = str(tmp_path / "plan.json")
-    fleet.put("all.yaml", LAN, {**WEB, "spec": {**WEB["spec"], "processes": 50}}, ve("db1", processes=60))  # type: ignore[dict-item]  # a spec is a map
+    fleet.put("all.yaml", LAN, ve("web1", "10.181.1.11/24", processes=50), ve("db1", processes=60))
     fleet.vectl("plan", str(fleet.manifests), "--out", paper)
-    hierarchy = fleet.ve("web1").limit_file("pids.max", "pids.max", controller="pids")
-    hierarchy.write_text("70")
+    process_limit(fleet, "web1").write_text("70")
     said = fleet.complaint("apply", "--plan", paper, "--yes", code=4)
     assert "web1" not in said
     assert fleet.ve("web1").limit("processes") == 70
     assert fleet.ve("db1").limit("processes") == 60
-    hierarchy.write_text("4096")
+    process_limit(fleet, "web1").write_text("4096")
     assert "refused (StalePlan)" in fleet.vectl("apply", "--plan", paper, "--yes", code=4)
     assert fleet.ve("web1").limit("processes") == 50
 
@@ -173,24 +189,23 @@ def test_a_plan_elsewhere_needs_no_host(fleet: Fleet, tmp_path: Path) -> None:
     seen = tmp_path / "observed.json"
     seen.write_text(fleet.vectl("observe"))
     fleet.put("all.yaml", LAN, WEB, ve("db1", processes=100))
-    away = Fleet(instance=fleet.instance, directory=fleet.directory, namespace=fleet.namespace)
-    made = json.loads(
-        subprocess.run(
+    with seen.open() as observed, (fleet.manifests / "all.yaml").open() as manifests:
+        done = subprocess.run(
             [
                 *("setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "reconciler.cli.entry"),
-                *("--instance", away.instance.name, "--host", "here"),
-                *("plan", "-", "--observed", "/dev/fd/3", "-o", "json"),
+                *("--instance", fleet.instance.name, "--host", "here", "plan", "-", "-o", "json"),
+                *("--observed", f"/proc/self/fd/{observed.fileno()}"),
             ],
-            stdin=(fleet.manifests / "all.yaml").open(),
-            env=environment(),
+            stdin=manifests,
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             timeout=60,
-            preexec_fn=lambda: os.dup2(os.open(seen, os.O_RDONLY), 3),
-            pass_fds=(3,),
+            pass_fds=(observed.fileno(),),
             check=True,
-        ).stdout
-    )
-    assert [(action["ve"], action["path"], action["after"]) for action in made["actions"]] == [("db1", "processes", 100)]
+        )
+    made = json.loads(done.stdout)
+    found = [(action["ve"], action["path"], action["after"]) for action in made["actions"]]
+    assert found == [("db1", "processes", 100)]
 
 
 # Looking
@@ -220,8 +235,8 @@ def test_ves_are_selected_and_listed(fleet: Fleet) -> None:
 
 def test_a_watch_prints_what_changes_and_ends_at_ctrl_c(fleet: Fleet) -> None:
     watch = subprocess.Popen(
-        fleet.argv("get", "-w"),
-        env=environment(),
+        argv(fleet, "get", "-w"),
+        env=ENVIRONMENT,
         pass_fds=(fleet.namespace,),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -276,9 +291,9 @@ def test_exec_ends_as_the_program_did(fleet: Fleet, arguments: tuple[str, ...], 
 
 def test_exec_carries_input_output_and_user(fleet: Fleet) -> None:
     done = subprocess.run(
-        fleet.argv("exec", "-i", "-u", "www-data", "web1", "--", "sh", "-c", "id -u; cat; echo lost >&2"),
+        argv(fleet, "exec", "-i", "-u", "www-data", "web1", "--", "sh", "-c", "id -u; cat; echo lost >&2"),
         input="x" * 300_000,
-        env=environment(),
+        env=ENVIRONMENT,
         pass_fds=(fleet.namespace,),
         capture_output=True,
         text=True,
@@ -306,7 +321,9 @@ def test_a_login_shell_is_a_terminal_of_the_ve(fleet: Fleet) -> None:
 
 
 def test_a_program_in_a_ve_never_holds_the_persons_terminal(fleet: Fleet) -> None:
-    with at_a_terminal(fleet, "exec", "-i", "web1", "--", "sh", "-c", "ls -l /proc/self/fd/0 /proc/self/fd/1") as person:
+    with at_a_terminal(
+        fleet, "exec", "-i", "web1", "--", "sh", "-c", "ls -l /proc/self/fd/0 /proc/self/fd/1"
+    ) as person:
         assert person.end() == 0
     assert person.shown.count("pipe:") == 2
 
@@ -337,7 +354,10 @@ def test_a_log_that_is_none_is_refused_and_not_waited_for(fleet: Fleet) -> None:
 
 def test_a_followed_log_goes_on(fleet: Fleet) -> None:
     follow = subprocess.Popen(
-        fleet.argv("logs", "web1", "-f", "-n", "0"), env=environment(), pass_fds=(fleet.namespace,), stdout=subprocess.PIPE
+        argv(fleet, "logs", "web1", "-f", "-n", "0"),
+        env=ENVIRONMENT,
+        pass_fds=(fleet.namespace,),
+        stdout=subprocess.PIPE,
     )
     assert follow.stdout is not None
     with follow, follow.stdout:
@@ -461,7 +481,3 @@ def test_the_removal_of_many_waits_for_exactly_that_consent(fleet: Fleet) -> Non
     assert fleet.records() == {}
     assert fleet.vectl("get", "-o", "name") == ""
     fleet.vectl("trash", "purge", "--all", "--yes")
-
-
-def test_limits_of_the_host_are_named_as_in_manifests() -> None:
-    assert Limit("processes") is Limit.PROCESSES

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _SCHEMAS = Path(__file__).parents[2] / "schemas" / "output"
-_KINDS = {
+_KINDS: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
     "string": str,
@@ -20,7 +20,9 @@ _KINDS = {
     "boolean": bool,
     "null": type(None),
 }
-_WORDS = frozenset({"$schema", "$id", "type", "description", "properties", "required", "items", "enum", "const", "oneOf"})
+_WORDS = frozenset(
+    {"$schema", "$id", "type", "description", "properties", "required", "items", "enum", "const", "oneOf"}
+)
 
 
 def misfits(name: str, value: Any) -> list[str]:  # whatever a command printed

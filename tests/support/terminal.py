@@ -79,7 +79,7 @@ def terminal(argv: Sequence[str], *, env: Mapping[str, str], inherit: int) -> It
     if pid == 0:
         try:
             os.set_inheritable(inherit, True)
-            os.execvpe(argv[0], argv, env)
+            os.execvpe(argv[0], [*argv], env)
         finally:
             os._exit(127)
     shown = Terminal(pid, descriptor)
