@@ -12,7 +12,7 @@ from reconciler.model.identity import VeName
 from reconciler.model.instance import Instance
 from reconciler.model.observation import HostObservation
 from reconciler.model.seam import Clock, Coordinator
-from reconciler.model.volume import Record
+from reconciler.model.volume import Record, WriteRecord
 from reconciler.state import layout
 from reconciler.state.approvals import Approvals
 from reconciler.state.conditions import Conditions
@@ -44,6 +44,17 @@ class Desk:
     events: EventLog
     last_good: LastGood
     networks: AppliedNetworks
+
+    def recover(self) -> list[str]:
+        """Close and name the actions that an earlier process began and did not end: every VE is looked at anew anyway.
+
+        Raises: StateError, KernelError.
+        """
+        unfinished = self.journal.unfinished()
+        for intent in unfinished:
+            self.tell(intent.ve, "Recovered", f"{intent.action} was under way when the agent ended; looking anew")
+            self.journal.done(intent.action)
+        return [intent.action for intent in unfinished]
 
     def keep_inventory(self, observed: HostObservation, wanted: Collection[VeName]) -> None:
         """Bring the inventory up to what a complete look saw, where a crash came before it was told.
@@ -144,6 +155,20 @@ class DeskBooks:
             known = self.desk.inventory.get(action.uid)
             if isinstance(known, Entry):
                 self.desk.inventory.put(_in_phase(known, Phase.PRESENT))
+        else:
+            self._take_in(action)
+
+    def _take_in(self, action: Action) -> None:
+        """Put a VE that was forgotten, and that a manifest names again, back into the inventory."""
+        for effect in action.effects:
+            if not isinstance(effect, WriteRecord) or self.desk.inventory.get(effect.record.uid) is not None:
+                continue
+            record = effect.record
+            self.desk.inventory.put(
+                Entry(
+                    uid=record.uid, name=record.name, source=record.source, id_base=record.id_base, phase=Phase.PRESENT
+                )
+            )
 
 
 def _is_removal(action: Action) -> bool:

@@ -50,10 +50,8 @@ def source_name(location: DirectoryLocation) -> str:
 
 async def _serve(config: Config, session: Session, path: str) -> None:
     log = structlog.get_logger()
-    for intent in session.desk.journal.unfinished():
-        log.info("journal.unfinished", action=intent.action, ve=intent.ve)
-        session.desk.tell(intent.ve, "Recovered", f"{intent.action} was under way when the agent ended; looking anew")
-        session.desk.journal.done(intent.action)
+    for action in session.desk.recover():
+        log.info("journal.unfinished", action=action)
     session.desk.conditions.on_change = _log_condition
     source = WatchedDirectory(path, session.desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
     events = HostEvents(session.site)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -42,8 +43,13 @@ def capabilities(site: Site) -> Capabilities:
         enforceable=enforceable,
         why_not=why_not,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        cpus=frozenset(range(os.cpu_count() or 1)),
+        cpus=_all(site, Limit.CPUS, enforceable) or frozenset(range(os.cpu_count() or 1)),
+        nodes=_all(site, Limit.NODES, enforceable) or frozenset({0}),
     )
+
+
+def _all(site: Site, limit: Limit, enforceable: frozenset[Limit]) -> frozenset[int] | None:
+    return cgroup_limits.all_members(site.layout, limit.value) if limit in enforceable else None
 
 
 def observe(site: Site, uid: Uid, with_use: bool) -> ComputeObservation | None:
@@ -78,15 +84,15 @@ def create_cgroup(site: Site, effect: CreateCgroup) -> None:
     _read_back(site, effect.uid, limits)
 
 
-def set_limit(site: Site, effect: SetLimit) -> None:
-    """Write one limit and read it back.
+async def set_limit(site: Site, effect: SetLimit) -> None:
+    """Write one limit and read it back; a lower limit of memory may take seconds of reclaiming.
 
     Raises: KernelError; ReadBackError; TerminalError, if this host cannot enforce it.
     """
     cgroup = tree(site, effect.uid)
     if not cgroup.exists():
         raise StateError(f"set {effect.limit} of {effect.uid}: it has no cgroup")
-    cgroup_limits.write_limit(site.layout, cgroup.cgroup, effect.limit.value, effect.value)
+    await asyncio.to_thread(cgroup_limits.write_limit, site.layout, cgroup.cgroup, effect.limit.value, effect.value)
     _read_back(site, effect.uid, {effect.limit: effect.value})
 
 
@@ -98,13 +104,13 @@ def _read_back(site: Site, uid: Uid, written: Mapping[Limit, LimitValue]) -> Non
             raise ReadBackError(f"set {limit} of {uid}: wrote {expected!r}, read {seen.get(limit.value)!r}")
 
 
-def remove_cgroup(site: Site, effect: RemoveCgroup) -> None:
-    """Remove the cgroup; absent is success.
+async def remove_cgroup(site: Site, effect: RemoveCgroup) -> None:
+    """Remove the cgroup, which the kernel may keep for a moment; absent is success.
 
     Raises: BusyError, if processes are in it.
     """
     cgroup = tree(site, effect.uid)
-    site.limit_reader.forget(cgroup.cgroup)
     if members := cgroup.processes():
         raise BusyError(f"remove cgroup of {effect.uid}: {len(members)} processes are in it")
-    cgroup.remove()
+    await asyncio.to_thread(cgroup.remove)
+    site.limit_reader.forget(cgroup.cgroup)

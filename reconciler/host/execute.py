@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +11,6 @@ from reconciler.host.accounts import Account
 from reconciler.host.keeper.client import Execution
 from reconciler.host.keeper.protocol import Exec
 from reconciler.host.site import Site
-from reconciler.kernel import pidfd
 from reconciler.kernel.execute import ExecSpec
 from reconciler.model.identity import Uid
 
@@ -71,18 +69,8 @@ def _environment(account: Account, program: Program) -> dict[str, str]:
 
 
 def runs_systemd(site: Site, uid: Uid) -> bool:
-    """Say whether a running VE's init is systemd; the VE itself says so, so it decides about nothing but convenience.
+    """Say whether a running VE's init is systemd, as `power.is_systemd` does.
 
     Raises: StateError, if it does not run; KernelError.
     """
-    init = power.need_init(site, uid)
-    descriptor = pidfd.open_process(init)
-    if descriptor is None:
-        return False
-    try:
-        with open(f"/proc/{init.pid}/comm", "rb") as comm:
-            return comm.read().strip() == b"systemd" and not pidfd.has_ended(descriptor)
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+    return power.is_systemd(power.need_init(site, uid))

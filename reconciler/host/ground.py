@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from reconciler.errors import MissingToolError, NoSpaceError, RefusedError
 from reconciler.kernel import btrfs, cgroup_file, cgroup_layout, files, loop, mount, qgroup
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model.instance import Instance
 from reconciler.model.units import format_size
 
@@ -27,16 +28,21 @@ def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: No
 
     Raises: NoSpaceError, if the pool's file does not fit; MissingToolError; KernelError.
     """
-    for path, mode in ((instance.state_dir, _PRIVATE), (instance.templates, _PRIVATE), (instance.run_dir, _PASSABLE)):
-        os.makedirs(path, mode=mode, exist_ok=True)
-    os.makedirs(f"{instance.run_dir}/ves", mode=_PASSABLE, exist_ok=True)
-    os.makedirs(f"{instance.run_dir}/runtime", mode=_PRIVATE, exist_ok=True)
+    for path in (instance.run_dir, f"{instance.run_dir}/ves"):
+        _make_directory(path, _PASSABLE)
+    for path in (instance.state_dir, instance.templates, f"{instance.run_dir}/runtime"):
+        _make_directory(path, _PRIVATE)
     files.write_volatile(f"{instance.run_dir}/criu.conf", _CRIU_CONFIG.encode(), mode=0o644)
     _prepare_pool(instance, told)
     for path in (instance.ves, instance.trash):
-        os.makedirs(path, mode=_PRIVATE, exist_ok=True)
+        _make_directory(path, _PRIVATE)
     qgroup.enable_quota(instance.pool)
     _await_quota(instance)
+
+
+def _make_directory(path: str, mode: int) -> None:
+    with file_errors("make directory", path):
+        os.makedirs(path, mode=mode, exist_ok=True)
 
 
 def _await_quota(instance: Instance) -> None:
@@ -49,7 +55,7 @@ def _await_quota(instance: Instance) -> None:
 
 
 def _prepare_pool(instance: Instance, told: Callable[[str], None]) -> None:
-    os.makedirs(instance.pool, mode=_PRIVATE, exist_ok=True)
+    _make_directory(instance.pool, _PRIVATE)
     if mount.is_mounted(instance.pool):
         return
     if instance.pool_path is not None:
@@ -78,7 +84,8 @@ def _make_pool(instance: Instance, image: str) -> None:
         files.remove_tree(partial)
         size = format_size(instance.pool_size)
         raise NoSpaceError(f"make the pool {image}: {size} do not fit; free space, or set pool.size lower") from err
-    os.rename(partial, image)
+    with file_errors("make", image):
+        os.rename(partial, image)
     files.sync_directory(instance.state_dir)
 
 
@@ -89,7 +96,8 @@ def pool_image(instance: Instance) -> str:
 
 def has_pool(instance: Instance) -> bool:
     """Say whether the pool is mounted, or was ever made: a pool that is not mounted is not an empty one."""
-    return mount.is_mounted(instance.pool) or os.path.exists(pool_image(instance))
+    made = instance.pool if instance.pool_path is not None else pool_image(instance)
+    return mount.is_mounted(instance.pool) or os.path.exists(made)
 
 
 def check_pool(instance: Instance) -> None:
@@ -106,13 +114,17 @@ def check_pool(instance: Instance) -> None:
 def remove(instance: Instance) -> None:
     """Remove the ground: mounts, pool, state and run directory.
 
-    Raises: RefusedError, if VEs are left in the pool; BusyError, if something is still mounted.
+    Raises: RefusedError, if VEs are left in the pool, or if it is not mounted and so cannot be looked into;
+    BusyError, if something is still mounted.
     """
     if mount.is_mounted(instance.pool):
-        left = [*os.listdir(instance.ves), *os.listdir(instance.trash)]
+        with file_errors("list", instance.pool):
+            left = [*os.listdir(instance.ves), *os.listdir(instance.trash)]
         if left:
             raise RefusedError(f"remove the pool {instance.pool}: {len(left)} VEs are in it or in its trash")
         mount.unmount(instance.pool)
+    elif os.path.exists(pool_image(instance)):
+        raise RefusedError(f"remove the pool {instance.pool}: it is not mounted, VEs may be in it; mount it first")
     templates = f"{instance.run_dir}/templates"
     for entry in mount.read_mounts():
         if entry.target.startswith(f"{templates}/"):

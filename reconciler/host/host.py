@@ -11,11 +11,12 @@ from reconciler.host import compute, filter, host_network, network, power, templ
 from reconciler.host.namespaces import Inside, read_hostnames
 from reconciler.host.site import Site
 from reconciler.kernel import rtnl
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model import compute as compute_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
 from reconciler.model import volume as volume_model
-from reconciler.model.effects import EFFECT_TYPES, Effect
+from reconciler.model.effects import EFFECT_TYPES, Effect, effect_name
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import NetworkName, Uid
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
@@ -96,9 +97,10 @@ class RealHost:
 
         Raises: VectlError.
         """
-        result = _HANDLERS[type(effect)](self.site, effect)
-        if inspect.isawaitable(result):
-            await result
+        with file_errors("perform", effect_name(effect)):
+            result = _HANDLERS[type(effect)](self.site, effect)
+            if inspect.isawaitable(result):
+                await result
 
     async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Read the host's present state."""
@@ -107,7 +109,7 @@ class RealHost:
         uids = [] if isinstance(present, Unknown) else present
         if scope.uids is not None:
             uids = [uid for uid in uids if uid in scope.uids]
-        elif Facet.NETWORK in facets:
+        elif Facet.NETWORK in facets and not isinstance(present, Unknown):
             site.namespaces.keep_only(uids)
         quotas = _known(volume.read_quotas, site) if _needs_quotas(scope, facets, uids) else _NOT_ASKED
         links = _known(site.rtnl.dump_links) if Facet.NETWORK in facets else _NOT_ASKED

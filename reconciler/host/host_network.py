@@ -5,11 +5,12 @@ A routed network is a bridge without ports that carries the host's addresses on 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from ipaddress import IPv6Interface
 
-from reconciler.errors import BusyError, StateError
+from reconciler.errors import BusyError, KernelError, StateError
 from reconciler.host.site import Site
 from reconciler.kernel import address, link, rtnl, sysctl
 from reconciler.model.identity import NetworkName, Uid, bridge_name, derived_mac, network_alias
@@ -46,7 +47,7 @@ def observe(site: Site, links: list[rtnl.Link]) -> Mapping[NetworkName, HostNetw
             mtu=entry.mtu,
             up=entry.up,
             addresses=frozenset(held[index]),
-            uplink=_uplink(site, links, index),
+            uplink=None if (uplink := _uplink(site, links, index)) is None else uplink.name,
             forwarding=_is_forwarding(entry.name, held[index]),
         )
         for index, ((mode, name), entry) in ours.items()
@@ -61,10 +62,10 @@ def _mark_of(site: Site, entry: rtnl.Link) -> tuple[NetworkMode, NetworkName] | 
     return NetworkMode(mode), NetworkName(name)
 
 
-def _uplink(site: Site, links: list[rtnl.Link], bridge: int) -> str | None:
+def _uplink(site: Site, links: list[rtnl.Link], bridge: int) -> rtnl.Link | None:
     """A port of the bridge that does not carry our mark is its uplink."""
     mine = f"{site.instance.name}:"
-    return next((e.name for e in links if e.master == bridge and not (e.alias or "").startswith(mine)), None)
+    return next((e for e in links if e.master == bridge and not (e.alias or "").startswith(mine)), None)
 
 
 def _is_forwarding(name: str, held: set[Interface]) -> bool:
@@ -171,7 +172,10 @@ def _forward_ipv6() -> None:
 
 
 def _name_of(site: Site, index: int) -> str:
-    return next(entry.name for entry in site.rtnl.dump_links() if entry.index == index)
+    name = next((entry.name for entry in site.rtnl.dump_links() if entry.index == index), None)
+    if name is None:
+        raise KernelError(f"look up link {index}: it is gone", errno=errno.ENODEV)
+    return name
 
 
 def set_uplink(site: Site, effect: SetUplink) -> None:
@@ -181,22 +185,25 @@ def set_uplink(site: Site, effect: SetUplink) -> None:
     """
     bridge = need(site, effect.network)
     links = site.rtnl.dump_links()
+    wanted = _free_uplink(effect, links, bridge.index)
     former = _uplink(site, links, bridge.index)
-    if former is not None and former != effect.uplink:
-        link.set_master(site.rtnl, _index(links, former), None)
+    if former is not None and former.name != effect.uplink:
+        link.set_master(site.rtnl, former.index, None)
+    if wanted is not None:
+        link.set_master(site.rtnl, wanted.index, bridge.index)
+        link.set_up(site.rtnl, wanted.index)
+
+
+def _free_uplink(effect: SetUplink, links: list[rtnl.Link], bridge: int) -> rtnl.Link | None:
+    """Find the link that is asked for, before the former one is let go."""
     if effect.uplink is None:
-        return
+        return None
     wanted = next((entry for entry in links if entry.name == effect.uplink), None)
     if wanted is None:
         raise StateError(f"set uplink of {effect.network}: the host has no link {effect.uplink!r}")
-    if wanted.master not in (None, bridge.index):
+    if wanted.master not in (None, bridge):
         raise BusyError(f"set uplink of {effect.network}: {effect.uplink} is a port of another bridge")
-    link.set_master(site.rtnl, wanted.index, bridge.index)
-    link.set_up(site.rtnl, wanted.index)
-
-
-def _index(links: list[rtnl.Link], name: str) -> int:
-    return next(entry.index for entry in links if entry.name == name)
+    return wanted
 
 
 def remove(site: Site, effect: RemoveNetwork) -> None:

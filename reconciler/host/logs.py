@@ -78,15 +78,22 @@ def _root(site: Site, uid: Uid) -> Iterator[int | None]:
         with network.inside(site, uid).root() as root:
             yield root
         return
-    try:
-        root = os.open(f"{site.instance.volume(uid)}/upper", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+    root = _open_upper(f"{site.instance.volume(uid)}/upper")
+    if root is None:
         yield None
         return
     try:
         yield root
     finally:
         os.close(root)
+
+
+def _open_upper(path: str) -> int | None:
+    with file_errors("open", path):
+        try:
+            return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
 
 
 def read_runtime_log(site: Site, uid: Uid) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from reconciler.errors import StateError
@@ -20,6 +20,7 @@ class Inside:
     """What is kept open of one VE. It belongs to one init: another one has other namespaces."""
 
     init: ProcessId
+    process: int
     net: int
     uts: int
     rtnl: RtnlSocket
@@ -28,7 +29,7 @@ class Inside:
     def close(self) -> None:
         """Let go of the VE."""
         self.rtnl.close()
-        for descriptor in (self.net, self.uts):
+        for descriptor in (self.process, self.net, self.uts):
             with suppress(OSError):
                 os.close(descriptor)
 
@@ -36,12 +37,14 @@ class Inside:
     def root(self) -> Iterator[int]:
         """Open the VE's root directory; everything below it is hostile.
 
-        Raises: KernelError.
+        Raises: StateError, if the init is gone; KernelError.
         """
         path = f"/proc/{self.init.pid}/root"
         with file_errors("open", path):
             descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if pidfd.has_ended(self.process):  # then the pid may have been another process's when it was opened
+                raise StateError(f"open {path}: the VE's init has ended")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -89,13 +92,17 @@ def _enter(init: ProcessId, host: RtnlSocket) -> Inside:
     process = pidfd.open_process(init)
     if process is None:
         raise StateError(f"enter namespaces of process {init.pid}: it has ended")
-    try:
+    with ExitStack() as undo:
+        undo.callback(os.close, process)
         net = netns.open_of(init.pid, pidfd=process)
+        undo.callback(os.close, net)
         names = uts.open_of(init.pid, pidfd=process)
+        undo.callback(os.close, names)
         rtnl = netns.call_in(net, _settle_in)
-        return Inside(init=init, net=net, uts=names, rtnl=rtnl, nsid=host.assign_nsid(net))
-    finally:
-        os.close(process)
+        undo.callback(rtnl.close)
+        nsid = host.assign_nsid(net)
+        undo.pop_all()
+    return Inside(init=init, process=process, net=net, uts=names, rtnl=rtnl, nsid=nsid)
 
 
 def _settle_in() -> RtnlSocket:

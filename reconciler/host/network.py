@@ -6,6 +6,7 @@ link that carries our mark.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -179,6 +180,8 @@ def _near_end(site: Site, uid: Uid, name: str) -> rtnl.Link:
     found = site.rtnl.link(host_link_name(site.instance.name, uid, name))
     if found is None:
         raise StateError(f"change interface {name} of VE {uid}: the host has no end of it")
+    if found.alias != link_alias(site.instance.name, uid):
+        raise BusyError(f"change interface {name} of VE {uid}: {found.name} does not carry our mark; rename it")
     return found
 
 
@@ -208,7 +211,7 @@ def create(site: Site, effect: CreateInterface) -> None:
     try:
         link.create_veth(site.rtnl, into.rtnl, into.net, pair)
     except KernelError as err:
-        if err.errno != 17:  # EEXIST
+        if err.errno != errno.EEXIST:
             raise
         raise BusyError(f"create interface {name} of VE {uid}: {err}") from err
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from reconciler.kernel import files
+from reconciler.kernel.syscalls import file_errors
 
 _Value = TypeVar("_Value")
 _Value_co = TypeVar("_Value_co", covariant=True)
@@ -37,11 +38,12 @@ class ParsedFiles:
 
         Raises: whatever ``parse`` raises; KernelError.
         """
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            self._known.pop(path, None)
-            return None
+        with file_errors("read", path):
+            try:
+                status = os.stat(path)
+            except FileNotFoundError:
+                self._known.pop(path, None)
+                return None
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is not None and known[0] == identity and known[1] is parse:
@@ -53,3 +55,8 @@ class ParsedFiles:
         parsed = parse(data, where=path)
         self._known[path] = (identity, parse, parsed)
         return parsed
+
+    def forget_below(self, directory: str) -> None:
+        """Drop what is kept of the files below a directory that is no more."""
+        for path in [path for path in self._known if path.startswith(f"{directory}/")]:
+            del self._known[path]

@@ -46,7 +46,7 @@ _LXCFS_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "
 _END_SEEN_S = 2.0
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _SYSTEMD_HALT = signal.SIGRTMIN + 4
-"""Source: systemd(1), "SIGRTMIN+4": power off."""
+"""What makes systemd power off; the other inits take Ctrl-Alt-Del's. Source: systemd(1), "SIGRTMIN+4"."""
 
 
 def observe(site: Site, uid: Uid) -> PowerObservation:
@@ -199,8 +199,7 @@ async def create_runtime(site: Site, effect: CreateRuntime) -> None:
     overlay = _overlay(site, effect)
     runtime = _runtime(site, uid)
     os.makedirs(overlay.target, mode=0o711, exist_ok=True)
-    if os.path.isdir(f"{runtime.root}/{uid}"):
-        runc.delete(runtime, uid)
+    await asyncio.to_thread(runc.delete, runtime, uid)
     with suppress(FileNotFoundError):
         os.unlink(runtime.log)
     directory = site.instance.ve_run_dir(uid)
@@ -308,7 +307,7 @@ async def stop(site: Site, effect: StopRuntime) -> None:
     if descriptor is None:
         return
     try:
-        pidfd.send_signal(descriptor, _halt_signal(init))
+        pidfd.send_signal(descriptor, _SYSTEMD_HALT if is_systemd(init) else signal.SIGINT)
         if not await _ended(descriptor, effect.timeout_s):
             await _kill_all(site, uid)
             await _ended(descriptor, _END_SEEN_S)
@@ -317,13 +316,13 @@ async def stop(site: Site, effect: StopRuntime) -> None:
     await _await_exit_record(site, uid, init)
 
 
-def _halt_signal(init: ProcessId) -> int:
-    """Choose what makes this init halt: systemd has a signal for it, the others take Ctrl-Alt-Del's."""
+def is_systemd(init: ProcessId) -> bool:
+    """Say whether an init is systemd; the VE itself says so, so it decides about nothing but convenience."""
     try:
-        with open(f"/proc/{init.pid}/comm", encoding="utf-8", errors="replace") as comm:
-            return _SYSTEMD_HALT if comm.read().strip() == "systemd" else signal.SIGINT
+        with open(f"/proc/{init.pid}/comm", "rb") as comm:
+            return comm.read().strip() == b"systemd"
     except OSError:
-        return signal.SIGINT
+        return False
 
 
 async def _ended(descriptor: int, timeout_s: float) -> bool:
@@ -400,6 +399,8 @@ def forget_end(site: Site, effect: ForgetEnd) -> None:
 
 
 def forget(site: Site, uid: Uid) -> None:
-    """Remove the volatile files of a VE that is no more."""
+    """Remove the volatile files of a VE that is no more, and what is remembered of its files."""
     site.namespaces.forget(uid)
     files.remove_tree(site.instance.ve_run_dir(uid))
+    for directory in (site.instance.ve_run_dir(uid), site.instance.ve_dir(uid)):
+        site.parsed.forget_below(directory)

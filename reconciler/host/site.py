@@ -27,6 +27,7 @@ class Site:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self._keeper: KeeperClient | None = None
+        self._connecting = asyncio.Lock()
         self.parsed = ParsedFiles()
         self.inits = Inits()
         self.layout = cgroup_layout.detect()
@@ -42,9 +43,10 @@ class Site:
 
         Raises: KeeperError.
         """
-        if self._keeper is None or not self._keeper.is_open:
-            self._keeper = await ensure_keeper(self.instance.run_dir)
-        return self._keeper
+        async with self._connecting:  # two at once would leave one connection behind
+            if self._keeper is None or not self._keeper.is_open:
+                self._keeper = await ensure_keeper(self.instance.run_dir)
+            return self._keeper
 
     @property
     def rtnl(self) -> RtnlSocket:

@@ -7,12 +7,14 @@ import hashlib
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import assert_never
 
 from reconciler.errors import BusyError, TemplateError
 from reconciler.host.site import Site
 from reconciler.kernel import busybox, command, erofs, files, mount
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model.decode import parse_object, render_object
 from reconciler.model.identity import Digest
 from reconciler.model.volume import (
@@ -29,6 +31,7 @@ from reconciler.model.volume import (
 
 _INDEX_FORMAT = 1
 _BUILD_S = 1800.0
+_SCRATCH = "build-"
 _DEBIAN_PACKAGES = ("systemd-sysv", "dbus", "iproute2", "iputils-ping", "procps", "ca-certificates")
 _DEBIAN_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
@@ -60,8 +63,7 @@ async def build(site: Site, effect: BuildTemplate) -> None:
 
 
 def _build_image(site: Site, template: TemplateSpec) -> Digest:
-    with tempfile.TemporaryDirectory(prefix="build-", dir=site.instance.templates) as scratch:
-        os.chmod(scratch, 0o755)  # noqa: S103  # mmdebstrap's unprivileged helpers pass through it
+    with _scratch(site.instance.templates) as scratch, file_errors("build template", template.name):
         tree, image = f"{scratch}/tree", f"{scratch}/image"
         os.mkdir(tree, 0o755)
         _build_tree(template, tree)
@@ -70,8 +72,21 @@ def _build_image(site: Site, template: TemplateSpec) -> Digest:
         os.chmod(image, 0o444)
         os.rename(image, site.instance.template_image(digest))
         files.sync_directory(site.instance.templates)
-        files.remove_tree(tree)
         return digest
+
+
+@contextmanager
+def _scratch(directory: str) -> Iterator[str]:
+    """Make a directory to build in; it is removed in the end, and before it those that a crash has left."""
+    for name in os.listdir(directory):
+        if name.startswith(_SCRATCH):
+            files.remove_tree(f"{directory}/{name}")
+    scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=directory)
+    try:
+        os.chmod(scratch, 0o755)  # noqa: S103  # mmdebstrap's unprivileged helpers pass through it
+        yield scratch
+    finally:
+        files.remove_tree(scratch)  # refuses what a build has left mounted in it
 
 
 def _build_tree(template: TemplateSpec, tree: str) -> None:
@@ -109,7 +124,7 @@ def _debootstrap(source: DebootstrapSource, tree: str) -> None:
 def _sources(suite: str) -> list[str]:
     """Derive the package source of another suite from the host's own configuration, in apt's one-line form.
 
-    Raises: MissingToolError, if the host has no source of main to derive it from.
+    Raises: TemplateError, if the host has no source of main to derive it from; MissingToolError; CommandError.
     Source: apt-get(8), indextargets.
     """
     asked = [
@@ -120,8 +135,7 @@ def _sources(suite: str) -> list[str]:
         "Created-By: Packages",
     ]
     lines = command.run(asked, timeout_s=30.0).splitlines()
-    for line in lines:
-        site, release, component, signed_by = line.split("|")
+    for site, release, component, signed_by in (line.split("|") for line in lines if line.count("|") == 3):
         if component == "main" and "security" not in release and "security" not in site:
             option = f"[signed-by={signed_by}] " if signed_by.startswith("/") else ""
             return [f"deb {option}{site} {suite} main"]

@@ -147,8 +147,8 @@ def restore(site: Site, effect: RestoreVe) -> None:
     if os.path.isdir(target):
         return
     source = _entry_path(site, effect.trash_id)
-    if not os.path.isdir(source):
-        raise StateError(f"restore VE {effect.uid}: the trash has no {effect.trash_id!r}")
+    if not (effect.trash_id.startswith(f"{effect.uid}.") and os.path.isdir(source)):
+        raise StateError(f"restore VE {effect.uid}: the trash has no entry {effect.trash_id!r} of it")
     os.rename(source, target)
     files.sync_directory(site.instance.ves)
     files.sync_directory(site.instance.trash)

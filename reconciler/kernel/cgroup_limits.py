@@ -75,11 +75,20 @@ def stored_value(layout: Layout, limit: str, value: LimitValue) -> LimitValue:
     if isinstance(value, int) and limit.startswith("memory."):
         return values.whole_pages(value)
     if isinstance(value, frozenset):
-        hierarchy = _hierarchy(layout, limit)
-        name = cgroup_v1.FILES[limit].names[0]
-        everything = cgroup_file.read(hierarchy.path(f"/{name}.effective" if hierarchy.unified else f"/{name}"))
-        return None if value == values.parse_list(everything) else value
+        return None if value == all_members(layout, limit) else value
     return value
+
+
+def all_members(layout: Layout, limit: str) -> frozenset[int]:
+    """List the CPUs or the memory nodes that this host has to share out.
+
+    Raises: KernelError; TerminalError, if this host cannot enforce the limit.
+    """
+    hierarchy = _hierarchy(layout, limit)
+    name = cgroup_v1.FILES[limit].names[0]
+    return values.parse_list(
+        cgroup_file.read(hierarchy.path(f"/{name}.effective" if hierarchy.unified else f"/{name}"))
+    )
 
 
 def limit_paths(layout: Layout, cgroup: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reconciler.model.action import Action, Impact, Operation, Origin, Phase, Reason, Refusal, Reversible
+from reconciler.model.action import Action, Downtime, Impact, Operation, Origin, Phase, Reason, Refusal, Reversible
 from reconciler.model.compute import RemoveCgroup
 from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import VeSpec
@@ -215,6 +215,7 @@ def _remove(ve: VeObservation, record: Record) -> Action:
         impact=Impact.RESTART,
         origin=Origin.GIT,
         phase=Phase.DESTROY,
+        downtime=Downtime(None),
         reversible=Reversible.YES,
         danger=f"{record.name}: stopped and moved to the trash, where its data is kept for a while",
         effects=effects,

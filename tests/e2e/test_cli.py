@@ -313,8 +313,8 @@ def test_a_login_shell_is_a_terminal_of_the_ve(fleet: Fleet) -> None:
         person.resize(40, 100)
         person.type("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.1; done; echo re''sized\r")
         person.expect("resized")
-        person.type("sleep 1000\r")
-        person.expect("sleep 1000\r\n")
+        person.type("sh -c 'echo st\"\"arted; sleep 1000'\r")
+        person.expect("started")
         person.type("\x03")
         person.type("exit 3\r")
         assert person.end() == 3

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.kernel import address, announce, link, netns, nft, route, rtnl, sysctl
+from reconciler.kernel import address, link, netns, nft, route, rtnl, sysctl
 from reconciler.kernel.rtnlsocket import RtnlSocket
+from tests.support import announcements
 
 pytestmark = pytest.mark.kernel
 
@@ -261,8 +262,8 @@ PASSING = {
     "ipv6-link-local": udp6("fe80::1234"),
     "arp": arp("10.76.0.10"),
     "arp-probe": arp("0.0.0.0"),
-    "arp-announcement": announce.frame_for("02:76:00:00:00:0a", ipaddress.ip_address("10.76.0.10")),
-    "advertisement": announce.frame_for("02:76:00:00:00:0a", ipaddress.ip_address("fd76::a")),
+    "arp-announcement": announcements.frame_for("02:76:00:00:00:0a", ipaddress.ip_address("10.76.0.10")),
+    "advertisement": announcements.frame_for("02:76:00:00:00:0a", ipaddress.ip_address("fd76::a")),
     "advertisement-link-local": icmp6("fe80::1234", NA, "fe80::1234"),
     "solicitation": icmp6("fd76::a", NS, FREE_V6),
     "duplicate-detection": icmp6("::", NS, "fd76::a"),

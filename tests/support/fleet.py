@@ -151,16 +151,17 @@ class Fleet:
 
     def _argv(self, *args: str) -> list[str]:
         vectl = [sys.executable, "-m", "reconciler.cli.entry", "--config", str(self.config)]
-        return [*self._enter(), *vectl, *args]
-
-    def _enter(self) -> list[str]:
-        return ["nsenter", f"--net=/proc/self/fd/{self.namespace}", "--"]
+        return ["nsenter", f"--net=/proc/self/fd/{self.namespace}", "--", *vectl, *args]
 
     def host(self, *argv: str, check: bool = True) -> str:
         """Run a command of the host in its network namespace."""
+        return self.in_namespace(self.namespace, *argv, check=check)
+
+    def in_namespace(self, namespace: int, *argv: str, check: bool = True) -> str:
+        """Run a command in a network namespace."""
         return subprocess.run(
-            [*self._enter(), *argv],
-            pass_fds=(self.namespace,),
+            ["nsenter", f"--net=/proc/self/fd/{namespace}", "--", *argv],
+            pass_fds=(namespace,),
             stdout=subprocess.PIPE,
             text=True,
             check=check,

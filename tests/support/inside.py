@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -95,6 +96,11 @@ class Ve:
         """Run a program in the VE; give its exit status and all that it printed."""
         spec = ExecSpec(init=self.init, cgroups=self.cgroup.inner_directories(), args=args, env=_ENV, nesting=nesting)
         return asyncio.run(_execute(self.instance.run_dir, spec))
+
+    def begin(self, *args: str) -> Future[str]:
+        """Begin to run a program in the VE; its end is waited for by the result."""
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            return thread.submit(self.run, *args)
 
     def shell(self, script: str, status: int = 0) -> str:
         """Run a script of the VE's own shell."""

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import KernelError, KernelFormatError
-from reconciler.kernel import announce, netevents, netlink, nft, nftdigest, nlsocket, rtnl, rtnlencode, sysctl
+from reconciler.kernel import netevents, netlink, nft, nftdigest, nlsocket, rtnl, rtnlencode, sysctl
 from reconciler.kernel.netlink import encode_attribute, encode_message
 
 if TYPE_CHECKING:
@@ -136,25 +136,6 @@ def test_a_parameters_name_becomes_its_path(name: str, path: str) -> None:
 def test_a_parameters_name_cannot_leave_the_tree(name: str) -> None:
     with pytest.raises(KernelError, match="find kernel parameter"):
         sysctl.path_of(name)
-
-
-def test_an_arp_announcement_asks_for_its_own_address() -> None:
-    frame = announce.frame_for("02:00:00:00:00:07", ipaddress.ip_address("10.0.0.7"))
-    assert frame.hex() == (
-        "ffffffffffff" "020000000007" "0806" "0001" "0800" "06" "04" "0001"
-        "020000000007" "0a000007" "000000000000" "0a000007"
-    )  # fmt: skip
-
-
-@given(st.integers(min_value=1, max_value=2**128 - 1), st.binary(min_size=6, max_size=6))
-def test_an_advertisements_checksum_adds_up(number: int, hardware: bytes) -> None:
-    frame = announce.unsolicited_advertisement(hardware, ipaddress.IPv6Address(number))
-    header, message = frame[14:54], frame[54:]
-    summed = header[8:40] + struct.pack("!IxxxB", len(message), 58) + message
-    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    assert total == 0xFFFF
 
 
 def _listing(*, rules: tuple[bytes, ...] = (), chains: tuple[bytes, ...] = ()) -> nftdigest.TableListing:

@@ -24,9 +24,9 @@ Changes:
   ~ change filter rules: ports=1, nat=2, forwards=0 -> ports=2, nat=2, forwards=0
   + create fresh
   ! restart busy rlimits: none -> nofile=100 [restart] (downtime unknown)
-  ~ change told description:  -> new words
   ~ change tight memory.limit: 512Mi -> 64Mi [live-risk]
-  - destroy gone [restart] (downtime 0 s, estimated)
+  ~ change told description:  -> new words
+  - destroy gone [restart] (downtime unknown)
 
 Changed by hand, to be put right:
   ~ change busy2 processes: 7 -> 4096
