@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from reconciler.errors import VectlError
 from reconciler.model.action import Action, Impact, Operation
 from reconciler.model.condition import Event
+from reconciler.model.facts import Unknown
 from reconciler.model.identity import VeName
 from reconciler.model.instance import Instance
 from reconciler.model.observation import HostObservation
@@ -63,14 +64,21 @@ class Desk:
         """
         if not observed.complete:
             return
-        for uid, entry in self.inventory.read().items():
-            if not isinstance(entry, Entry) or entry.phase is Phase.PRESENT:
-                continue
-            record = observed.ves[uid].record if uid in observed.ves else None
-            if record is None and entry.phase is Phase.REMOVING:
-                self.inventory.clear(uid)
-            elif isinstance(record, Record) and (entry.phase is Phase.CREATING or record.name in wanted):
-                self.inventory.put(_in_phase(entry, Phase.PRESENT))
+        entries = self.inventory.read()
+        records = {uid: seen.record for uid, seen in observed.ves.items()}
+        for uid, entry in entries.items():
+            if isinstance(entry, Entry) and entry.phase is not Phase.PRESENT:
+                self._catch_up(entry, records.get(uid), wanted)
+        for uid in records.keys() - entries.keys():
+            record = records[uid]
+            if isinstance(record, Record) and record.source == self.source and record.name in wanted:
+                self.inventory.put(_entry(record, Phase.PRESENT))
+
+    def _catch_up(self, entry: Entry, record: Record | Unknown | None, wanted: Collection[VeName]) -> None:
+        if record is None and entry.phase is Phase.REMOVING:
+            self.inventory.clear(entry.uid)
+        elif isinstance(record, Record) and (entry.phase is Phase.CREATING or record.name in wanted):
+            self.inventory.put(_in_phase(entry, Phase.PRESENT))
 
     def tell(self, ve: str, reason: str, message: str, *, kind: str = "Normal") -> None:
         """Write an event for people."""
@@ -173,6 +181,10 @@ class DeskBooks:
 
 def _is_removal(action: Action) -> bool:
     return action.op is Operation.DESTROY and action.uid is not None and action.path == ""
+
+
+def _entry(record: Record, phase: Phase) -> Entry:
+    return Entry(uid=record.uid, name=record.name, source=record.source, id_base=record.id_base, phase=phase)
 
 
 def _in_phase(entry: Entry, phase: Phase) -> Entry:

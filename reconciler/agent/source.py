@@ -1,8 +1,9 @@
-"""A directory of manifests as the agent's source: hints from watchdog, truth from looking, last good from disk."""
+"""Manifests as the agent's source: hints that they changed, truth from looking, last good from disk."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 
 import structlog
 
@@ -18,19 +19,22 @@ from reconciler.state.conditions import SOURCE
 from reconciler.state.lastgood import Kept
 
 
-class WatchedDirectory:
-    """Implements the agent's `Source` over a directory."""
+class ManifestSource(ABC):
+    """Implements the agent's `Source` over anything that can be looked at. Units: seconds."""
 
-    def __init__(self, path: str, desk: Desk, *, settle_s: float, prune_delay_s: float) -> None:
+    def __init__(self, desk: Desk, *, settle_s: float, prune_delay_s: float) -> None:
         self._desk = desk
         self._hint = asyncio.Event()
-        self._watch = Watch(path, self._hint.set, loop=asyncio.get_running_loop())
+        self._known: frozenset[VeName] = frozenset()
         self.revisions = Revisions(settle_s=settle_s, prune_delay_s=prune_delay_s, keep=self._keep)
         kept = desk.last_good.read()
+        self.had_files = kept is not None and bool(kept.files)
         if kept is not None and kept.source == desk.source:
             self.revisions.restore(kept.revision, kept.files)
-        self._directory = DirectorySource(path, clock=desk.clock, had_files=kept is not None and bool(kept.files))
-        self._known: frozenset[VeName] = frozenset()
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """Look at what is there now."""
 
     def _keep(self, snapshot: Snapshot) -> None:
         now = self._desk.clock.now()
@@ -41,16 +45,18 @@ class WatchedDirectory:
         """Tell which VEs are on the host, so that their absence from the manifests is timed."""
         self._known = names
 
+    def hint(self) -> None:
+        """Say that something may have changed."""
+        self._hint.set()
+
     async def changed(self) -> None:
-        """Wait for a hint that the directory changed."""
+        """Wait for a hint."""
         await self._hint.wait()
         self._hint.clear()
 
     def look(self) -> Fleet | None:
-        """Look at the directory; give the revision in force."""
-        snapshot = self._directory.look()
-        self._watch.arm(snapshot.root)
-        before = self.revisions.findings
+        """Look; give the revision in force."""
+        snapshot, before = self.snapshot(), self.revisions.findings
         try:
             self.revisions.take(snapshot, known=self._known, now=self._desk.clock.monotonic())
         except VectlError as error:
@@ -71,8 +77,23 @@ class WatchedDirectory:
         return self.revisions.removed()
 
     def next_look_s(self) -> float | None:
-        """Give the time after which looking again will show something else, if any. Units: seconds."""
+        """Give the time after which looking again will show something else, if any."""
         return self.revisions.look_again_in(self._desk.clock.monotonic())
+
+
+class WatchedDirectory(ManifestSource):
+    """A directory of manifests, with watchdog for hints."""
+
+    def __init__(self, path: str, desk: Desk, *, settle_s: float, prune_delay_s: float) -> None:
+        super().__init__(desk, settle_s=settle_s, prune_delay_s=prune_delay_s)
+        self._watch = Watch(path, self.hint, loop=asyncio.get_running_loop())
+        self._directory = DirectorySource(path, clock=desk.clock, had_files=self.had_files)
+
+    def snapshot(self) -> Snapshot:
+        """List the directory; it is watched wherever it is now."""
+        snapshot = self._directory.look()
+        self._watch.arm(snapshot.root)
+        return snapshot
 
     def close(self) -> None:
         """Stop watching."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import context, output, plans
+from reconciler.cli.progress import Progress
 from reconciler.errors import BusyError, ExitCode, NotConvergedError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from reconciler.agent.reconciler import Result
     from reconciler.agent.session import Session
-    from reconciler.model.action import Action, Plan
+    from reconciler.model.action import Plan
     from reconciler.model.condition import Condition
     from reconciler.model.facts import Json
     from reconciler.model.fleet import Fleet
@@ -149,11 +149,14 @@ async def _apply_here(task: _Task, session: Session, wishes: _Wishes) -> int:
         output.words("nothing was done")
         return int(ExitCode.REFUSED)
     _remember(task, session)
-    reconciler.on_step = _progress(wishes.form)
+    progress = Progress()
+    if wishes.form is Format.TEXT:
+        reconciler.on_step = progress.step
     deadline = time.monotonic() + wishes.timeout_s
-    results = [await reconciler.carry_out(inputs, made)]
-    while task.saved is None and not results[-1].converged and time.monotonic() < deadline and _moved(results):
-        results.append(await reconciler.pass_all())
+    async with progress.running():
+        results = [await reconciler.carry_out(inputs, made)]
+        while task.saved is None and not results[-1].converged and time.monotonic() < deadline and _moved(results):
+            results.append(await reconciler.pass_all())
     return _conclude(results, session, wishes, is_saved=task.saved is not None)
 
 
@@ -187,26 +190,6 @@ def _remember(task: _Task, session: Session) -> None:
 def _moved(results: Sequence[Result]) -> bool:
     """Say whether another pass may bring something: something was done, or somebody waits for what was done."""
     return any(outcome.ok and outcome.action.effects for outcome in results[-1].outcomes)
-
-
-def _progress(form: Format) -> Callable[[Action, str], None]:
-    """Tell each step with the time since the beginning: on one line of a terminal, else line by line."""
-    from reconciler.plan.render import is_bookkeeping
-
-    started = time.monotonic()
-
-    def step(action: Action, step: str) -> None:
-        if form is not Format.TEXT or is_bookkeeping(action):
-            return
-        ended, elapsed = step in ("done", "failed"), time.monotonic() - started
-        if sys.stderr.isatty():
-            end = "\n" if ended else ""
-            sys.stderr.write(f"\r\x1b[K{elapsed:7.2f} s  {output.one_line(action.id)}: {step}{end}")
-            sys.stderr.flush()
-        elif ended:
-            output.words(f"{elapsed:7.2f} s  {action.id}: {step}")
-
-    return step
 
 
 def _conclude(results: Sequence[Result], session: Session, wishes: _Wishes, *, is_saved: bool) -> int:

@@ -130,7 +130,8 @@ def parse_fleet(name: str, files: Mapping[str, bytes], revision: str) -> Fleet:
     loaded = load(files, revision=revision)
     if loaded.fleet is None:
         sys.stderr.write(render_findings(loaded.findings, color=output.has_color(sys.stderr)))
-        raise ManifestError(f"load {name}: {len(loaded.findings)} mistakes in it")
+        count = len(loaded.findings)
+        raise ManifestError(f"load {name}: {count} mistake{'s' if count > 1 else ''} in it")
     return loaded.fleet
 
 

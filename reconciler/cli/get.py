@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,11 +51,14 @@ def get(
     return 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Question:
     """What was asked for."""
 
-    def __init__(self, *, names: list[str], form: Format, labels: list[str], watch: bool) -> None:
-        self.names, self.form, self.labels, self.watch = names, form, labels, watch
+    names: Sequence[str]
+    form: Format
+    labels: Sequence[str]
+    watch: bool
 
 
 async def _get(question: _Question) -> None:
@@ -83,9 +88,11 @@ def _print_empty(form: Format, host: str) -> None:
             output.words("no VEs: nothing was ever made here")
 
 
-async def _select(session: Session, fleet: Fleet | None, question: _Question) -> list[Row]:
+async def _select(session: Session, fleet: Fleet | None, question: _Question, *, again: bool = False) -> list[Row]:
+    """Give the VEs that were asked for. ``again``: one that was named may be gone since."""
     found = view.rows(session, fleet, await session.reconciler.observe())
-    chosen = view.select(found, question.names, asked="get")
+    names = [row.name for row in found if row.name in question.names] if again else question.names
+    chosen = view.select(found, names, asked="get") if names or not question.names else []
     return [row for row in chosen if all(_matches(row.labels, label) for label in question.labels)]
 
 
@@ -120,7 +127,7 @@ async def _watch(session: Session, question: _Question, shown: list[Row]) -> Non
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
         _, fleet = context.last_good(session.config)
-        found = await _select(session, fleet, question)
+        found = await _select(session, fleet, question, again=True)
         now = {row.name: _state(row) for row in found}
         changed = [row for row in found if before.get(row.name) != now[row.name]]
         for gone in sorted(before.keys() - now.keys()):

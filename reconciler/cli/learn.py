@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from reconciler.plan.field import Field
 
 _VE = "VirtualEnvironment"
+_NOT_YET = "refused: this version does not carry the field out yet"
 
 
 class Shell(StrEnum):
@@ -64,9 +65,11 @@ def _below(doc: FieldDoc) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _impact_text(doc: FieldDoc) -> str | None:
+    from reconciler.manifests import unsupported
+
     declared = _declared(doc)
     if declared is None:
-        return None
+        return _NOT_YET if doc.kind == _VE and unsupported.is_of_ve(doc.path) else None
     return f"{declared.impact.word} ({declared.effect})" if declared.effect else declared.impact.word
 
 

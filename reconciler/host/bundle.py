@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from reconciler.kernel import capabilities, seccomp
-from reconciler.kernel.cgroup import INNER
+from reconciler.kernel.cgroup_layout import INNER
 
 DEFAULT_ENV: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -90,7 +90,10 @@ class HostEvents:
         self._forget_init(uid)
         if init is None:
             return
-        descriptor = pidfd.open_process(init)
+        try:
+            descriptor = pidfd.open_process(init)
+        except KernelError:  # no descriptor left: the resync finds what is not told
+            return
         if descriptor is None:
             self._wake(Wake(uid=uid, facet=Facet.POWER))
             return

@@ -114,8 +114,7 @@ def check_pool(instance: Instance) -> None:
 def remove(instance: Instance) -> None:
     """Remove the ground: mounts, pool, state and run directory.
 
-    Raises: RefusedError, if VEs are left in the pool, or if it is not mounted and so cannot be looked into;
-    BusyError, if something is still mounted.
+    Raises: RefusedError, if VEs are left in the pool; BusyError, if something is still mounted.
     """
     if mount.is_mounted(instance.pool):
         with file_errors("list", instance.pool):
@@ -123,8 +122,6 @@ def remove(instance: Instance) -> None:
         if left:
             raise RefusedError(f"remove the pool {instance.pool}: {len(left)} VEs are in it or in its trash")
         mount.unmount(instance.pool)
-    elif os.path.exists(pool_image(instance)):
-        raise RefusedError(f"remove the pool {instance.pool}: it is not mounted, VEs may be in it; mount it first")
     templates = f"{instance.run_dir}/templates"
     for entry in mount.read_mounts():
         if entry.target.startswith(f"{templates}/"):

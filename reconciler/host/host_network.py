@@ -48,7 +48,7 @@ def observe(site: Site, links: list[rtnl.Link]) -> Mapping[NetworkName, HostNetw
             up=entry.up,
             addresses=frozenset(held[index]),
             uplink=None if (uplink := _uplink(site, links, index)) is None else uplink.name,
-            forwarding=_is_forwarding(entry.name, held[index]),
+            forwarding=_is_forwarding(entry.name, with_ipv6=_has_ipv6(mode, held[index])),
         )
         for index, ((mode, name), entry) in ours.items()
     }
@@ -68,8 +68,14 @@ def _uplink(site: Site, links: list[rtnl.Link], bridge: int) -> rtnl.Link | None
     return next((e for e in links if e.master == bridge and not (e.alias or "").startswith(mine)), None)
 
 
-def _is_forwarding(name: str, held: set[Interface]) -> bool:
-    families = {"ipv4"} | ({"ipv6"} if any(isinstance(a, IPv6Interface) for a in held) else set())
+def _has_ipv6(mode: NetworkMode, held: set[Interface]) -> bool:
+    """Say whether a network has to do with IPv6: a routed one always, as its VEs' addresses are not the host's."""
+    wanted = mode is NetworkMode.ROUTED or any(isinstance(address, IPv6Interface) for address in held)
+    return wanted and os.path.exists("/proc/sys/net/ipv6")
+
+
+def _is_forwarding(name: str, *, with_ipv6: bool) -> bool:
+    families = ("ipv4", "ipv6") if with_ipv6 else ("ipv4",)
     return all(sysctl.read(of) == "1" for family in families for of in _forwarding_names(family, name))
 
 
@@ -155,8 +161,10 @@ def set_forwarding(site: Site, effect: SetForwarding) -> None:
     for route in site.rtnl.dump_routes():
         if route.destination.version == 4 and route.destination.prefixlen == 0 and route.index is not None:
             sysctl.write(sysctl.of_interface("ipv4", _name_of(site, route.index), "forwarding"), "1")
-    held = [a for a in site.rtnl.dump_addresses(index=found.index) if a.scope == rtnl.RT_SCOPE_UNIVERSE]
-    if any(isinstance(a.interface, IPv6Interface) for a in held) and os.path.exists("/proc/sys/net/ipv6"):
+    mark = _mark_of(site, found)
+    addresses = site.rtnl.dump_addresses(index=found.index)
+    held = {a.interface for a in addresses if a.scope == rtnl.RT_SCOPE_UNIVERSE}
+    if mark is not None and _has_ipv6(mark[0], held):
         _forward_ipv6()
 
 

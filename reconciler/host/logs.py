@@ -78,14 +78,12 @@ def _root(site: Site, uid: Uid) -> Iterator[int | None]:
         with network.inside(site, uid).root() as root:
             yield root
         return
-    root = _open_upper(f"{site.instance.volume(uid)}/upper")
-    if root is None:
-        yield None
-        return
+    upper = _open_upper(f"{site.instance.volume(uid)}/upper")
     try:
-        yield root
+        yield upper
     finally:
-        os.close(root)
+        if upper is not None:
+            os.close(upper)
 
 
 def _open_upper(path: str) -> int | None:

@@ -50,6 +50,9 @@ _GATEWAYS = frozenset(ip_address(gateway) for gateway in ROUTED_GATEWAYS.values(
 
 _LOOPBACK = 1
 
+_NO_FILE_OF_OURS = frozenset({0, errno.EFBIG, errno.ELOOP, errno.ENXIO, errno.EXDEV})
+"""How reading fails where a directory, a device, a huge file, a loop of links, a socket or a mount stands."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostSide:
@@ -141,8 +144,14 @@ def _interface(
 
 
 def _read_resolver(into: Inside) -> Resolver | None:
-    with into.root() as root:
-        data = rootfs.read_in_root(root, "etc/resolv.conf")
+    """Read the resolver that we wrote; whatever else the VE's root has put there is none of ours, and is replaced."""
+    try:
+        with into.root() as root:
+            data = rootfs.read_in_root(root, "etc/resolv.conf")
+    except KernelError as err:
+        if err.errno not in _NO_FILE_OF_OURS:
+            raise
+        return None
     lines = (data or b"").decode(errors="replace").splitlines()
     if not lines or lines[0] != _RESOLVER_MARK:
         return None

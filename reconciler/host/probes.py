@@ -25,9 +25,10 @@ _FILE_SYSTEMS = ("overlay", "erofs", "btrfs")
 _LXCFS = "/var/lib/lxcfs/proc/meminfo"
 _MAC = "02:76:00:00:00:01"
 
+# inotify's are counted for whoever made the user namespaces as well, who is the host's root for all VEs.
 _NEEDED = {
-    "fs.inotify.max_user_instances": (512, "VEs with systemd run out of inotify instances"),
-    "fs.inotify.max_user_watches": (65536, "VEs with systemd run out of inotify watches"),
+    "fs.inotify.max_user_instances": (1024, "all VEs share them, and each systemd takes some twenty"),
+    "fs.inotify.max_user_watches": (65536, "all VEs share them"),
     "kernel.keys.maxkeys": (200, "services in VEs cannot make their session keyrings"),
     "kernel.keys.root_maxkeys": (10_000, "each start of a VE takes a keyring of root's"),
     "kernel.pid_max": (32_768, "there are fewer processes than VEs may ask for"),

@@ -35,19 +35,19 @@ async def on_terminal(start: Starter, *, stdin: int | None, stdout: int) -> int:
     loop = asyncio.get_running_loop()
     terminal.copy_size(stdout, master)
     loop.add_signal_handler(signal.SIGWINCH, terminal.copy_size, stdout, master)
-    typed = None
+    tasks = []
     try:
         with _raw(stdin):
             if stdin is not None:
-                typed = asyncio.create_task(_type(stdin, master))
+                tasks.append(asyncio.create_task(_type(stdin, master)))
             shown = asyncio.create_task(_copy(master, stdout))
+            tasks.append(shown)
             status = await execution.wait()
             await _finish(shown, master, stdout)
         return status
     finally:
         loop.remove_signal_handler(signal.SIGWINCH)
-        if typed is not None:
-            typed.cancel()
+        await _end(tasks)
         os.close(master)
 
 
@@ -83,26 +83,31 @@ def _pipe(held: ExitStack) -> tuple[FileIO, FileIO]:
 
 async def _attend(execution: Execution, pipes: Mapping[int, tuple[FileIO, FileIO]]) -> int:
     """Copy between the pipes and our own descriptors until the program ends."""
-    typed = None
+    tasks = []
     shown: dict[int, asyncio.Task[None]] = {}
     for number, (source, target) in pipes.items():
         if number == 0:
             source.close()
-            typed = asyncio.create_task(_type_into_pipe(target))
+            tasks.append(asyncio.create_task(_type_into_pipe(target)))
         else:
             target.close()
             os.set_blocking(source.fileno(), False)
             shown[number] = asyncio.create_task(_copy(source.fileno(), number))
+            tasks.append(shown[number])
     try:
         status = await execution.wait()
         for number, task in shown.items():
             await _finish(task, pipes[number][0].fileno(), number)
         return status
     finally:
-        if typed is not None:
-            typed.cancel()
-            with suppress(asyncio.CancelledError):
-                await typed
+        await _end(tasks)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """End what is still copied, before its descriptors are closed; how it ends is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _type(stdin: int, master: int) -> None:
@@ -125,7 +130,8 @@ async def _finish(task: asyncio.Task[None], source: int, target: int) -> None:
     with suppress(asyncio.CancelledError):
         await task
     while data := _read(source):
-        _write(target, data)
+        while data:
+            data = data[_write(target, data) :]
 
 
 async def _copy(source: int, target: int, *, waits: bool = False) -> None:

@@ -15,6 +15,7 @@ from reconciler.host.parsed import ParsedFiles
 from reconciler.kernel import cgroup_layout, cgroup_limits, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.rtnlsocket import RtnlSocket
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Uid
 from reconciler.model.instance import Instance
 from reconciler.model.record import decode_record
@@ -111,7 +112,7 @@ class Site:
 
         Raises: KernelError.
         """
-        return [Uid(name) for name in sorted(os.listdir(self.instance.ves)) if not name.startswith(".")]
+        return [Uid(name) for name in sorted(_list(self.instance.ves)) if not name.startswith(".")]
 
     def trashed_records(self) -> list[Record]:
         """Read the records of the VEs in the trash.
@@ -119,7 +120,7 @@ class Site:
         Raises: StateError, KernelError.
         """
         found = []
-        for name in os.listdir(self.instance.trash):
+        for name in _list(self.instance.trash):
             if name.startswith("."):
                 continue
             path = f"{self.instance.trash}/{name}/record.json"
@@ -127,3 +128,8 @@ class Site:
             if data is not None:
                 found.append(decode_record(data, where=path))
         return found
+
+
+def _list(directory: str) -> list[str]:
+    with file_errors("list", directory):
+        return os.listdir(directory)

@@ -8,7 +8,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import assert_never
 
 from reconciler.errors import BusyError, TemplateError
@@ -77,16 +77,21 @@ def _build_image(site: Site, template: TemplateSpec) -> Digest:
 
 @contextmanager
 def _scratch(directory: str) -> Iterator[str]:
-    """Make a directory to build in; it is removed in the end, and before it those that a crash has left."""
+    """Make a directory to build in; it is removed in the end, and before it those that a crash has left.
+
+    One in which a build has left something mounted stays.
+    """
     for name in os.listdir(directory):
         if name.startswith(_SCRATCH):
-            files.remove_tree(f"{directory}/{name}")
+            with suppress(BusyError):
+                files.remove_tree(f"{directory}/{name}")
     scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=directory)
     try:
         os.chmod(scratch, 0o755)  # noqa: S103  # mmdebstrap's unprivileged helpers pass through it
         yield scratch
     finally:
-        files.remove_tree(scratch)  # refuses what a build has left mounted in it
+        with suppress(BusyError):
+            files.remove_tree(scratch)
 
 
 def _build_tree(template: TemplateSpec, tree: str) -> None:

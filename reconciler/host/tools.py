@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reconciler.errors import MissingToolError, VectlError
+from reconciler.errors import CommandError, MissingToolError, TimeLimitError, VectlError
 from reconciler.kernel import busybox, command
 from reconciler.model.probe import Level, Probe
 
@@ -56,10 +56,14 @@ def examine(runtime: str, lib_dir: str) -> Iterator[Probe]:
 def _ask(program: str, option: str) -> str:
     """Give the first line of what a program says of its version. Some end with a failure and say it all the same.
 
-    Raises: MissingToolError; VectlError.
+    Raises: MissingToolError; TimeLimitError.
     """
-    said = command.run([program, option], timeout_s=_ASK_S).strip()
-    return said.splitlines()[0][:80] if said else "no version"
+    try:
+        said = command.run([program, option], timeout_s=_ASK_S)
+    except CommandError as err:
+        said = err.output
+    first = said.strip().partition("\n")[0][:80]
+    return first if parse_version(first) else "there; it does not tell its version"
 
 
 def parse_version(text: str) -> tuple[int, ...]:
@@ -75,8 +79,8 @@ def _tool(tool: _Tool) -> Probe:
         level = Level.WARN if tool.without else Level.FAIL
         found, _, remedy = str(err).partition("; ")
         return Probe(name=tool.name, level=level, found=f"{found}; {tool.without}".rstrip("; "), remedy=remedy)
-    except VectlError:
-        return Probe(name=tool.name, level=Level.OK, found="there; it does not tell its version")
+    except TimeLimitError as err:
+        return Probe(name=tool.name, level=Level.WARN, found=str(err))
 
 
 def _runtime(runtime: str) -> Probe:

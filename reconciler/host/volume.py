@@ -12,6 +12,7 @@ from reconciler.errors import BusyError, KernelError, StateError, TemplateError
 from reconciler.host import compute, power, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid
 from reconciler.model.observation import PoolObservation
@@ -171,7 +172,9 @@ def sweep(site: Site) -> None:
     Raises: KernelError.
     """
     for directory in (site.instance.trash, site.instance.ves):
-        for name in os.listdir(directory):
+        with file_errors("list", directory):
+            names = os.listdir(directory)
+        for name in names:
             if name.startswith("."):
                 _delete(site, f"{directory}/{name}")
 

@@ -14,12 +14,10 @@ from contextlib import suppress
 
 from reconciler.errors import BusyError, TerminalError
 from reconciler.kernel import cgroup_file, cgroup_limits, cgroup_processes, cgroup_use, cgroup_v1, cgroup_v2
-from reconciler.kernel.cgroup_layout import Layout
+from reconciler.kernel.cgroup_layout import INNER, Layout
 from reconciler.kernel.cgroup_use import CgroupEvents, CgroupUse
 from reconciler.kernel.cgroup_values import LimitValue
 from reconciler.kernel.syscalls import translated
-
-INNER = "ve"
 
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 _DELEGATE_LIST = "/sys/kernel/cgroup/delegate"

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from reconciler.errors import MissingToolError
 from reconciler.kernel import cgroup_file
 
+INNER = "ve"
+"""The child of a VE's cgroup in which its processes are: the root of its cgroup namespace."""
+
 _LEGACY_CONTROLLERS = frozenset(
     {"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb"}
     | {"memory", "misc", "net_cls", "net_prio", "perf_event", "pids", "rdma"}

@@ -6,12 +6,14 @@ Source: Linux Documentation/admin-guide/cgroup-v2.rst.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Mapping
 
 from reconciler.errors import KernelError
 from reconciler.kernel import cgroup_file
 from reconciler.kernel import cgroup_values as values
+from reconciler.kernel.cgroup_layout import INNER
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue
 
 CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
@@ -92,6 +94,8 @@ def write_limit(directory: str, limit: str, value: LimitValue) -> None:
             cgroup_file.write(f"{directory}/cpu.max", f"{values.format_number(value)} {values.PERIOD_US}")
         case (("cpu.cpus" | "cpu.nodes"), frozenset() | None):
             _write_members(directory, FILES[limit].names, value)
+        case "memory.guarantee", int() | None:
+            _write_guarantee(directory, values.format_number(value))
         case _:
             assert not isinstance(value, frozenset), f"{limit} is a number"
             cgroup_file.write(f"{directory}/{FILES[limit].names[0]}", values.format_number(value))
@@ -106,6 +110,17 @@ def _write_members(directory: str, names: tuple[str, ...], members: frozenset[in
             raise
         # Once set, it cannot be emptied while processes are inside: all that the parent has means the same.
         cgroup_file.write(own, cgroup_file.read(parents).strip())
+
+
+def _write_guarantee(directory: str, guarantee: str) -> None:
+    """Guarantee memory to the cgroup and to its inner part, where the processes are.
+
+    Where cgroup v2 is mounted without memory_recursiveprot, which lxcfs for one takes away, a guarantee protects no
+    cgroup below the one that it is written to.
+    """
+    cgroup_file.write(f"{directory}/memory.low", guarantee)
+    if os.path.isdir(f"{directory}/{INNER}"):
+        cgroup_file.write(f"{directory}/{INNER}/memory.low", guarantee)
 
 
 def _write_memory_limit(directory: str, limit: int | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 _VE = (
     "source",
@@ -37,6 +38,13 @@ _VE = (
 )
 _NETWORK = ("vxlan",)
 _TEMPLATE = ("source.tarball", "source.oci", "source.simplestreams")
+
+
+def is_of_ve(path: str) -> bool:
+    """Say whether a field of a VE, by its path in the schema, is accepted and not carried out, whatever it says."""
+    patterns = (".".join(map(to_camel, pattern.split("."))) for pattern in _VE if "=" not in pattern)
+    found = path.removeprefix("spec.")
+    return any(found == pattern or found.startswith((f"{pattern}.", f"{pattern}[")) for pattern in patterns)
 
 
 def ve_fields(body: BaseModel) -> tuple[str, ...]:

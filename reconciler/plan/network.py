@@ -245,18 +245,27 @@ def _change(wanted: InterfacePlan, part: str, difference: Difference) -> Iterato
 
 
 def _renumber(wanted: InterfacePlan, difference: Difference) -> Iterator[Effect]:
-    """Add before removing, so that the VE is never without an address, and mend the routes that went with the old."""
+    """Add before removing, so that the VE is never without an address, and mend the routes that went with the old.
+
+    Only an address that gets another prefix goes first: the kernel holds an IPv6 address once.
+    """
     uid, name = wanted.uid, wanted.spec.name
     assert isinstance(difference.observed, tuple)
     had: frozenset[Interface] = difference.observed[0]
     led: frozenset[Address] = difference.observed[1]
     added = sorted(wanted.spec.addresses - had, key=str)
+    removed = sorted(had - wanted.spec.addresses, key=str)
+    again = {address.ip for address in added}
+    for address in removed:
+        if address.ip in again:
+            yield RemoveAddress(uid=uid, interface=name, address=address)
     for address in added:
         yield AddAddress(uid=uid, interface=name, address=address)
     for host_route in sorted(wanted.host_routes - led, key=str):
         yield AddHostRoute(uid=uid, interface=name, address=host_route)
-    for address in sorted(had - wanted.spec.addresses, key=str):
-        yield RemoveAddress(uid=uid, interface=name, address=address)
+    for address in removed:
+        if address.ip not in again:
+            yield RemoveAddress(uid=uid, interface=name, address=address)
     for host_route in sorted(led - wanted.host_routes, key=str):
         yield RemoveHostRoute(uid=uid, interface=name, address=host_route)
     yield from _routes(wanted)

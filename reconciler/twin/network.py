@@ -65,7 +65,7 @@ def perform(machine: Machine, effect: HostNetworkEffect) -> None:
 
 
 def observe(machine: Machine) -> dict[NetworkName, HostNetworkObservation]:
-    """Look at the networks; one with IPv6 addresses forwards if the host forwards IPv6 at all."""
+    """Look at the networks; one with IPv6 addresses, or a routed one, forwards if the host forwards IPv6 at all."""
     return {
         name: replace(network, forwarding=network.forwarding and (machine.forwards_ipv6 or not _has_ipv6(network)))
         for name, network in machine.networks.items()
@@ -138,7 +138,7 @@ def _set_forwarding(machine: Machine, name: NetworkName) -> None:
 
 
 def _has_ipv6(network: HostNetworkObservation) -> bool:
-    return any(address.version == 6 for address in network.addresses)
+    return network.mode is NetworkMode.ROUTED or any(address.version == 6 for address in network.addresses)
 
 
 def _with_mtu(network: HostNetworkObservation, effect: SetNetworkMtu) -> HostNetworkObservation:

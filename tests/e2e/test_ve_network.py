@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fleet import Fleet, network, reaches, ve
+from tests.support.fleet import Document, Fleet, network, reaches, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 from tests.support.world import HOST_V4, HOST_V6, WORLD_V4, WORLD_V6, World
@@ -61,13 +61,13 @@ def subnets(number: int) -> tuple[str, str]:
     return f"10.191.{number}.0/24", f"fd91:{number}::/64"
 
 
-def described(name: str, on: str, *addresses: str) -> object:
+def described(name: str, on: str, *addresses: str) -> Document:
     return ve(name, *(f"{address}/{64 if ':' in address else 24}" for address in addresses), on=on)
 
 
 def page(one: Ve, address: str, port: int = 80) -> str:
     at = f"[{address}]" if ":" in address else address
-    return one.run("wget", "-q", "-T", "10", "-O", "-", f"http://{at}:{port}/")
+    return one.run("wget", "-q", "-O", "-", f"http://{at}:{port}/")
 
 
 @pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "a"), ("ra", "rb"), ("rb", "ra")])
@@ -100,12 +100,12 @@ def test_a_ve_without_nat_gets_no_answer_from_a_world_that_knows_no_way_back(fle
         assert fleet.ve("pa").try_run("ping", "-c", "1", "-W", "1", address)[0] != 0
 
 
-@pytest.mark.parametrize("port", [8080, 8081], ids=["bridged", "routed"])
-def test_a_forwarded_port_leads_in_from_everywhere(fleet: Fleet, world: World, port: int) -> None:
+@pytest.mark.parametrize(("port", "names"), [(8080, ("b", "ra")), (8081, ("a", "ra", "rb"))], ids=["bridged", "routed"])
+def test_a_forwarded_port_leads_in_from_everywhere(fleet: Fleet, world: World, port: int, names: tuple[str]) -> None:
     for address in (HOST_V4, HOST_V6):
         assert "It works" in world.fetch(address, port)
         assert "It works" in World(fleet.namespace).fetch(address, port)
-        for name in ("a", "b", "ra"):
+        for name in names:
             assert "It works" in page(fleet.ve(name), address, port)
 
 

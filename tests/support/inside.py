@@ -99,8 +99,10 @@ class Ve:
 
     def begin(self, *args: str) -> Future[str]:
         """Begin to run a program in the VE; its end is waited for by the result."""
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            return thread.submit(self.run, *args)
+        thread = ThreadPoolExecutor(max_workers=1)
+        running = thread.submit(self.run, *args)
+        thread.shutdown(wait=False)
+        return running
 
     def shell(self, script: str, status: int = 0) -> str:
         """Run a script of the VE's own shell."""

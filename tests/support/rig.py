@@ -65,10 +65,14 @@ def on_lan(number: int) -> str:
     return f'interfaces: [{{name: eth0, network: lan, addresses: [10.20.0.{number}/24, "fd00:20::{number}/64"]}}]'
 
 
+def text_of(*documents: str) -> bytes:
+    """Give the text of a file of documents that lack the version."""
+    return _KIND.sub("apiVersion: ve/v1\nkind:", "---\n".join(documents)).encode()
+
+
 def fleet_of(*documents: str, revision: str = "r1") -> Fleet:
     """Load documents that lack the version; mistakes in them are the test's."""
-    text = _KIND.sub("apiVersion: ve/v1\nkind:", "---\n".join(documents))
-    loaded = load_fleet({"fleet.yaml": text.encode()}, revision=revision)
+    loaded = load_fleet({"fleet.yaml": text_of(*documents)}, revision=revision)
     assert loaded.fleet is not None, [f"{finding.path}: {finding.message}" for finding in loaded.findings]
     return loaded.fleet
 
