@@ -102,7 +102,7 @@ class Agent:
         while True:
             try:
                 self._look_at_source()
-            except VectlError as error:  # a full disk, say: what is in force stays so
+            except (VectlError, OSError) as error:  # a full disk, say: what is in force stays so
                 self.log.warning("source.not_looked_at", error=str(error))
             await self._source_changed_or_due()
 
