@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 BENCHES = $(wildcard bench/bench_*.py)
 
-.PHONY: help setup dev criu run down test test-long test-vm coverage lint fmt lock reference bench
+.PHONY: help setup dev criu run service down test test-long test-vm coverage lint fmt lock reference bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,10 @@ criu: ## Put a new enough criu into VECTL_LIB where the host's is too old
 
 run: setup ## Reconcile desired/ on this host, in the foreground
 	$(BIN)/vectl agent --source desired/
+
+service: setup ## Put a systemd unit for the agent into place; it reads /etc/vectl/config.yaml
+	sed 's|@BIN@|$(abspath $(BIN))|' reconciler/agent/vectl.service > /etc/systemd/system/vectl.service
+	systemctl daemon-reload
 
 down: setup ## Remove everything that `make run` made
 	$(BIN)/vectl down --yes
