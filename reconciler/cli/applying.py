@@ -145,8 +145,7 @@ async def _apply_here(task: _Task, session: Session, wishes: _Wishes) -> int:
         made = _as_saved(made, task.saved)
     if wishes.form is Format.TEXT:
         plans.print_plan(made, plans.PlanFormat.TEXT, verbose=wishes.verbose)
-    if _changes_something(made) and not wishes.yes and not _asked():
-        output.words("nothing was done")
+    if _changes_something(made) and not wishes.yes and not output.confirm("Carry this out?", asked="apply"):
         return int(ExitCode.REFUSED)
     _remember(task, session)
     progress = Progress()
@@ -170,12 +169,6 @@ def _changes_something(made: Plan) -> bool:
     from reconciler.plan.render import is_bookkeeping
 
     return any(not is_bookkeeping(action) for action in made.actions)
-
-
-def _asked() -> bool:
-    if not output.is_interactive():
-        raise UsageError("apply: expected --yes, as there is no terminal to ask on")
-    return output.confirm("Carry this out?")
 
 
 def _remember(task: _Task, session: Session) -> None:

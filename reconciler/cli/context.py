@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,11 +14,22 @@ from reconciler.errors import ManifestError, UsageError
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
-    from reconciler.model.fleet import Fleet
+    from reconciler.model.fleet import Finding, Fleet
     from reconciler.sources.snapshot import Snapshot
     from reconciler.state.config import Config
 
 _T = TypeVar("_T")
+
+
+class MistakesError(ManifestError):
+    """Manifests are not valid, with all that is wrong with them."""
+
+    kind = ManifestError.__name__
+
+    def __init__(self, name: str, findings: Sequence[Finding]) -> None:
+        count = len(findings)
+        super().__init__(f"load {name}: {count} mistake{'s' if count > 1 else ''} in it")
+        self.findings = findings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,28 +121,24 @@ def read_path(path: str) -> Snapshot:
 
 
 def load_fleet(path: str) -> tuple[Fleet, Mapping[str, bytes]]:
-    """Load the manifests of a path, with the files that they are in; what is wrong with them is printed.
+    """Load the manifests of a path, with the files that they are in.
 
-    Raises: ManifestError; UsageError.
+    Raises: MistakesError; UsageError.
     """
     snapshot = read_path(path)
     return parse_fleet(path, snapshot.files, snapshot.revision), snapshot.files
 
 
 def parse_fleet(name: str, files: Mapping[str, bytes], revision: str) -> Fleet:
-    """Parse manifests that were read; what is wrong with them is printed. ``name``: of the source, for the error.
+    """Parse manifests that were read. ``name``: of the source, for the error.
 
-    Raises: ManifestError.
+    Raises: MistakesError.
     """
-    from reconciler.cli import output
     from reconciler.manifests.load import load_fleet as load
-    from reconciler.manifests.report import render_findings
 
     loaded = load(files, revision=revision)
     if loaded.fleet is None:
-        sys.stderr.write(render_findings(loaded.findings, color=output.has_color(sys.stderr)))
-        count = len(loaded.findings)
-        raise ManifestError(f"load {name}: {count} mistake{'s' if count > 1 else ''} in it")
+        raise MistakesError(name, loaded.findings)
     return loaded.fleet
 
 
@@ -157,14 +164,25 @@ def last_good(config: Config) -> tuple[str, Fleet | None]:
     return kept.source, load(kept.files, revision=kept.revision).fleet
 
 
+def revision_in_force(config: Config) -> str:
+    """Name the last good revision without parsing it; empty, if there never was one.
+
+    Raises: StateError, KernelError.
+    """
+    from reconciler.state.lastgood import LastGood
+
+    kept = LastGood(config.instance.state_dir).read()
+    return "" if kept is None else kept.revision
+
+
 @asynccontextmanager
-async def looking(config: Config) -> AsyncIterator[Session]:
-    """Open a session for looking, with the last good revision as the fleet.
+async def looking(config: Config, *, with_fleet: bool = True) -> AsyncIterator[Session]:
+    """Open a session for looking, with the last good revision as the fleet, whose parsing takes most of the time.
 
     Raises: MissingToolError, if the pool is not mounted; VectlError.
     """
     from reconciler.agent.session import NO_FLEET, look_session
 
-    source, fleet = last_good(config)
+    source, fleet = last_good(config) if with_fleet else ("", None)
     async with look_session(config, source=source, fleet=fleet or NO_FLEET) as session:
         yield session

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from reconciler.agent.session import Session
     from reconciler.model.compute import ComputeObservation
     from reconciler.model.facts import Json, Unknown
-    from reconciler.model.fleet import Fleet
 
 _HEADER = ("NAME", "HOST", "POWER", "READY", "CPU", "MEM", "DISK", "ADDRESSES", "AGE", "REVISION")
 _WIDE = ("PROCS", "UPTIME", "TEMPLATE", "PROTECT", "LABELS", "UID")
@@ -60,6 +59,11 @@ class _Question:
     labels: Sequence[str]
     watch: bool
 
+    @property
+    def needs_fleet(self) -> bool:
+        """Whether it takes the manifests to answer, and not only what was said of them."""
+        return bool(self.labels) or self.form in (Format.JSON, Format.YAML)
+
 
 async def _get(question: _Question) -> None:
     from reconciler.host import ground
@@ -69,10 +73,10 @@ async def _get(question: _Question) -> None:
         view.select([], question.names, asked="get")
         _print_empty(question.form, config.instance.host)
         return
-    async with context.looking(config) as session:
-        fleet = session.reconciler.fleet if session.reconciler.fleet.revision else None
-        found = await _select(session, fleet, question)
-        _print(session, found, fleet, question.form)
+    async with context.looking(config, with_fleet=question.needs_fleet) as session:
+        revision = context.revision_in_force(config)
+        found = await _select(session, question, revision)
+        _print(session, found, revision, question.form)
         if question.watch:
             await _watch(session, question, found)
 
@@ -88,9 +92,10 @@ def _print_empty(form: Format, host: str) -> None:
             output.words("no VEs: nothing was ever made here")
 
 
-async def _select(session: Session, fleet: Fleet | None, question: _Question, *, again: bool = False) -> list[Row]:
+async def _select(session: Session, question: _Question, revision: str, *, again: bool = False) -> list[Row]:
     """Give the VEs that were asked for. ``again``: one that was named may be gone since."""
-    found = view.rows(session, fleet, await session.reconciler.observe())
+    fleet = session.reconciler.fleet if question.needs_fleet else None
+    found = view.rows(session, fleet, await session.reconciler.observe(), revision=revision)
     names = [row.name for row in found if row.name in question.names] if again else question.names
     chosen = view.select(found, names, asked="get") if names or not question.names else []
     return [row for row in chosen if all(_matches(row.labels, label) for label in question.labels)]
@@ -103,8 +108,7 @@ def _matches(labels: dict[str, str], wanted: str) -> bool:
     return labels.get(key) == value if sign else key in labels
 
 
-def _print(session: Session, found: list[Row], fleet: Fleet | None, form: Format) -> None:
-    revision = fleet.revision if fleet else ""
+def _print(session: Session, found: list[Row], revision: str, form: Format) -> None:
     host = session.config.instance.host
     match form:
         case Format.JSON | Format.YAML:
@@ -124,28 +128,31 @@ async def _watch(session: Session, question: _Question, shown: list[Row]) -> Non
     import asyncio
 
     before = {row.name: _state(row) for row in shown}
+    known = context.revision_in_force(session.config)
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
-        _, fleet = context.last_good(session.config)
-        found = await _select(session, fleet, question, again=True)
+        revision = context.revision_in_force(session.config)
+        if question.needs_fleet and revision != known:
+            session.reconciler.fleet = context.last_good(session.config)[1] or session.reconciler.fleet
+        known = revision
+        found = await _select(session, question, revision, again=True)
         now = {row.name: _state(row) for row in found}
         changed = [row for row in found if before.get(row.name) != now[row.name]]
         for gone in sorted(before.keys() - now.keys()):
             output.words(f"{gone} is gone")
         if changed:
-            _print_changed(session, changed, fleet, question.form)
+            _print_changed(session, changed, revision, question.form)
         before = now
 
 
-def _print_changed(session: Session, changed: list[Row], fleet: Fleet | None, form: Format) -> None:
+def _print_changed(session: Session, changed: list[Row], revision: str, form: Format) -> None:
     if form is Format.JSON:
         for row in changed:
             output.line(view.item(session, row))
     elif form is Format.NAME:
-        _print(session, changed, fleet, form)
+        _print(session, changed, revision, form)
     else:
-        lines = _lines(session, changed, fleet.revision if fleet else "", wide=form is Format.WIDE)
-        output.columns(lines)
+        output.columns(_lines(session, changed, revision, wide=form is Format.WIDE))
 
 
 def _state(row: Row) -> object:

@@ -6,12 +6,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TextIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TextIO
 
-from reconciler.errors import VectlError
+from reconciler.errors import UsageError, VectlError
 from reconciler.model.facts import Json
+
+if TYPE_CHECKING:
+    from reconciler.model.fleet import Finding
 
 _STYLES = {"good": "32", "warn": "33", "bad": "31", "dim": "2", "strong": "1"}
 _COLUMN_GAP = "   "
@@ -98,15 +102,23 @@ def words(text: str) -> None:
 
 
 def report(error: VectlError, *, as_json: bool) -> None:
-    """Print an error: one line, or one JSON object where JSON was asked for."""
+    """Print an error: one line, or one JSON object where JSON was asked for; mistakes in manifests come before it."""
     kind = getattr(error, "kind", type(error).__name__)  # that of an error which the agent met
-    report_words(str(error), kind=kind, code=int(error.exit_code), as_json=as_json)
+    findings: Sequence[Finding] = getattr(error, "findings", ())
+    if findings and not as_json:
+        from reconciler.manifests.report import render_findings
+
+        sys.stderr.write(render_findings(findings, color=has_color(sys.stderr)))
+    more: dict[str, Json] = {"errors": [finding.to_json() for finding in findings]} if findings else {}
+    report_words(str(error), kind=kind, code=int(error.exit_code), as_json=as_json, more=more)
 
 
-def report_words(message: str, *, kind: str, code: int, as_json: bool) -> None:
+def report_words(
+    message: str, *, kind: str, code: int, as_json: bool, more: Mapping[str, Json] = MappingProxyType({})
+) -> None:
     """Print what is wrong: one line, or one JSON object where JSON was asked for."""
     if as_json:
-        sys.stderr.write(json.dumps({"error": message, "kind": kind, "exit_code": code}) + "\n")
+        sys.stderr.write(json.dumps({"error": message, "kind": kind, "exit_code": code, **more}) + "\n")
     else:
         sys.stderr.write(f"vectl: {one_line(message)}\n")
     sys.stderr.flush()
@@ -141,8 +153,16 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def confirm(question: str) -> bool:
-    """Ask a person yes or no; anything but yes is no."""
+def confirm(question: str, *, asked: str) -> bool:
+    """Ask a person yes or no; anything but yes is no, and they are told that nothing was done.
+
+    Raises: UsageError, if there is nobody to ask. ``asked``: the command, for the error.
+    """
+    if not is_interactive():
+        raise UsageError(f"{asked}: expected --yes, as there is no terminal to ask on")
     sys.stderr.write(f"{safe(question)} [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    agreed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    if not agreed:
+        words("nothing was done")
+    return agreed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from reconciler.cli import context, output
-from reconciler.errors import ExitCode, NotConvergedError, RefusedError, UsageError
+from reconciler.errors import ExitCode, NotConvergedError, RefusedError
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
@@ -89,10 +89,8 @@ async def _down(config: Config, *, yes: bool, destroy: frozenset[str]) -> int:
     if not os.path.exists(config.instance.state_dir):
         output.words(f"nothing of {config.instance.name} is here")
         return int(ExitCode.OK)
-    if not yes and not (
-        output.is_interactive() and output.confirm(f"Remove all VEs of {config.instance.name}, with data?")
-    ):
-        raise UsageError("down: expected --yes, or a person who agrees")
+    if not yes and not output.confirm(f"Remove all VEs of {config.instance.name}, with data?", asked="down"):
+        return int(ExitCode.REFUSED)
     await _end_agent(config)
     with instance_lock(config.instance):
         async with open_session(config, source="") as session:

@@ -78,8 +78,8 @@ def purge(
     if not chosen:
         output.words("the trash is empty")
         return int(ExitCode.OK)
-    if not yes and not (output.is_interactive() and output.confirm(f"Delete the data of {names} for good?")):
-        raise UsageError("trash purge: expected --yes, or a person who agrees")
+    if not yes and not output.confirm(f"Delete the data of {names} for good?", asked="trash purge"):
+        return int(ExitCode.REFUSED)
     for found in chosen:
         purge_one(found.id, by)
         output.words(f"{found.record.name} is deleted for good")

@@ -67,9 +67,10 @@ class Row:
         return {key: str(value) for key, value in applied.items()} if isinstance(applied, dict) else {}
 
 
-def rows(session: Session, fleet: Fleet | None, observed: HostObservation) -> list[Row]:
+def rows(session: Session, fleet: Fleet | None, observed: HostObservation, *, revision: str = "") -> list[Row]:
     """Give all VEs of this host and of the manifests that name it, by name.
 
+    ``fleet`` None: the manifests are not at hand; those of a ``revision`` that something was said of are enough.
     Raises: StateError, KernelError.
     """
     from reconciler.plan.planner import is_here
@@ -78,10 +79,18 @@ def rows(session: Session, fleet: Fleet | None, observed: HostObservation) -> li
     seen = dict(_by_name(observed))
     host = session.config.instance.host
     specs = {str(n): spec for n, spec in (fleet.ves if fleet else {}).items() if is_here(spec, host)}
+    told = {name for name, found in stored.items() if fleet is None and _speaks_of(found, revision)}
     return [
         Row(name=name, spec=specs.get(name), seen=seen.get(name), conditions=_with_ready(stored.get(name, ())))
-        for name in sorted(seen.keys() | specs.keys())
+        for name in sorted(seen.keys() | specs.keys() | told)
     ]
+
+
+def _speaks_of(conditions: Iterable[Condition], revision: str) -> bool:
+    """Say whether conditions are of a VE of a revision; the source's own say nothing of any VE."""
+    from reconciler.model.condition import ConditionType
+
+    return bool(revision) and any(c.type is ConditionType.READY and c.revision == revision for c in conditions)
 
 
 def row(session: Session, observed: HostObservation, name: str) -> Row | None:

@@ -237,6 +237,17 @@ def test_ves_are_selected_and_listed(fleet: Fleet) -> None:
     assert json.loads(fleet.complaint("get", "nobody", "-o", "json"))["kind"] == "StateError"
 
 
+def test_a_ve_that_cannot_be_made_is_listed_with_the_reason(fleet: Fleet) -> None:
+    apply(fleet, LAN, WEB, DB, ve("spread", spread=["tier"]), code=4)
+    line = fleet.vectl("get", "spread").splitlines()[1]
+    assert line.split()[:5] == ["spread", "here", "-", "False", "(Unsupported)"]
+    assert (item(fleet, "spread")["power"], item(fleet, "spread")["observed"]) == ("stopped", None)
+    assert "not supported yet by this version: spread" in fleet.vectl("describe", "spread")
+    assert "no VE of that name" in fleet.complaint("logs", "spread")
+    apply(fleet, LAN, WEB, DB)
+    assert fleet.vectl("get", "-o", "name") == "db1\nweb1\n"
+
+
 def test_a_watch_prints_what_changes_and_ends_at_ctrl_c(fleet: Fleet) -> None:
     watch = subprocess.Popen(
         argv(fleet, "get", "-w"),

@@ -43,9 +43,9 @@ def test_apply_of_anything_else_is_refused(fleet: Fleet, tmp_path: Path) -> None
 
 
 def test_apply_tells_at_once_what_the_agent_cannot_do(fleet: Fleet) -> None:
-    fleet.put("b.yaml", ve("b", devices=[{"path": "/dev/net/tun"}]))
+    fleet.put("b.yaml", ve("b", spread=["tier"]))
     said = fleet.complaint("apply", str(fleet.manifests), code=4)
-    assert "b: Unsupported: not supported yet by this version: devices" in said
+    assert "b: Unsupported: not supported yet by this version: spread" in said
     fleet.drop("b.yaml")
     fleet.vectl("apply", str(fleet.manifests))
 

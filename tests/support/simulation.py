@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -17,10 +18,11 @@ from reconciler.agent.reconciler import Reconciler
 from reconciler.agent.session import NO_FLEET
 from reconciler.agent.source import ManifestSource
 from reconciler.model.condition import Condition, ConditionType, Status, broken_invariants
-from reconciler.model.effects import Effect, effect_name
+from reconciler.model.effects import Effect
 from reconciler.model.identity import Uid
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
 from reconciler.model.seam import Effects, Host, Observer, Wake
+from reconciler.model.volume import BuildTemplate, WriteRecord
 from reconciler.sources.snapshot import Snapshot, snapshot_of
 from reconciler.state.conditions import SOURCE
 from tests.support import simloop
@@ -83,7 +85,7 @@ class Kernel:
 
     async def perform(self, effect: Effect) -> None:
         """Carry out one effect."""
-        key = getattr(effect, "uid", None) or getattr(effect, "network", None) or effect_name(effect)
+        key = _object_of(effect)
         self._at_work[key] += 1
         assert self._at_work[key] == 1, f"two effects at work at once for {key}: {effect}"
         self.log.append((self._clock(), effect))
@@ -95,9 +97,40 @@ class Kernel:
             self._at_work[key] -= 1
             self._events.tell(Wake(uid=getattr(effect, "uid", None)))
 
+    @property
+    def at_work(self) -> bool:
+        """Whether any effect is under way."""
+        return self._at_work.total() > 0
+
     def times_of(self, kind: type, uid: Uid | None = None) -> list[float]:
         """Give when effects of a kind began."""
         return [at for at, effect in self.log if isinstance(effect, kind) and uid in (None, getattr(effect, "uid", 0))]
+
+
+def _object_of(effect: Effect) -> object:
+    """Give what only one effect at a time may change; images are built by whoever comes first."""
+    match effect:
+        case WriteRecord():
+            return effect.record.uid
+        case BuildTemplate():
+            return object()
+    return getattr(effect, "uid", None) or "host"
+
+
+class Judge:
+    """Takes the place of the agent's log: it keeps quiet, and remembers the errors that are the agent's own."""
+
+    def __init__(self) -> None:
+        self.crashes: list[str] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say nothing."""
+
+    warning = info
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Remember what went wrong."""
+        self.crashes.append(f"{event} {fields}: {traceback.format_exc()}")
 
 
 class CountingObserver:
@@ -124,6 +157,7 @@ class Simulation:
     observer: CountingObserver
     agent: Agent
     operations: Operations
+    judge: Judge
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -202,7 +236,7 @@ async def agent_on(
     slow_s: float = 0.02,
     wrap: Callable[[Effects], Effects] = lambda effects: effects,
 ) -> AsyncIterator[Simulation]:
-    """Run an agent, as a process that starts does, until the block ends. ``wrap``: what lies between it and the host."""
+    """Run an agent, as a process that starts does, until the block ends. ``wrap``: puts something before the host."""
     random, twin = Random(seed), rig.world.restart_agent()
     rig.twin = twin
     slow: Host = simloop.SlowHost(twin, random, longest_s=slow_s)
@@ -213,6 +247,7 @@ async def agent_on(
     manifests = Manifests(desk, files)
     timing = Timing(resync_s=resync_s, jitter=random.random)
     agent = Agent(reconciler, manifests, events, timing=timing, clock=rig.clock)
+    agent.log = judge = Judge()
     simulation = Simulation(
         rig=rig,
         manifests=manifests,
@@ -221,6 +256,7 @@ async def agent_on(
         observer=observer,
         agent=agent,
         operations=Operations(reconciler=reconciler),
+        judge=judge,
     )
     with _conditions_watched(simulation):
         working = asyncio.create_task(agent.run())
@@ -231,6 +267,7 @@ async def agent_on(
             working.cancel()
             with suppress(asyncio.CancelledError):
                 await working
+    assert judge.crashes == [], judge.crashes[0]
 
 
 @contextmanager

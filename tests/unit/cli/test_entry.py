@@ -186,6 +186,18 @@ def test_validate_tells_all_mistakes_at_once(tmp_path: Path, capsys: pytest.Capt
     assert {error["file"] for error in found["errors"]} == {"a.yaml", "b.yaml"}
 
 
+def test_mistakes_are_told_in_the_form_that_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(VE + "spec: {memory: {limitt: 1Gi}}\n")
+    assert entry.run(["plan", str(tmp_path)]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("a.yaml:5:")
+    assert told[-1] == f"vectl: load {tmp_path}: 1 mistake in it"
+    assert entry.run(["plan", str(tmp_path), "-o", "json"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["kind"], said["errors"][0]["path"]) == ("ManifestError", "spec.memory.limitt")
+
+
 def test_annotations_of_a_forge_stay_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(VE + "spec: {memory: {limitt: 1Gi}}\n")
     assert entry.run(["validate", str(tmp_path), "-o", "github"]) == 1
