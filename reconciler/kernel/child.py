@@ -6,6 +6,7 @@ without an error is the news that the program runs.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -15,12 +16,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from reconciler.errors import KernelError, VectlError
-from reconciler.kernel.syscalls import translated
+from reconciler.kernel.syscalls import syscall, translated
 
 REPORT_BYTES = 8192
 
 _FAILED = 126
 _OOM_SCORE = "/proc/self/oom_score_adj"
+
+_SIGNALS_OF_GLIBC = (32, 33)
+_SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}
+_KERNEL_SIGACTION_BYTES = 32  # of zeros: SIG_DFL, no flags, nothing masked
+_KERNEL_SIGSET_BYTES = 8
 
 
 class NotExecutedError(KernelError):
@@ -97,11 +103,16 @@ def close_descriptors(*, keep: int) -> None:
 def reset_signals() -> None:
     """Let no signal be caught, ignored or blocked: execve(2) would hand ignored and blocked ones on.
 
-    Python ignores SIGPIPE and SIGXFSZ by itself.
+    Python ignores SIGPIPE and SIGXFSZ by itself. The two that glibc keeps to itself are ignored in whatever was
+    started by posix_spawn(3), by make for one, and glibc refuses to hear of them: so they are set by the system call.
     """
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
+    for internal in _SIGNALS_OF_GLIBC:
+        default = ctypes.create_string_buffer(_KERNEL_SIGACTION_BYTES)
+        action = _SYS_RT_SIGACTION[os.uname().machine]
+        syscall(action, "reset", f"signal {internal}", internal, default, None, _KERNEL_SIGSET_BYTES)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -55,7 +55,7 @@ class Scenario:
         rig.desk()
         for link in NOT_OURS:
             rig.world.add_host_link(link)
-        _make_stranger(rig)
+        make_stranger(rig)
         if self.before:
             rig.converge(fleet_of(*self.before, revision="before"))
         for uid in rig.machine.volumes:
@@ -63,7 +63,8 @@ class Scenario:
         self.happens(rig)
 
 
-def _make_stranger(rig: Rig) -> None:
+def make_stranger(rig: Rig) -> None:
+    """Let another source have a VE that runs here."""
     template = TemplateSpec(name=TemplateName("old"), key=Digest("0" * 64), source=BuiltinSource())
     record = Record(
         uid=STRANGER,

@@ -25,6 +25,7 @@ from reconciler.model.seam import Effects, Host, Observer, Wake
 from reconciler.model.volume import BuildTemplate, WriteRecord
 from reconciler.sources.snapshot import Snapshot, snapshot_of
 from reconciler.state.conditions import SOURCE
+from reconciler.twin.host import Crash
 from tests.support import simloop
 from tests.support.rig import Rig, scratch_state, text_of
 
@@ -158,7 +159,13 @@ class Simulation:
     agent: Agent
     operations: Operations
     judge: Judge
+    working: asyncio.Task[None] | None = None
     broken: list[str] = field(default_factory=list)
+
+    @property
+    def died(self) -> bool:
+        """Whether the process that this stands for was killed."""
+        return self.working is not None and self.working.done()
 
     @property
     def reconciler(self) -> Reconciler:
@@ -259,14 +266,19 @@ async def agent_on(
         judge=judge,
     )
     with _conditions_watched(simulation):
-        working = asyncio.create_task(agent.run())
+        working = simulation.working = asyncio.create_task(agent.run())
         try:
             yield simulation
-            assert not working.done(), "the agent ended by itself"
+            assert simulation.died or not working.done(), "the agent ended by itself"
         finally:
             working.cancel()
-            with suppress(asyncio.CancelledError):
+            try:
                 await working
+            except asyncio.CancelledError:
+                pass
+            except BaseException as err:
+                if not is_crash(err):
+                    raise
     assert judge.crashes == [], judge.crashes[0]
 
 
@@ -282,6 +294,13 @@ def _conditions_watched(simulation: Simulation) -> Iterator[None]:
     conditions.on_change = check
     yield
     assert simulation.broken == []
+
+
+def is_crash(err: BaseException) -> bool:
+    """Say whether an error is nothing but the death of the process that a simulation stands for."""
+    if isinstance(err, BaseExceptionGroup):
+        return all(is_crash(inner) for inner in err.exceptions)
+    return isinstance(err, Crash)
 
 
 def later(work: Callable[[Effect], Coroutine[Any, Any, None]]) -> Callable[[Effect], Awaitable[None]]:

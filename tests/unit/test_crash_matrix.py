@@ -27,11 +27,12 @@ from reconciler.model.volume import WriteRecord
 from reconciler.state.inventory import Entry, Inventory, Phase
 from reconciler.state.layout import inventory_dir
 from reconciler.twin import host
-from reconciler.twin.host import Crash, crash
+from reconciler.twin.host import crash
 from reconciler.twin.machine import Machine
 from reconciler.twin.world import World
 from tests.support.rig import RecordingEffects, Rig, run, scratch_state
 from tests.support.scenarios import NOT_OURS, SCENARIOS, STRANGER, Scenario
+from tests.support.simulation import is_crash
 
 MOMENTS = ("before", "middle", "after")
 PAIRS_PER_SCENARIO = 12
@@ -127,12 +128,6 @@ async def consent_to_all(reconciler: Reconciler) -> None:
     now = reconciler.desk.clock.now()
     for hash_ in {plan.action_hash, *plan.ve_hashes.values()}:
         reconciler.desk.approvals.approve(hash_, by="somebody", now=now)
-
-
-def is_crash(err: BaseException) -> bool:
-    if isinstance(err, BaseExceptionGroup):
-        return all(is_crash(inner) for inner in err.exceptions)
-    return isinstance(err, Crash)
 
 
 def assert_done(results: list[Result]) -> None:

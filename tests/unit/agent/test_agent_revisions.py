@@ -380,20 +380,20 @@ def test_failures_back_off_and_a_success_forgets_them() -> None:
             async with agent_on(rig, files(*TWO)) as agent:
                 await agent.ready("web1", "web2")
                 await asyncio.sleep(5)
-                for _ in range(2):
+                for name in ("full", "fuller"):
                     rig.world.fill_pool()
                     agent.kernel.log.clear()
-                    agent.write(*TWO, ve("full"))
+                    agent.write(*TWO, ve(name))
                     await asyncio.sleep(HOUR)
                     tries = agent.kernel.times_of(WriteRecord)
                     gaps = [later - earlier for earlier, later in pairwise(tries)]
                     assert len(tries) < 25
                     assert 1.0 <= gaps[0] <= 1.5
                     assert 290 <= gaps[-1] <= 340
-                    assert agent.condition("full", ConditionType.RECONCILING).reason == "NoSpaceError"
+                    assert agent.condition(name, ConditionType.RECONCILING).reason == "NoSpaceError"
                     assert agent.is_ready("web1")
                     rig.world.free_pool()
-                    await agent.ready("full", within_s=400)
+                    await agent.ready(name, within_s=400)
                     agent.write(*TWO)
                     await agent.until(lambda: rig.names() == {"web1", "web2"}, "the removal")
                     await asyncio.sleep(25 * HOUR)
