@@ -92,7 +92,8 @@ class WatchedDirectory(ManifestSource):
     def snapshot(self) -> Snapshot:
         """List the directory; it is watched wherever it is now."""
         snapshot = self._directory.look()
-        self._watch.arm(snapshot.root)
+        if self._watch.arm(snapshot.root):
+            self._hint.set()
         return snapshot
 
     def close(self) -> None:

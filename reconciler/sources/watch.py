@@ -48,21 +48,24 @@ class Watch:
         self.degraded = ""
         """Why there are no hints at present; empty while there are."""
 
-    def arm(self, root: tuple[int, int] | None) -> None:
+    def arm(self, root: tuple[int, int] | None) -> bool:
         """Begin to watch, or go on; after every look. ``root``: the device and inode of the directory looked at.
+
+        Tells whether it began only now: what changed between the look and that was seen by neither.
 
         A watch stays with its inode: once the directory is replaced it would be silent for ever.
         """
         if self._observer is not None and self._observer.is_alive() and root == self._root:
-            return
+            return False
         self.stop()
         try:
             self._observer = self._start(root is not None)
         except OSError as err:
             self._degrade(err.strerror or "inotify is not to be had")
-        else:
-            self._root = root
-            self._restore()
+            return False
+        self._root = root
+        self._restore()
+        return True
 
     def stop(self) -> None:
         """Stop watching; idempotent."""

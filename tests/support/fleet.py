@@ -184,13 +184,13 @@ class Fleet:
 
     # The agent
 
-    def start_agent(self, *options: str, failpoints: str = "", wait: bool = True) -> None:
-        """Start the agent, and wait until it answers."""
+    def start_agent(self, *options: str, failpoints: str = "", wait: bool = True, path: str = "") -> None:
+        """Start the agent, and wait until it answers. ``path``: where it finds programs, if not where we do."""
         assert self.agent is None
         self._log = self.log.open("ab")
         self.agent = subprocess.Popen(
             self._argv("agent", "--source", str(self.manifests), *options),
-            env={**_environment(), "VECTL_FAILPOINTS": failpoints},
+            env={**_environment(), "VECTL_FAILPOINTS": failpoints, **({"PATH": path} if path else {})},
             pass_fds=(self.namespace,),
             stdout=self._log,
             stderr=self._log,
