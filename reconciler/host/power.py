@@ -16,8 +16,9 @@ from contextlib import suppress
 from reconciler.errors import BusyError, CommandError, KernelError, StateError, TemplateError
 from reconciler.host import bundle, compute, templates
 from reconciler.host.keeper import protocol, records
+from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
-from reconciler.kernel import files, pidfd, runc
+from reconciler.kernel import command, files, pidfd, runc
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.pidfd import Exit, ProcessId
@@ -189,7 +190,7 @@ async def create_runtime(site: Site, effect: CreateRuntime) -> None:
     """Make the namespaces and the root file system, with init held back; the same again is success.
 
     Raises: StateError, if record, volume or cgroup is missing; TemplateError; BusyError, if something runs already;
-    CommandError, with the runtime's complaint.
+    MissingToolError, without the runtime; CommandError, with its complaint.
     """
     uid, seen = effect.uid, observe(site, effect.uid)
     if seen.state is PowerState.CREATED and seen.launch == effect.launch:
@@ -221,6 +222,8 @@ async def create_runtime(site: Site, effect: CreateRuntime) -> None:
         await keeper.launch(request)
     except CommandError as err:
         complaint = runc.read_error(runtime.log)
+        if complaint is None and err.status == NOT_FOUND:
+            raise command.missing_tool(runtime.program, "no such program") from err
         raise CommandError(
             f"create runtime of {effect.name}: {complaint or err}", status=err.status, output=complaint or err.output
         ) from err

@@ -136,12 +136,18 @@ def _started(program: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, PermissionError) as err:
-        seen = "no such program" if isinstance(err, FileNotFoundError) else "not executable"
-        package = _PACKAGES.get(os.path.basename(program))
-        remedy = f"; install the Debian package {package}" if package else ""
-        raise MissingToolError(f"run {program}: {seen}{remedy}") from err
+        raise missing_tool(
+            program, "no such program" if isinstance(err, FileNotFoundError) else "not executable"
+        ) from err
     except OSError as err:
         raise kernel_error("run", program, err.errno or 0) from err
+
+
+def missing_tool(program: str, seen: str) -> MissingToolError:
+    """Make the error of a program that is not there, with the package that has it."""
+    package = _PACKAGES.get(os.path.basename(program))
+    remedy = f"; install the Debian package {package}" if package else ""
+    return MissingToolError(f"run {program}: {seen}{remedy}")
 
 
 def _too_late(argv: Sequence[str], timeout_s: float, output: str) -> TimeLimitError:

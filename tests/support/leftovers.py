@@ -73,13 +73,13 @@ def _in(namespace: int, *argv: str) -> str:
 
 
 def processes(instance: Instance) -> list[str]:
-    """Give the processes whose command line names the instance's run directory: its keeper, its agent."""
-    found = []
+    """Give the processes whose command line names the instance's directory: its keeper, its agent."""
+    found, directory = [], os.path.dirname(instance.run_dir)
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
-            words = entry.read_bytes().decode(errors="replace").split("\0")
-            if instance.run_dir in words:
-                found.append(f"{entry.parent.name}: {' '.join(words)}")
+            words = entry.read_bytes().decode(errors="replace").replace("\0", " ")
+            if f"{directory}/" in words:
+                found.append(f"{entry.parent.name}: {words}")
     return found
 
 

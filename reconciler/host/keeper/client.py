@@ -44,7 +44,8 @@ _ANSWER_S = 10.0
 _START_S = 30.0
 _RETRY_S = 0.02
 _GRACE_S = 5.0  # beyond a request's own deadline, which the keeper holds
-_NOT_FOUND, _NOT_EXECUTED = 127, 126  # as a shell gives them
+NOT_FOUND, NOT_EXECUTED = 127, 126
+"""The status of a program that cannot be executed, as a shell gives it."""
 
 
 class Execution:
@@ -281,7 +282,7 @@ def _error(failed: Failed) -> VectlError:
     if failed.kind == "timeout":
         return TimeLimitError(failed.message)
     if failed.kind == "not-executed":
-        status = _NOT_FOUND if failed.errno == errno.ENOENT else _NOT_EXECUTED
+        status = NOT_FOUND if failed.errno == errno.ENOENT else NOT_EXECUTED
         return CommandError(failed.message, status=status, output="")
     if failed.status is not None:
         return CommandError(failed.message, status=failed.status, output="")
