@@ -20,7 +20,6 @@ from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid, filter_table, host_link_name
 from reconciler.model.observation import Facet, HostObservation, VeObservation
-from reconciler.model.power import PowerObservation
 from reconciler.model.seam import Wake
 
 _LOST = Wake(lost=True)
@@ -81,8 +80,10 @@ class HostEvents:
 
     def _follow_init(self, uid: Uid, seen: VeObservation) -> None:
         power = seen.power
+        if isinstance(power, Unknown):
+            return
         init = None
-        if isinstance(power, PowerObservation) and power.pid is not None and power.start_time is not None:
+        if power.pid is not None and power.start_time is not None:
             init = ProcessId(pid=power.pid, start_time=power.start_time)
         known = self._inits.get(uid)
         if known is not None and known[0] == init:
@@ -111,7 +112,9 @@ class HostEvents:
             os.close(known[1])
 
     def _follow_limits(self, uid: Uid, seen: VeObservation) -> None:
-        if seen.compute is None or isinstance(seen.compute, Unknown):
+        if isinstance(seen.compute, Unknown):  # not looked at, or not to be read: what is watched stays so
+            return
+        if seen.compute is None:
             self._forget_limits(uid)
             return
         if uid in self._watched:

@@ -85,6 +85,23 @@ def test_a_halt_from_inside_ends_with_a_change_of_the_manifest(fleet: Fleet) -> 
     fleet.await_ready("plain")
 
 
+def test_a_halt_is_no_crash_when_the_keeper_is_late_to_tell(fleet: Fleet) -> None:
+    plain = fleet.ve("plain")
+    init, parent, told = plain.init, keeper(fleet), fleet.told("plain")
+    os.kill(parent, signal.SIGSTOP)
+    try:
+        plain.as_host("/sbin/poweroff", check=False)  # it is killed with all the others
+        until(lambda: "(init) Z" in Path(f"/proc/{init.pid}/stat").read_text(), "init to have ended")
+    finally:
+        os.kill(parent, signal.SIGCONT)
+    fleet.await_reason("plain", "HaltedInside", ConditionType.STALLED)
+    assert fleet.told("plain") == told  # nothing was tried before it was known
+    assert not plain.runs
+    fleet.ask("start", ve="plain", by="somebody")
+    until(lambda: plain.runs, "it to run")
+    fleet.await_ready("plain")
+
+
 def test_one_that_shall_always_run_is_started_after_a_halt(fleet: Fleet) -> None:
     steady = fleet.ve("steady")
     former = steady.init

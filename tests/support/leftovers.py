@@ -41,7 +41,18 @@ def _loop_files(instance: Instance) -> list[str]:
     for file in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):  # detached meanwhile
             found.append(file.read_text().strip())
-    return [path for path in found if path.startswith((f"{instance.state_dir}/", f"{instance.run_dir}/"))]
+    ours = [path for path in found if path.startswith((f"{instance.state_dir}/", f"{instance.run_dir}/"))]
+    return [] if ours and _is_mounted_elsewhere(instance) else ours
+
+
+def _is_mounted_elsewhere(instance: Instance) -> bool:
+    """Say whether a mount namespace that somebody copied meanwhile holds our mounts: what it holds is freed with it."""
+    directory = os.path.dirname(instance.state_dir)
+    for file in Path("/proc").glob("[0-9]*/mountinfo"):
+        with suppress(OSError):  # it has ended
+            if f" {directory}/" in file.read_text(errors="replace"):
+                return True
+    return False
 
 
 def cgroups(instance: Instance) -> list[str]:
