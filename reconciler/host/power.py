@@ -45,6 +45,7 @@ _NOFILE = (1024, 524288)
 _LXCFS = "/var/lib/lxcfs/proc"
 _LXCFS_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
 _END_SEEN_S = 2.0
+_COLLECTED_S = 5.0  # a keeper that takes longer is stuck, and one that is dead leaves its children to others
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _SYSTEMD_HALT = signal.SIGRTMIN + 4
 """What makes systemd power off; the other inits take Ctrl-Alt-Del's. Source: systemd(1), "SIGRTMIN+4"."""
@@ -102,7 +103,7 @@ async def await_collected(site: Site, uid: Uid) -> None:
     Raises: KernelError, StateError.
     """
     init = read_init(site, uid)
-    for _ in range(int(_END_SEEN_S / 0.002)):
+    for _ in range(int(_COLLECTED_S / 0.002)):
         if init is None or pidfd.identify(init.pid) != init:
             return
         await asyncio.sleep(0.002)

@@ -92,6 +92,8 @@ def test_a_halt_is_no_crash_when_the_keeper_is_late_to_tell(fleet: Fleet) -> Non
     try:
         plain.as_host("/sbin/poweroff", check=False)  # it is killed with all the others
         until(lambda: "(init) Z" in Path(f"/proc/{init.pid}/stat").read_text(), "init to have ended")
+        with fleet.puts_right("steady", "memory.limit"):  # then the agent has looked at what happened before, too
+            fleet.ve("steady").memory_limit_file.write_text(str(32 << 20))
     finally:
         os.kill(parent, signal.SIGCONT)
     fleet.await_reason("plain", "HaltedInside", ConditionType.STALLED)

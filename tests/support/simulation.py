@@ -21,8 +21,17 @@ from reconciler.model.condition import Condition, ConditionType, Status, broken_
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Uid
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
+from reconciler.model.power import ForgetEnd
 from reconciler.model.seam import Effects, Host, Observer, Wake
-from reconciler.model.volume import BuildTemplate, WriteRecord
+from reconciler.model.volume import (
+    BuildTemplate,
+    CreateVolume,
+    PurgeTrash,
+    RestoreVe,
+    SetVolumeSize,
+    TrashVe,
+    WriteRecord,
+)
 from reconciler.sources.snapshot import Snapshot, snapshot_of
 from reconciler.state.conditions import SOURCE
 from reconciler.twin.host import Crash
@@ -50,6 +59,10 @@ class Manifests(ManifestSource):
             return Snapshot(reason="SourceEmpty", problem="it held manifests and now holds none")
         self.had_files = self.had_files or bool(self.files)
         return snapshot_of("dir", self.files)
+
+
+_UNHEARD = (BuildTemplate, WriteRecord, CreateVolume, SetVolumeSize, TrashVe, RestoreVe, PurgeTrash, ForgetEnd)
+"""Effects on files, of which no kernel tells."""
 
 
 class TwinEvents:
@@ -96,7 +109,8 @@ class Kernel:
                 await self.interfere(effect)
         finally:
             self._at_work[key] -= 1
-            self._events.tell(Wake(uid=getattr(effect, "uid", None)))
+            if not isinstance(effect, _UNHEARD):
+                self._events.tell(Wake(uid=getattr(effect, "uid", None)))
 
     @property
     def at_work(self) -> bool:
