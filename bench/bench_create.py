@@ -1,17 +1,20 @@
-"""Fifty VEs from manifests to running, beside `runc run -d` alone for the same fifty, four at a time."""
+"""Fifty VEs from manifests to running, beside `runc run -d` alone, LXC and Incus for as many, four at a time."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench import common
+from bench import common, peers
 from reconciler.host.bundle import BundleSpec, build_config
-from reconciler.kernel import busybox, cgroup, cgroup_layout
+from reconciler.kernel import cgroup, cgroup_file, cgroup_layout
 
 COUNT, WORKERS, ROUNDS = 50, 4, 3
 BASE = 3 << 29
@@ -19,17 +22,44 @@ NAME = "bnrunc"
 
 
 def main() -> None:
-    """Alternate the two, and print each round's ratio and the median."""
+    """Alternate them, and print each round's ratio and the medians."""
     common.machine()
-    ratios = []
-    for number in range(ROUNDS):
-        ours, floor = _vectl(), _runc()
-        ratios.append(ours / floor)
-        print(f"round {number + 1}: vectl {ours:.2f} s, runc run -d {floor:.2f} s, ratio {ours / floor:.2f}")
-    middle = sorted(ratios)[len(ratios) // 2]
+    rounds = [_round(number + 1) for number in range(ROUNDS)]
+    middle = statistics.median(one.ours / one.floor for one in rounds)
     common.report(
         f"{COUNT} VEs, manifests to running / runc run -d", f"{middle:.2f}x (median)", "<= 2x", met=middle <= 2
     )
+    ours = statistics.median(one.ours for one in rounds)
+    for outcomes in zip(*(one.peers for one in rounds)):
+        print(_beside(ours, outcomes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one round took. Units: seconds."""
+
+    ours: float
+    floor: float
+    peers: tuple[peers.Outcome, ...]
+
+
+def _round(number: int) -> Round:
+    one = Round(ours=_vectl(), floor=_runc(), peers=tuple(peers.measure(COUNT, WORKERS)))
+    beside = "".join(f", {peer.name} {peer.seconds:.2f} s" for peer in one.peers if peer.seconds is not None)
+    ratio = one.ours / one.floor
+    print(
+        f"round {number}: vectl {one.ours:.2f} s, runc run -d {one.floor:.2f} s{beside}, ratio {ratio:.2f}", flush=True
+    )
+    return one
+
+
+def _beside(ours: float, outcomes: Sequence[peers.Outcome]) -> str:
+    """Say how a peer did in all rounds."""
+    last = outcomes[-1]
+    if not (seconds := [one.seconds for one in outcomes if one.seconds is not None]):
+        return f"{last.name}: {last.remark}"
+    middle = statistics.median(seconds)
+    return f"{last.name}: {middle:.2f} s (median; {last.remark}); vectl / {last.name} {ours / middle:.2f}x"
 
 
 def _vectl() -> float:
@@ -56,7 +86,7 @@ def _runc() -> float:
     try:
         rootfs = scratch / "rootfs"
         rootfs.mkdir()
-        busybox.build_tree(str(rootfs))
+        common.build_template(rootfs)
         subprocess.run(["chown", "-R", "-h", f"{BASE}:{BASE}", str(rootfs)], check=True)
         scratch.chmod(0o755)
         bundles = [_bundle(scratch, rootfs, number) for number in range(COUNT)]
@@ -65,6 +95,8 @@ def _runc() -> float:
         finally:
             for number in range(COUNT):
                 _delete(scratch, number)
+            for hierarchy in cgroup_layout.detect().hierarchies():
+                cgroup_file.remove_directory(hierarchy.path(f"/{NAME}"))
     finally:
         shutil.rmtree(scratch)
 
@@ -77,8 +109,13 @@ def _bundle(scratch: Path, rootfs: Path, number: int) -> Path:
     bundle = scratch / f"b{number}"
     bundle.mkdir()
     _tree(number).create()
-    spec = BundleSpec(hostname=f"v{number}", rootfs=str(rootfs), id_base=BASE, cgroup=f"/{NAME}/v{number}")
-    (bundle / "config.json").write_text(json.dumps(build_config(spec)))
+    own = "of its own"
+    spec = BundleSpec(
+        hostname=f"v{number}", rootfs=str(rootfs), id_base=BASE, cgroup=f"/{NAME}/v{number}", user_namespace=own
+    )
+    # Alone, the runtime makes the user namespace itself, as it does where no path is given.
+    config = json.dumps(build_config(spec)).replace(f', "path": "{own}"', "")
+    (bundle / "config.json").write_text(config)
     return bundle
 
 

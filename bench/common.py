@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from reconciler.kernel import busybox
 from reconciler.model.identity import HostName
-from reconciler.model.instance import Instance
+from reconciler.model.instance import DEFAULT_LIB, Instance
 
 VECTL = [sys.executable, "-m", "reconciler.cli.entry"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,6 +88,11 @@ def manifest(number: int) -> str:
         f"  memory: {{limit: 64Mi, swap: 0}}\n  processes: 64\n  disk: {{size: 64Mi}}\n"
         f"  interfaces:\n    - name: eth0\n      network: lan\n      addresses: [{address}]\n"
     )
+
+
+def build_template(directory: Path) -> None:
+    """Fill an empty directory with the built-in template, for a peer."""
+    busybox.build_tree(str(directory), programs=f"{DEFAULT_LIB}/bin")
 
 
 def timed(work: Callable[[], object]) -> float:

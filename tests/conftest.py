@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import scratch, skips
+from tests.support import deadruns, scratch, skips
 
 _HERE = Path(__file__).parent
 _NEED_ROOT = ("kernel", "e2e", "vm")
@@ -20,13 +23,25 @@ _RUN = pytest.StashKey[scratch.RunDirectory]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    _heed_interrupts()
     if hasattr(config, "workerinput"):
+        tempfile.tempdir = config.workerinput["run"]
         return
     allowed = skips.load_allowed(_HERE / "allowed_skips.txt")
     config.pluginmanager.register(skips.SkipGuard(allowed, strict=skips.is_strict(os.environ)))
     if config.option.basetemp is None:
-        config.stash[_RUN] = scratch.RunDirectory(scratch.choose_place())
+        place = scratch.choose_place()
+        if os.geteuid() == 0:
+            deadruns.sweep_place(place)
+        config.stash[_RUN] = scratch.RunDirectory(place)
         config.option.basetemp = config.stash[_RUN].base
+        tempfile.tempdir = config.stash[_RUN].path  # what is made there is found however the run ends
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # xdist's, which has no types
+    """Tell a worker where the run has its files."""
+    node.workerinput["run"] = tempfile.gettempdir()
 
 
 @pytest.hookimpl(trylast=True)
@@ -43,7 +58,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the run, and what a worker that was interrupted could not end itself."""
     if run := config.stash.get(_RUN, None):
+        if os.geteuid() == 0:
+            deadruns.sweep(run.path)
         run.close()
 
 
@@ -84,6 +102,12 @@ def tmp_root(instance_name: str, tmp_path_factory: pytest.TempPathFactory) -> It
         pytest.skip(f"no directory for roots of VEs: {reason}")
     with scratch.directory(base / instance_name) as path:
         yield path
+
+
+def _heed_interrupts() -> None:
+    """Undo what a shell does to a job in its background: the commands under test would inherit an ignored SIGINT."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _claimed_name(claim: socket.socket) -> str:

@@ -14,6 +14,7 @@ from reconciler.model.instance import Instance
 from reconciler.model.observation import HostObservation
 from reconciler.model.seam import Clock, Coordinator
 from reconciler.model.volume import Record, WriteRecord
+from reconciler.plan.words import value_text
 from reconciler.state import layout
 from reconciler.state.approvals import Approvals
 from reconciler.state.conditions import Conditions
@@ -193,5 +194,6 @@ def _in_phase(entry: Entry, phase: Phase) -> Entry:
 
 def _sentence(action: Action, elapsed_s: float) -> str:
     what = f"{action.op.value} {action.path}".strip()
-    change = "" if action.op is not Operation.UPDATE else f" {action.before!r} -> {action.after!r}"
+    before, after = (value_text(action.path, value) for value in (action.before, action.after))
+    change = "" if action.op is not Operation.UPDATE else f" {before} -> {after}"
     return f"{what}{change} ({action.origin.value}, {elapsed_s * 1000:.0f} ms)"

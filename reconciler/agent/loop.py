@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +15,7 @@ from reconciler.agent.patience import Patience
 from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
 from reconciler.errors import VectlError
-from reconciler.model.action import Action, Reason
+from reconciler.model.action import Action, Operation, Reason
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
 from reconciler.model.observation import HostObservation
@@ -189,19 +190,17 @@ class Agent:
         for name in wanted:
             delay_s = 0.0 if is_asked_for else self._backoff.left(name, self.clock.monotonic())
             self.queue.add(name, priority=Priority.REVISION, reason="planned", delay_s=delay_s)
+        for name in {ve for text in result.plan.unknown if (ve := self._ve_in(text)) is not None}:
+            delay_s = self._backoff.left(name, self.clock.monotonic())
+            self.queue.add(name, priority=Priority.DRIFT, reason="unknown", delay_s=delay_s)
         self.ready.set()
         return result
 
     async def _ve_turn(self, name: VeName) -> Result:
         self._last_pass[name] = self.clock.monotonic()
         result = await self.reconciler.pass_ve(name)
-        self.events.follow(await self._seen_after(name, result))
+        self.events.follow(_newest(result))
         return result
-
-    async def _seen_after(self, name: VeName, result: Result) -> HostObservation:
-        if not any(outcome.ok for outcome in result.outcomes):
-            return result.observed
-        return await self.reconciler.observe_ve(name)
 
     def _settle(self, turn: Turn, result: Result, elapsed_s: float) -> None:
         failed = [outcome for outcome in result.outcomes if outcome.error is not None]
@@ -218,11 +217,17 @@ class Agent:
             )
         for outcome in failed:
             self._failed(turn.key, type(outcome.error).__name__, str(outcome.error))
-        if result.plan.unknown and not failed:
-            self._failed(turn.key, "ObservationUnknown", result.plan.unknown[0])
+        unknown = [text for text in result.plan.unknown if turn.key != HOST or self._ve_in(text) is None]
+        if unknown and not failed:
+            self._failed(turn.key, "ObservationUnknown", unknown[0])
         elif not failed:
             self._backoff.succeeded(turn.key)
             self._go_on(turn, result)
+
+    def _ve_in(self, unknown: str) -> VeName | None:
+        """Say of which VE with a manifest a fact is unknown. It has turns of its own, and delays no others'."""
+        name = VeName(re.split("[.:]", unknown, maxsplit=1)[0])
+        return name if name in self.reconciler.fleet.ves else None
 
     def _go_on(self, turn: Turn, result: Result) -> None:
         """Ask for the turns that follow from one that went well."""
@@ -239,7 +244,7 @@ class Agent:
         self.queue.add(key, priority=Priority.DRIFT, reason="read_back")
         if key == HOST:
             return
-        if any(action.reason is Reason.BOOKKEEPING or action.path.startswith("interfaces.") for action in changes):
+        if any(_concerns_networks(action) for action in changes):
             self._ask_for_host(Priority.DRIFT, "ve_changed", delay_s=COALESCE_S)
         for name, spec in self.reconciler.fleet.ves.items():
             if key in spec.power.depends_on and name not in self.reconciler.running:
@@ -249,3 +254,15 @@ class Agent:
         delay_s = self._backoff.failed(key, reason, self.clock.monotonic())
         self.log.warning("pass.failed", key=key, reason=reason, error=message, retry_in_s=round(delay_s, 1))
         self.queue.defer(key, reason="retry", delay_s=delay_s)
+
+
+def _newest(result: Result) -> HostObservation:
+    """Give what a pass saw last; the look that follows every change sees what happened between this one and now."""
+    read_back = [outcome.seen for outcome in result.outcomes if outcome.seen is not None]
+    return read_back[-1] if read_back else result.observed
+
+
+def _concerns_networks(action: Action) -> bool:
+    """Say whether the host's networks and filter may have to follow an action of a VE."""
+    is_whole = action.op is Operation.CREATE or action.reason is Reason.BOOKKEEPING
+    return is_whole or action.path.startswith("interfaces.")

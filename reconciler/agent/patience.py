@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from reconciler.agent.backoff import STABLE_S, Backoff
 from reconciler.apply.applier import Outcome
 from reconciler.model.action import Action, Origin, Reason
+from reconciler.plan.words import value_text
 
 RESTART_BURST = 5
 """Ends of init within `STABLE_S` that are answered at once; as systemd's DefaultStartLimitBurst."""
@@ -77,8 +78,9 @@ class Patience:
         if action.reason is Reason.INIT_ENDED:
             message = f"init ended {RESTART_BURST} times within {STABLE_S:.0f} s; started again after a delay"
             return Hold(action=action, reason="CrashLoop", message=message, wait_s=until - now, stalled=False)
+        before, after = (value_text(action.path, value) for value in (action.before, action.after))
         message = (
-            f"{action.path} was put right {HEALS} times within {STABLE_S:.0f} s and is {action.before!r} again, "
-            f"not {action.after!r}: somebody else sets it"
+            f"{action.path} was put right {HEALS} times within {STABLE_S:.0f} s and is {before} again, "
+            f"not {after}: somebody else sets it"
         )
         return Hold(action=action, reason="DriftLoop", message=message, wait_s=until - now, stalled=True)

@@ -33,7 +33,7 @@ def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
             plan=result.plan,
             outcomes=result.outcomes,
             protected=_is_protected(spec, result),
-            paused=pause.reason if pause else "",
+            paused=pause.words if pause else "",
             unenforceable=compute.unenforceable(spec.compute, result.observed.capabilities),
             holds=[hold for hold in result.holds if hold.action.ve == spec.name],
         )
@@ -76,9 +76,8 @@ def note_networks(desk: Desk, fleet: Fleet, result: Result) -> None:
     undone = {action.ve for action in plan.actions} - {ve for ve, _ in done}
     noted = dict(desk.networks.read())
     for name, spec in fleet.networks.items():
-        key = f"network/{name}"
+        key = host_network.network_target(name)
         if key not in unlike | undone and (name in result.observed.networks or (key, Operation.CREATE) in done):
             noted[name] = host_network.record_values(spec)
-    desk.networks.put(
-        {name: seen for name, seen in noted.items() if (f"network/{name}", Operation.DESTROY) not in done}
-    )
+    removed = {host_network.network_of(target) for target, op in done if op is Operation.DESTROY}
+    desk.networks.put({name: seen for name, seen in noted.items() if name not in removed})

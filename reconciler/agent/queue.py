@@ -92,10 +92,9 @@ class Queue:
         if again is not None:
             self.add(key, priority=again.priority, reason=again.reason, delay_s=again.due - self._clock.monotonic())
 
-    def is_idle(self) -> bool:
-        """Whether nobody waits for a turn that is due and nothing is worked on."""
-        now = self._clock.monotonic()
-        return not self._working and all(turn.due > now for turn in self._waiting.values())
+    def __len__(self) -> int:
+        """How many keys wait for a turn, now or later, or are worked on."""
+        return len(self._waiting.keys() | self._working.keys())
 
     def _next_due(self) -> tuple[Turn | None, float | None]:
         now = self._clock.monotonic()

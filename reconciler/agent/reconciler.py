@@ -22,6 +22,9 @@ from reconciler.plan import planner, render
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
 
+_RECORDS: frozenset[Facet] = frozenset()
+"""No facet: of every VE and of the trash the record, and nothing of what they do."""
+
 WAVE_S = 1.0
 """How long a restart waits before it asks again whether it is its turn. Units: seconds."""
 
@@ -197,19 +200,23 @@ class Reconciler:
         if spec is None or not planner.is_here(spec, self.desk.instance.host):
             return await self.observe_ve(name)
         if not self._uids(name):
-            everything = await self.observe(STATE, frozenset({Facet.POWER}))
+            everything = await self.observe(STATE, _RECORDS)
             if not self._uids(name):
                 return everything
         seen = await self.observe_ve(name)
-        return seen if seen.ves else await self.observe(STATE, frozenset({Facet.POWER}))
+        return seen if seen.ves else await self.observe(STATE, _RECORDS)
 
     async def _apply_ve(self, name: VeName, plan: Plan, inputs: planner.Inputs) -> list[Outcome]:
         if any(action.phase is Phase.RESTART for action in plan.actions):
             self._restarting.add(name)
         try:
-            return await self.applier().apply_group(plan.actions, inputs)
+            outcomes = await self.applier().apply_group(plan.actions, inputs)
         finally:
             self._restarting.discard(name)
+        for outcome in outcomes:
+            if outcome.seen is not None:
+                self._remember(outcome.seen)
+        return outcomes
 
     def _hold_back(self, actions: Sequence[Action]) -> tuple[tuple[Action, ...], list[Hold]]:
         """Part what may be done now from what has to wait; a record does not tell of what waits."""
@@ -266,8 +273,3 @@ class Reconciler:
 def _is_of_host(action: Action) -> bool:
     """Say whether an action is of the host's own objects, or a removal, and not of a VE's own pass."""
     return action.uid is None or action.phase in (Phase.DESTROY, Phase.PURGE)
-
-
-def is_settled(result: Result) -> bool:
-    """Say whether a result asks for no further pass by itself."""
-    return not result.plan.actions and not result.plan.unknown and not result.plan.waiting

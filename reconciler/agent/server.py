@@ -94,6 +94,7 @@ class Server:
             "pid": os.getpid(),
             "revision": self._agent.reconciler.fleet.revision,
             "source": self._agent.reconciler.desk.source,
+            "turns": len(self._agent.queue),
         }
 
     async def _reconcile(self, arguments: Arguments) -> Json:

@@ -10,6 +10,7 @@ from reconciler.apply.applier import Outcome
 from reconciler.errors import TerminalError
 from reconciler.model.action import Drift, Operation, Plan, Refusal
 from reconciler.model.condition import Condition, ConditionType, Status
+from reconciler.plan.words import value_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,9 @@ def _pair(seen: Seen, kind: ConditionType, reason: str, message: str) -> tuple[C
 
 def _standing(seen: Seen, drifted: Sequence[Drift]) -> Iterable[Condition]:
     if drifted:
-        text = ", ".join(f"{d.path} is {d.observed!r}, not {d.desired!r}" for d in drifted)
+        text = ", ".join(
+            f"{d.path} is {value_text(d.path, d.observed)}, not {value_text(d.path, d.desired)}" for d in drifted
+        )
         yield _make(seen, ConditionType.DRIFTED, Status.TRUE, "LeftAlone", f"{text}; the drift policy says so")
     if seen.protected:
         yield _make(seen, ConditionType.PROTECTED, Status.TRUE, "Protected", "refuses deletion")

@@ -3,18 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from reconciler.agent.session import Session
-from reconciler.errors import StateError
+from reconciler.errors import StateError, VectlError
+from reconciler.host.site import Site
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model.compute import RemoveCgroup
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid
+from reconciler.model.instance import Instance
 from reconciler.model.network import FilterRules, LoadFilter, RemoveNetwork
 from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.power import DeleteRuntime, PowerObservation, PowerState, StopRuntime
 from reconciler.model.volume import PurgeTrash, Record, TrashVe
 from reconciler.plan.power import stop_timeout_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """What would be lost with a pool. ``unread``: VEs without a readable record; ``trashed``: entries of the trash."""
+
+    records: tuple[Record, ...]
+    unread: frozenset[Uid]
+    trashed: int
+
+
+def take_stock(instance: Instance) -> Stock:
+    """Count what is in a pool that is mounted; nothing is changed.
+
+    Raises: KernelError.
+    """
+    site = Site(instance)
+    try:
+        records = {uid: _record(site, uid) for uid in (site.uids() if os.path.isdir(instance.ves) else ())}
+    finally:
+        site.close()
+    return Stock(
+        records=tuple(record for record in records.values() if record is not None),
+        unread=frozenset(uid for uid, record in records.items() if record is None),
+        trashed=len(_trash_ids(instance)),
+    )
+
+
+def _trash_ids(instance: Instance) -> list[str]:
+    """List the trash by what is in it; an entry is to go whether its record can be read or not."""
+    if not os.path.isdir(instance.trash):
+        return []
+    with file_errors("list", instance.trash):
+        return [name for name in os.listdir(instance.trash) if not name.startswith(".")]
+
+
+def _record(site: Site, uid: Uid) -> Record | None:
+    try:
+        return site.read_record(uid)
+    except VectlError:
+        return None
 
 
 async def tear_down(session: Session, *, told: Callable[[str], None]) -> None:
@@ -46,10 +92,10 @@ async def _remove_ve(session: Session, uid: Uid, seen: VeObservation) -> None:
 
 async def _remove_host_objects(session: Session, observed: HostObservation) -> None:
     perform = session.reconciler.effects.perform
-    if isinstance(observed.trash, Unknown) or isinstance(observed.networks, Unknown):
-        raise StateError(f"take down {session.config.instance.name}: {observed.trash} {observed.networks}")
-    for entry in observed.trash:
-        await perform(PurgeTrash(trash_id=entry.id))
+    if isinstance(observed.networks, Unknown):
+        raise StateError(f"take down {session.config.instance.name}: {observed.networks.reason}")
+    for trash_id in _trash_ids(session.config.instance):
+        await perform(PurgeTrash(trash_id=trash_id))
     await perform(LoadFilter(rules=FilterRules()))
     for name in observed.networks:
         await perform(RemoveNetwork(network=name))

@@ -12,17 +12,18 @@ from typing import Protocol
 from reconciler.errors import ReadBackError, VectlError
 from reconciler.model.action import Action, Operation, Phase, Plan
 from reconciler.model.facts import Json
-from reconciler.model.observation import Scope
+from reconciler.model.observation import HostObservation, Scope
 from reconciler.model.seam import Clock, Effects, Observer
 from reconciler.plan import planner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one action ended. ``error`` None: done and read back. Units: ``elapsed_s`` seconds."""
+    """How one action ended. ``error`` None: done and read back; ``seen``: what was read. Units: seconds."""
 
     action: Action
     elapsed_s: float
+    seen: HostObservation | None = None
     error: VectlError | None = None
     skipped: str = ""
 
@@ -116,10 +117,11 @@ class Applier:
             return Outcome(action=action, elapsed_s=0.0)
         started = self.clock.monotonic()
         error: VectlError | None = None
+        seen: HostObservation | None = None
         try:
             self.books.begin(action)
             await self._perform(action)
-            await self._read_back(action, inputs)
+            seen = await self._read_back(action, inputs)
         except VectlError as failure:
             error = failure
         elapsed = self.clock.monotonic() - started
@@ -128,14 +130,18 @@ class Applier:
         except VectlError as failure:
             error = error or failure
         self.on_step(action, "failed" if error else "done")
-        return Outcome(action=action, elapsed_s=elapsed, error=error)
+        return Outcome(action=action, elapsed_s=elapsed, seen=seen, error=error)
 
     async def _perform(self, action: Action) -> None:
         for effect in action.effects:
             self.on_step(action, type(effect).__name__)
             await _to_its_end(self.effects.perform(replace(effect, serves=action.id)))
 
-    async def _read_back(self, action: Action, inputs: planner.Inputs) -> None:
+    async def _read_back(self, action: Action, inputs: planner.Inputs) -> HostObservation:
+        """Look at what an action concerns.
+
+        Raises: ReadBackError, if it is not as the action should have made it.
+        """
         scope = Scope(
             uids=frozenset({action.uid}) if action.uid else frozenset(), host=_concerns_host(action), use=False
         )
@@ -143,6 +149,7 @@ class Applier:
         problem = planner.unfulfilled(replace(inputs, observed=seen), action)
         if problem:
             raise ReadBackError(f"read back {action.id}: {problem}")
+        return seen
 
 
 def _skip(action: Action) -> Outcome:

@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output, plans
+from reconciler.cli import context, handover, output, plans
 from reconciler.cli.progress import Progress
-from reconciler.errors import BusyError, ExitCode, NotConvergedError, RefusedError, UsageError
+from reconciler.errors import BusyError, ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from reconciler.agent.reconciler import Result
     from reconciler.agent.session import Session
     from reconciler.model.action import Plan
-    from reconciler.model.condition import Condition
     from reconciler.model.facts import Json
     from reconciler.model.fleet import Fleet
     from reconciler.plan.saved import Saved
     from reconciler.state.config import Config
 
-_ASK_EVERY_S = 0.2
+_DONE_WORDS = {
+    "create": "created",
+    "update": "changed",
+    "restart": "restarted",
+    "recreate": "made anew",
+    "destroy": "removed",
+    "restore": "restored",
+    "drift": "put right",
+}
 
 
 class Format(StrEnum):
@@ -65,8 +72,8 @@ def apply(  # noqa: PLR0913  # one for each option
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask. It is no consent to dangers.")] = False,
     prune: plans.PruneOption = False,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time in which observed must equal desired.")
-    ] = 600.0,
+        str, typer.Option(metavar="DURATION", help="Time in which observed must equal desired.")
+    ] = "10m",
     max_restarts: Annotated[
         int | None, typer.Option(min=1, metavar="NUMBER", help="VEs down for a restart at once.")
     ] = None,
@@ -83,7 +90,7 @@ def apply(  # noqa: PLR0913  # one for each option
         form=form,
         yes=yes,
         prune=task.saved.prune if task.saved else prune,
-        timeout_s=timeout,
+        timeout_s=context.parse_timeout(timeout),
         max_restarts=max_restarts,
         verbose=verbose,
     )
@@ -122,6 +129,9 @@ async def _apply(task: _Task, config: Config, wishes: _Wishes) -> int:
     answer = await ask(config.instance, "ping")
     if answer is not None:
         return await _hand_over(task, config, answer, wishes)
+    agreed = await _agree_before_anything(task, config, wishes)
+    if agreed is None:
+        return int(ExitCode.REFUSED)
     told = output.words if wishes.form is Format.TEXT else _tell_nobody
     try:
         with instance_lock(config.instance):
@@ -129,7 +139,7 @@ async def _apply(task: _Task, config: Config, wishes: _Wishes) -> int:
                 session.reconciler.prune = wishes.prune
                 if wishes.max_restarts is not None:
                     session.reconciler.max_restarts = wishes.max_restarts
-                return await _apply_here(task, session, wishes)
+                return await _apply_here(task, session, wishes, agreed=agreed)
     except BusyError as error:
         raise RefusedError(str(error)) from error
 
@@ -138,31 +148,66 @@ def _tell_nobody(text: str) -> None:
     del text
 
 
-async def _apply_here(task: _Task, session: Session, wishes: _Wishes) -> int:
-    reconciler = session.reconciler
-    inputs, made = await reconciler.plan(await reconciler.observe())
-    if task.saved is not None:
-        made = _as_saved(made, task.saved)
+async def _agree_before_anything(task: _Task, config: Config, wishes: _Wishes) -> str | None:
+    """Ask before even the ground is prepared, where nothing was ever made; None is no.
+
+    Shape: the hash of the plan that was agreed to, empty where it is asked later.
+    """
+    from reconciler.agent.unbuilt import plan_unbuilt
+    from reconciler.host import ground
+
+    if ground.has_pool(config.instance):
+        return ""
+    made = _restricted(await plan_unbuilt(config.instance, task.fleet), task)
+    return made.action_hash if _is_agreed(made, wishes) else None
+
+
+def _is_agreed(made: Plan, wishes: _Wishes) -> bool:
+    """Print a plan, and ask unless nobody wants to be asked.
+
+    Raises: UsageError, if there is nobody to ask.
+    """
     if wishes.form is Format.TEXT:
         plans.print_plan(made, plans.PlanFormat.TEXT, verbose=wishes.verbose)
-    if _changes_something(made) and not wishes.yes and not output.confirm("Carry this out?", asked="apply"):
+    return not _changes_something(made) or wishes.yes or output.confirm("Carry this out?", asked="apply")
+
+
+async def _apply_here(task: _Task, session: Session, wishes: _Wishes, *, agreed: str) -> int:
+    reconciler = session.reconciler
+    inputs, made = await reconciler.plan(await reconciler.observe())
+    made = _restricted(made, task)
+    if made.action_hash != agreed and not _is_agreed(made, wishes):
         return int(ExitCode.REFUSED)
     _remember(task, session)
     progress = Progress()
     if wishes.form is Format.TEXT:
         reconciler.on_step = progress.step
-    deadline = time.monotonic() + wishes.timeout_s
+    started = time.monotonic()
+    deadline = started + wishes.timeout_s
     async with progress.running():
         results = [await reconciler.carry_out(inputs, made)]
         while task.saved is None and not results[-1].converged and time.monotonic() < deadline and _moved(results):
             results.append(await reconciler.pass_all())
+    if wishes.form is Format.TEXT:
+        _tell_done(results, time.monotonic() - started)
     return _conclude(results, session, wishes, is_saved=task.saved is not None)
 
 
-def _as_saved(made: Plan, found: Saved) -> Plan:
+def _tell_done(results: Sequence[Result], elapsed_s: float) -> None:
+    """Sum up what was done, where anything was."""
+    from reconciler.plan.render import summary
+
+    counts = summary(o.action for result in results for o in result.outcomes if o.ok)
+    done = [f"{count} {_DONE_WORDS[key]}" for key, count in counts.items() if count]
+    if done:
+        left = "observed equals desired" if results[-1].converged else "observed is not as desired yet"
+        output.words(f"{', '.join(done)} in {elapsed_s:.1f} s; {left}")
+
+
+def _restricted(made: Plan, task: _Task) -> Plan:
     from reconciler.plan import saved
 
-    return saved.restrict(made, found)
+    return made if task.saved is None else saved.restrict(made, task.saved)
 
 
 def _changes_something(made: Plan) -> bool:
@@ -225,45 +270,9 @@ async def _hand_over(task: _Task, config: Config, answer: dict[str, Json], wishe
             f"apply {task.name}: the agent of {config.instance.name} holds this host to {source}; stop it first"
         )
     await ask(config.instance, "reconcile")
-    stalled = await _await_agent(task, config, wishes.timeout_s)
-    for name, condition in stalled.items():
-        output.words(f"vectl: {name}: {condition.reason}: {condition.message}")
+    found = await handover.await_agent(task.name, config.instance, task.fleet, wishes.timeout_s)
     if wishes.form is Format.JSON:
-        output.line({"summary": {}, "converged": not stalled, "effects": 0, "by": "agent"})
-    elif not stalled:
+        output.line({"summary": {}, "converged": found.exit_code is ExitCode.OK, "effects": 0, "by": "agent"})
+    elif found.exit_code is ExitCode.OK:
         output.words("applied by the running agent")
-    return int(ExitCode.REFUSED if stalled else ExitCode.OK)
-
-
-async def _await_agent(task: _Task, config: Config, timeout_s: float) -> dict[str, Condition]:
-    """Wait until the agent has settled every VE of a revision; give those that a person must look at.
-
-    Raises: NotConvergedError.
-    """
-    import asyncio
-
-    deadline = time.monotonic() + timeout_s
-    while (stalled := _stalled_if_settled(config, task.fleet)) is None:
-        if time.monotonic() > deadline:
-            raise NotConvergedError(f"apply {task.name}: not converged within {timeout_s:g} s; see `vectl get`")
-        await asyncio.sleep(_ASK_EVERY_S)
-    return stalled
-
-
-def _stalled_if_settled(config: Config, fleet: Fleet) -> dict[str, Condition] | None:
-    from reconciler.model.condition import ConditionType, Status
-    from reconciler.plan.planner import is_here
-    from reconciler.state import layout
-    from reconciler.state.conditions import Conditions
-
-    stored, stalled = Conditions(layout.conditions_dir(config.instance)).read_all(), {}
-    for name, spec in fleet.ves.items():
-        if not is_here(spec, config.instance.host):
-            continue
-        by_type = {c.type: c for c in stored.get(name, ()) if c.revision == fleet.revision}
-        ready = by_type.get(ConditionType.READY)
-        if ConditionType.STALLED in by_type:
-            stalled[str(name)] = by_type[ConditionType.STALLED]
-        elif ready is None or ready.status is Status.FALSE:
-            return None
-    return stalled
+    return int(found.exit_code)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from reconciler.errors import ManifestError, UsageError
+from reconciler.errors import ManifestError, StateError, UsageError
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
@@ -27,8 +27,8 @@ class MistakesError(ManifestError):
     kind = ManifestError.__name__
 
     def __init__(self, name: str, findings: Sequence[Finding]) -> None:
-        count = len(findings)
-        super().__init__(f"load {name}: {count} mistake{'s' if count > 1 else ''} in it")
+        shown = "standard input" if name == "-" else name
+        super().__init__(f"load {shown}: {counted(len(findings), 'mistake')} in it")
         self.findings = findings
 
 
@@ -41,6 +41,11 @@ class Globals:
     state_dir: str | None = None
     run_dir: str | None = None
     host: str | None = None
+
+
+def counted(number: int, noun: str) -> str:
+    """Give a number of things in words, e.g. ``1 mistake``, ``2 mistakes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 _NONE_GIVEN = Globals()
@@ -93,6 +98,30 @@ def need_root() -> None:
         )
 
 
+def parse_timeout(text: str) -> float:
+    """Parse the value of ``--timeout``: a duration, or a number of seconds. Units: seconds.
+
+    Raises: UsageError.
+    """
+    from reconciler.model.units import parse_duration
+
+    try:
+        return parse_duration(f"{text}s" if text.isdecimal() else text)
+    except ValueError as err:
+        raise UsageError(f"read --timeout: {err}") from err
+
+
+def need_ground(config: Config) -> None:
+    """Refuse to go on where nothing was ever made.
+
+    Raises: StateError.
+    """
+    from reconciler.host import ground
+
+    if not ground.has_pool(config.instance):
+        raise StateError(f"find {config.instance.name}: this host has nothing of it; `vectl apply` makes it")
+
+
 def who() -> str:
     """Name the person who asks, for the audit: behind sudo the one who called it."""
     import pwd
@@ -116,8 +145,22 @@ def read_path(path: str) -> Snapshot:
 
     snapshot = look_once(path, stdin=sys.stdin.buffer, clock=SystemClock())
     if not snapshot.complete:
-        raise UsageError(f"read {path}: {snapshot.problem}")
+        raise UsageError(f"read {path}: {snapshot.problem.removeprefix(f'{path}: ')}")
     return snapshot
+
+
+def placed(path: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Name the files of findings as seen from here, so that an editor, a terminal or a forge finds them."""
+    if not os.path.isdir(path):
+        return list(findings)
+    return [_below(path, finding) for finding in findings]
+
+
+def _below(directory: str, finding: Finding) -> Finding:
+    from dataclasses import replace
+
+    file = os.path.normpath(os.path.join(directory, finding.place.file))
+    return replace(finding, place=replace(finding.place, file=file))
 
 
 def load_fleet(path: str) -> tuple[Fleet, Mapping[str, bytes]]:
@@ -138,7 +181,7 @@ def parse_fleet(name: str, files: Mapping[str, bytes], revision: str) -> Fleet:
 
     loaded = load(files, revision=revision)
     if loaded.fleet is None:
-        raise MistakesError(name, loaded.findings)
+        raise MistakesError(name, placed(name, loaded.findings))
     return loaded.fleet
 
 
@@ -179,10 +222,11 @@ def revision_in_force(config: Config) -> str:
 async def looking(config: Config, *, with_fleet: bool = True) -> AsyncIterator[Session]:
     """Open a session for looking, with the last good revision as the fleet, whose parsing takes most of the time.
 
-    Raises: MissingToolError, if the pool is not mounted; VectlError.
+    Raises: StateError, if nothing was ever made; MissingToolError, if the pool is not mounted; VectlError.
     """
     from reconciler.agent.session import NO_FLEET, look_session
 
+    need_ground(config)
     source, fleet = last_good(config) if with_fleet else ("", None)
     async with look_session(config, source=source, fleet=fleet or NO_FLEET) as session:
         yield session

@@ -31,7 +31,7 @@ def doctor(form: Annotated[Format, typer.Option("--output", "-o", help="The form
 
     config = context.load_config()
     found = []
-    for probe in probes.examine(config.instance, lib_dir=config.lib_dir):
+    for probe in probes.examine(config.instance):
         found.append(probe)
         if form is Format.TEXT:
             mark = output.paint(f"{probe.level.value:4}", _STYLES[probe.level])

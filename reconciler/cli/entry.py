@@ -6,6 +6,10 @@ import itertools
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
 
 _VERSION_WORDS = (["--version"], ["version"])
 _COMPLETE_WORD = "__complete"
@@ -40,11 +44,10 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except TyperException as error:
-        if not error.format_message().startswith("Usage:"):
-            hint = f"{_lower(error.format_message())}; see `vectl --help`"
-            output.report_words(hint, kind="UsageError", code=int(ExitCode.USAGE), as_json=as_json)
-        else:
+        if error.format_message().startswith("Usage:"):
             output.words(error.format_message())
+        else:
+            output.report_words(usage_words(error), kind="UsageError", code=int(ExitCode.USAGE), as_json=as_json)
         return int(ExitCode.USAGE)
     except (KeyboardInterrupt, Abort):
         return int(ExitCode.INTERRUPTED)
@@ -65,9 +68,15 @@ def wants_json(arguments: list[str]) -> bool:
     return split or any(word in ("-ojson", "--output=json") for word in ours)
 
 
-def _lower(message: str) -> str:
-    """Give the parser's sentence the form of our own: lower case, no full stop."""
-    return f"{message[:1].lower()}{message[1:]}".rstrip(".")
+def usage_words(error: TyperException) -> str:
+    """Give the parser's sentence the form of our own, with the command whose help tells more.
+
+    Shape: lower case, on one line, no full stop before the remedy.
+    """
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    context = getattr(error, "ctx", None)  # an error of the command line as a whole has none
+    command = context.command_path if context is not None else "vectl"
+    return f"{message[:1].lower()}{message[1:]}; see `{command} --help`"
 
 
 if __name__ == "__main__":

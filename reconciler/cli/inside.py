@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import context, view
-from reconciler.errors import CommandError, UsageError
+from reconciler.errors import CommandError, StateError, UsageError
 
 if TYPE_CHECKING:
     from reconciler.host.execute import Program
@@ -65,15 +65,19 @@ def _run(name: str, program: Program, *, interactive: bool) -> int:
 
 
 async def _run_in(name: str, program: Program, *, interactive: bool) -> int:
-    from reconciler.host import execute, ground, relay
+    from reconciler.host import execute, ground, power, relay
     from reconciler.host.keeper.client import Execution
     from reconciler.host.site import Site
+    from reconciler.model.power import PowerState
 
     config = context.load_config()
+    context.need_ground(config)
     ground.check_pool(config.instance)
     site = Site(config.instance)
     try:
         uid = view.find(site, name)
+        if power.observe(site, uid).state is not PowerState.RUNNING:
+            raise StateError(f"enter {name}: it does not run; see `vectl describe {name}`")
 
         async def start(stdio: tuple[int, int, int] | None) -> Execution:
             return await execute.start(site, uid, program, stdio=stdio)

@@ -144,8 +144,9 @@ def _aligned(lines: Sequence[Sequence[str]]) -> Iterable[str]:
 
 
 def moment(at: float) -> str:
-    """Print a time of day with its date, in local time. Units: seconds since the epoch."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
+    """Print a time of day with its date, in local time. Units: seconds since the epoch. Source: RFC 3339."""
+    zone = time.strftime("%z", time.localtime(at))
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.localtime(at))}{zone[:3]}:{zone[3:]}"
 
 
 def is_interactive() -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reconciler.model.action import Plan
-    from reconciler.model.fleet import Fleet
+    from reconciler.model.fleet import Finding, Fleet
     from reconciler.state.config import Config
 
 PathArgument = Annotated[
@@ -59,23 +59,26 @@ def validate(
 
     snapshot = context.read_path(path)
     loaded = load_fleet(snapshot.files, revision=snapshot.revision)
-    findings = loaded.findings
+    findings = context.placed(path, loaded.findings)
     if form is ValidateFormat.JSON:
         errors = [finding.to_json() for finding in findings]
         output.document({"format": 1, "valid": not findings, "errors": [*errors]})
     elif form is ValidateFormat.GITHUB:
         for finding in findings:
-            place = f"file={finding.place.file},line={finding.place.line},col={finding.place.column}"
-            output.data(_github(place, f"{finding.path}: {finding.message} {finding.hint}".strip()))
+            output.data(_github(finding))
     elif findings:
         sys.stderr.write(render_findings(findings, color=output.has_color(sys.stderr)))
+        output.words(f"not valid: {context.counted(len(findings), 'mistake')}")
     if loaded.fleet is not None and form is ValidateFormat.TEXT:
-        output.words(f"valid: {len(loaded.fleet.ves)} VEs, {len(loaded.fleet.networks)} networks")
+        counts = (context.counted(len(loaded.fleet.ves), "VE"), context.counted(len(loaded.fleet.networks), "network"))
+        output.words(f"valid: {', '.join(counts)}")
     return int(ExitCode.ERROR if findings else ExitCode.OK)
 
 
-def _github(place: str, message: str) -> str:
+def _github(finding: Finding) -> str:
     """Give an annotation. Source: GitHub Actions, "Workflow commands", Setting an error message."""
+    place = f"file={finding.place.file},line={finding.place.line},col={finding.place.column}"
+    message = f"{finding.path}: {finding.message}" + (f" ({finding.hint})" if finding.hint else "")
     escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return f"::error {place}::{output.safe(escaped)}"
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from reconciler.cli import context
-from reconciler.errors import ExitCode, StateError, VectlError
+from reconciler.errors import ExitCode, VectlError
 
 if TYPE_CHECKING:
     from reconciler.agent.operations import Operations
@@ -46,11 +46,9 @@ async def _carry_out(config: Config, op: str, deed: Deed, arguments: dict[str, J
 
 async def _here(config: Config, deed: Deed) -> None:
     from reconciler.agent.session import NO_FLEET, open_session
-    from reconciler.host import ground
     from reconciler.state.lock import instance_lock
 
-    if not ground.has_pool(config.instance):
-        raise StateError(f"find {config.instance.name}: this host has nothing of it; `vectl apply` makes it")
+    context.need_ground(config)
     source, fleet = context.last_good(config)
     with instance_lock(config.instance):
         async with open_session(config, source=source, fleet=fleet or NO_FLEET) as session:

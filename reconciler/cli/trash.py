@@ -44,6 +44,8 @@ def list_(form: Annotated[Format, typer.Option("--output", "-o", help="The forma
         case Format.NAME:
             for entry in entries:
                 output.data(entry.id)
+        case Format.TABLE if not entries:
+            output.words("the trash is empty")
         case Format.TABLE:
             output.table(_HEADER, (_line(config, entry, now) for entry in entries))
     return int(ExitCode.OK)

@@ -28,13 +28,7 @@ def wait(
     timeout: Annotated[str, typer.Option(help="How long to wait at most.", metavar="DURATION")] = "60s",
 ) -> int:
     """Wait until something is so of a VE; exit with 5 if it is not."""
-    from reconciler.model.units import parse_duration
-
-    wanted = parse_goal(goal)
-    try:
-        timeout_s = parse_duration(timeout if not timeout.isdecimal() else f"{timeout}s")
-    except ValueError as err:
-        raise UsageError(f"read --timeout: {err}") from err
+    wanted, timeout_s = parse_goal(goal), context.parse_timeout(timeout)
     context.need_root()
     context.run(_wait(context.load_config(), name, wanted, time.monotonic() + timeout_s, goal))
     output.words(f"{name}: {goal}")
@@ -58,8 +52,8 @@ def parse_goal(text: str) -> Wanted:
             return _has_condition(kind, Status.TRUE)
         case ["condition", kind, status] if kind in set(ConditionType) and status in set(Status):
             return _has_condition(kind, Status(status))
-    types = ", ".join(ConditionType)
-    raise UsageError(f"read --for: expected {_EXPECTED}, got {text!r}; types are {types}")
+    known = f"types are {', '.join(ConditionType)}; states are {', '.join(PowerState)}"
+    raise UsageError(f"read --for: expected {_EXPECTED}, got {text!r}; {known}")
 
 
 def _has_condition(kind: str, status: str) -> Wanted:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reconciler.errors import StateError
-from reconciler.host import accounts, bundle, compute, network, power
+from reconciler.host import accounts, bundle, compute, interface_ends, launching, power, runtime
 from reconciler.host.accounts import Account
 from reconciler.host.keeper.client import Execution
 from reconciler.host.keeper.protocol import Exec
@@ -42,10 +42,10 @@ async def start(site: Site, uid: Uid, program: Program, *, stdio: tuple[int, int
 
 
 def _spec(site: Site, uid: Uid, program: Program) -> ExecSpec:
-    init, launch = power.need_init(site, uid), power.observe(site, uid).launch
+    init, launch = runtime.need_init(site, uid), power.observe(site, uid).launch
     if launch is None:
         raise StateError(f"run a program in VE {uid}: it is not known what it was launched with; restart it")
-    with network.inside(site, uid).root() as root:
+    with interface_ends.inside(site, uid).root() as root:
         account = accounts.find(root, program.user)
         cwd = "/" if program.args else accounts.home_or_root(root, account)
     return ExecSpec(
@@ -58,7 +58,7 @@ def _spec(site: Site, uid: Uid, program: Program) -> ExecSpec:
         gid=account.gid,
         groups=account.groups,
         nesting=launch.nesting,
-        rlimits=power.rlimits(launch),
+        rlimits=launching.rlimits(launch),
         tty=program.tty,
     )
 
@@ -69,8 +69,8 @@ def _environment(account: Account, program: Program) -> dict[str, str]:
 
 
 def runs_systemd(site: Site, uid: Uid) -> bool:
-    """Say whether a running VE's init is systemd, as `power.is_systemd` does.
+    """Say whether a running VE's init is systemd, as `runtime.is_systemd` does.
 
     Raises: StateError, if it does not run; KernelError.
     """
-    return power.is_systemd(power.need_init(site, uid))
+    return runtime.is_systemd(runtime.need_init(site, uid))

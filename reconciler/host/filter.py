@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from reconciler.host.site import Site
@@ -29,16 +30,29 @@ def observe(site: Site) -> FilterObservation:
 
     Raises: KernelError.
     """
-    kept = files.read_bytes_if_exists(_file(site))
+    loaded = site.parsed.read(_file(site), _parse)
     seen = _fingerprints(site)
-    if kept is None:
+    if loaded is None:
         return FilterObservation(rules=FilterRules() if not any(seen.values()) else None)
+    return FilterObservation(rules=loaded.rules if loaded.fingerprints == seen else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What was loaded last, and the fingerprints of what the kernel made of it."""
+
+    rules: FilterRules | None
+    fingerprints: Mapping[str, str | None]
+
+
+def _parse(data: bytes, *, where: str) -> _Loaded:
+    """Parse what was written at the last load; damaged, it is like no table that the kernel has."""
+    del where
     try:
-        document = json.loads(kept)
-        same = document["fingerprints"] == seen
-        return FilterObservation(rules=_decode(document["rules"]) if same else None)
+        document = json.loads(data)
+        return _Loaded(rules=_decode(document["rules"]), fingerprints=dict(document["fingerprints"]))
     except (ValueError, KeyError, TypeError):
-        return FilterObservation(rules=None)
+        return _Loaded(rules=None, fingerprints={})
 
 
 def _fingerprints(site: Site) -> dict[str, str | None]:
@@ -52,7 +66,7 @@ async def load(site: Site, effect: LoadFilter) -> None:
 
     Raises: CommandError, with nft's complaint; nothing is changed then.
     """
-    await nft.apply_async(render(site.instance.name, effect.rules))
+    await nft.apply(render(site.instance.name, effect.rules))
     if effect.rules == FilterRules():
         with suppress(FileNotFoundError):
             os.unlink(_file(site))

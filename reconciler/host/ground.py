@@ -94,6 +94,14 @@ def pool_image(instance: Instance) -> str:
     return f"{instance.state_dir}/pool.btrfs"
 
 
+def is_mounted(instance: Instance) -> bool:
+    """Say whether the pool is mounted, so that one can look at what is in it.
+
+    Raises: KernelError.
+    """
+    return mount.is_mounted(instance.pool)
+
+
 def has_pool(instance: Instance) -> bool:
     """Say whether the pool is mounted, or was ever made: a pool that is not mounted is not an empty one."""
     made = instance.pool if instance.pool_path is not None else pool_image(instance)
@@ -114,9 +122,14 @@ def check_pool(instance: Instance) -> None:
 def remove(instance: Instance) -> None:
     """Remove the ground: mounts, pool, state and run directory.
 
-    Raises: RefusedError, if VEs are left in the pool; BusyError, if something is still mounted.
+    Raises: RefusedError, if VEs are left in the pool, or may be as it is not mounted; BusyError, if something is still
+    mounted.
     """
-    if mount.is_mounted(instance.pool):
+    if instance.pool_path is None and os.path.exists(pool_image(instance)) and not is_mounted(instance):
+        raise RefusedError(
+            f"remove {pool_image(instance)}: it is not mounted, and may hold VEs; mount it, or delete it"
+        )
+    if is_mounted(instance):
         with file_errors("list", instance.pool):
             left = [*os.listdir(instance.ves), *os.listdir(instance.trash)]
         if left:

@@ -11,8 +11,12 @@ from reconciler.kernel.pidfd import ProcessId
 
 @dataclass(slots=True)
 class Inits:
-    """Descriptors of processes, by identity. One that has ended is dropped as soon as that is seen."""
+    """Descriptors of processes, by identity. One that has ended is dropped as soon as that is seen.
 
+    ``lingering``: those that looked as if they ended and did not, as one whose first thread is gone and another stays.
+    """
+
+    lingering: set[ProcessId] = field(default_factory=set)
     _open: dict[ProcessId, int] = field(default_factory=dict)
 
     def is_alive(self, init: ProcessId) -> bool:
@@ -29,6 +33,7 @@ class Inits:
         if not pidfd.has_ended(descriptor):
             return True
         os.close(self._open.pop(init))
+        self.lingering.discard(init)
         return False
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from reconciler.errors import KernelError
-from reconciler.host import network, power
+from reconciler.host import interface_ends, power, runtime
 from reconciler.host.site import Site
 from reconciler.kernel import files, rootfs
 from reconciler.kernel.syscalls import file_errors
@@ -75,7 +75,7 @@ def _opened(site: Site, uid: Uid) -> Iterator[int | None]:
 @contextmanager
 def _root(site: Site, uid: Uid) -> Iterator[int | None]:
     if power.observe(site, uid).state is PowerState.RUNNING:
-        with network.inside(site, uid).root() as root:
+        with interface_ends.inside(site, uid).root() as root:
             yield root
         return
     upper = _open_upper(f"{site.instance.volume(uid)}/upper")
@@ -99,4 +99,4 @@ def read_runtime_log(site: Site, uid: Uid) -> bytes:
 
     Raises: KernelError.
     """
-    return files.read_bytes_if_exists(power.runtime_log(site, uid)) or b""
+    return files.read_bytes_if_exists(runtime.log_file(site, uid)) or b""

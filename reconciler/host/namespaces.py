@@ -62,7 +62,7 @@ class Namespaces:
         Raises: StateError, if the init is gone; KernelError.
         """
         known = self._open.get(uid)
-        if known is not None and known.init == init:
+        if known is not None and known.init == init and known.rtnl.fileno() >= 0:  # closed at a table without end
             return known
         self.forget(uid)
         self._open[uid] = inside = _enter(init, host)

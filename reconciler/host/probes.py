@@ -12,7 +12,7 @@ from contextlib import closing
 
 from reconciler.errors import VectlError
 from reconciler.host import ground, tools
-from reconciler.kernel import cgroup_layout, cgroup_limits, link, mount, netns, sysctl
+from reconciler.kernel import cgroup_file, cgroup_layout, cgroup_limits, link, mount, netns, sysctl
 from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
@@ -35,7 +35,7 @@ _NEEDED = {
 }
 
 
-def examine(instance: Instance, *, lib_dir: str) -> Iterator[Probe]:
+def examine(instance: Instance) -> Iterator[Probe]:
     """Examine this host for one instance, what matters most first."""
     if os.geteuid() != 0:
         yield Probe(name="root", level=Level.FAIL, found="not root", remedy="run it with sudo")
@@ -43,9 +43,10 @@ def examine(instance: Instance, *, lib_dir: str) -> Iterator[Probe]:
     yield Probe(name="root", level=Level.OK, found="root")
     yield from _kernel()
     yield _cgroups()
+    yield from examine_memory_protection()
     yield from _network()
     yield from _tried("loop devices", _loop)
-    yield from tools.examine(instance.runtime, lib_dir)
+    yield from tools.examine(instance)
     yield from _parameters()
     yield _lxcfs()
     yield _pool(instance)
@@ -92,12 +93,12 @@ def _user_namespaces() -> str:
     return f"up to {most}"
 
 
-def _tried(name: str, attempt: Callable[[], str]) -> Iterator[Probe]:
+def _tried(name: str, attempt: Callable[[], str], *, level: Level = Level.FAIL) -> Iterator[Probe]:
     try:
         yield Probe(name=name, level=Level.OK, found=attempt())
     except (VectlError, OSError, ValueError) as err:
         found, _, remedy = str(err).partition("; ")
-        yield Probe(name=name, level=Level.FAIL, found=found, remedy=remedy)
+        yield Probe(name=name, level=level, found=found, remedy=remedy)
 
 
 def _cgroups() -> Probe:
@@ -112,6 +113,24 @@ def _cgroups() -> Probe:
     found = f"{kind}; not enforceable: {', '.join(missing)}"
     remedy = "" if layout.is_pure_v2 else "boot with systemd.unified_cgroup_hierarchy=1"
     return Probe(name="cgroups", level=Level.WARN, found=found, remedy=remedy)
+
+
+def examine_memory_protection() -> Iterator[Probe]:
+    """Examine whether the guarantee of a VE reaches the cgroups inside it."""
+    yield from _tried("memory guarantees", _memory_protection, level=Level.WARN)
+
+
+def _memory_protection() -> str:
+    layout = cgroup_layout.detect()
+    if "memory" not in layout.unified_controllers:
+        return "no matter here: cgroup v1 has none"
+    if not cgroup_layout.passes_protection_down(cgroup_file.read("/proc/self/mountinfo")):
+        raise VectlError(
+            f"{layout.unified} is mounted without memory_recursiveprot, as lxcfs does it, so they reach no service "
+            "inside a VE that has cgroups of its own; "
+            f"run `mount -o remount,nsdelegate,memory_recursiveprot {layout.unified}`, after each start of lxcfs again"
+        )
+    return "reach all processes of a VE"
 
 
 def _network() -> Iterator[Probe]:

@@ -11,9 +11,9 @@ from reconciler.errors import StateError
 from reconciler.host.inits import Inits
 from reconciler.host.keeper.client import KeeperClient, ensure_keeper
 from reconciler.host.namespaces import Namespaces
-from reconciler.host.parsed import ParsedFiles
 from reconciler.kernel import cgroup_layout, cgroup_limits, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
+from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Uid

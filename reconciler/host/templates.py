@@ -66,7 +66,7 @@ def _build_image(site: Site, template: TemplateSpec) -> Digest:
     with _scratch(site.instance.templates) as scratch, file_errors("build template", template.name):
         tree, image = f"{scratch}/tree", f"{scratch}/image"
         os.mkdir(tree, 0o755)
-        _build_tree(template, tree)
+        _build_tree(template, tree, programs=site.instance.programs)
         erofs.make_image(tree, image, uuid=str(uuid.UUID(template.key[:32])), epoch=_newest(tree))
         digest = _digest(image)
         os.chmod(image, 0o444)
@@ -94,11 +94,11 @@ def _scratch(directory: str) -> Iterator[str]:
             files.remove_tree(scratch)
 
 
-def _build_tree(template: TemplateSpec, tree: str) -> None:
+def _build_tree(template: TemplateSpec, tree: str, *, programs: str) -> None:
     source: TemplateSource = template.source
     match source:
         case BuiltinSource(name="busybox"):
-            busybox.build_tree(tree)
+            busybox.build_tree(tree, programs=programs)
         case BuiltinSource():
             raise TemplateError(f"build template {template.name}: there is no built-in {source.name!r}; try 'busybox'")
         case DebootstrapSource():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from reconciler.errors import CommandError, MissingToolError, TimeLimitError, VectlError
 from reconciler.kernel import busybox, command
+from reconciler.model.instance import Instance
 from reconciler.model.probe import Level, Probe
 
 _ASK_S = 10.0
@@ -44,13 +45,13 @@ _TOOLS = (
 )
 
 
-def examine(runtime: str, lib_dir: str) -> Iterator[Probe]:
-    """Examine the programs. ``runtime``: the OCI runtime that is configured; ``lib_dir``: our own directory."""
-    yield _runtime(runtime)
+def examine(instance: Instance) -> Iterator[Probe]:
+    """Examine the programs: those that an instance is configured to use, in its own directory or in the system's."""
+    yield _runtime(instance.runtime)
     for tool in _TOOLS:
         yield _tool(tool)
-    yield _busybox()
-    yield _criu(lib_dir)
+    yield _busybox(instance.programs)
+    yield _criu(instance.programs)
 
 
 def _ask(program: str, option: str) -> str:
@@ -107,17 +108,17 @@ def is_mended(version: tuple[int, ...]) -> bool:
     return version >= line if line is not None else version > _RUNC_MENDED[-1]
 
 
-def _busybox() -> Probe:
+def _busybox(programs: str) -> Probe:
     try:
-        path = busybox.find_static_busybox()
+        path = busybox.find_static_busybox(programs)
     except VectlError as err:
-        remedy = "install the Debian package busybox-static"
-        return Probe(name="busybox", level=Level.WARN, found=f"{err}; no template `busybox`", remedy=remedy)
+        found, _, remedy = str(err).partition("; ")
+        return Probe(name="busybox", level=Level.WARN, found=f"{found}; no template `busybox`", remedy=remedy)
     return Probe(name="busybox", level=Level.OK, found=f"{path}, static")
 
 
-def _criu(lib_dir: str) -> Probe:
-    own = f"{lib_dir}/bin/criu"
+def _criu(programs: str) -> Probe:
+    own = f"{programs}/criu"
     program = own if os.path.exists(own) else "criu"
     without, remedy = "no suspend, no snapshots of memory, no live migration", "run `make criu`, or set VECTL_LIB"
     try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.errors import BusyError, KernelError, StateError, TemplateError
-from reconciler.host import compute, power, templates
+from reconciler.host import compute, ending, power, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
 from reconciler.kernel.syscalls import file_errors
@@ -40,12 +40,14 @@ class Quotas:
     groups: Mapping[int, qgroup.Qgroup]
 
 
-def read_quotas(site: Site) -> Quotas:
-    """Read the limits and the use of all volumes at once.
+def read_quotas(site: Site, uids: Iterable[Uid] | None = None) -> Quotas:
+    """Read the limits and the use of all volumes at once, or only those of some VEs.
 
     Raises: KernelError, also while the kernel counts anew: until it has, it holds nobody to a limit.
     """
-    table = qgroup.read_qgroups(site.instance.pool)
+    paths = None if uids is None else [site.instance.volume(uid) for uid in uids]
+    only = None if paths is None else {btrfs.subvolume_id(path) for path in paths if btrfs.is_subvolume(path)}
+    table = qgroup.read_qgroups(site.instance.pool, only)
     if not table.consistent:
         text = "the kernel counts it anew, and enforces no limit until then; `btrfs quota rescan` if that never ends"
         raise KernelError(f"read quota of {site.instance.pool}: {text}")
@@ -129,7 +131,7 @@ def trash(site: Site, effect: TrashVe) -> None:
     os.rename(instance.ve_dir(uid), _free_entry(f"{instance.trash}/{uid}", int(time.time())))
     files.sync_directory(instance.trash)
     files.sync_directory(instance.ves)
-    power.forget(site, uid)
+    ending.forget(site, uid)
 
 
 def _free_entry(stem: str, second: int) -> str:
@@ -142,7 +144,7 @@ def _free_entry(stem: str, second: int) -> str:
 def restore(site: Site, effect: RestoreVe) -> None:
     """Move a VE back out of the trash; a VE that is there is success.
 
-    Raises: StateError, if the trash has no such entry.
+    Raises: StateError, if the trash has no such entry, or one without its record.
     """
     target = site.instance.ve_dir(effect.uid)
     if os.path.isdir(target):
@@ -150,6 +152,9 @@ def restore(site: Site, effect: RestoreVe) -> None:
     source = _entry_path(site, effect.trash_id)
     if not (effect.trash_id.startswith(f"{effect.uid}.") and os.path.isdir(source)):
         raise StateError(f"restore VE {effect.uid}: the trash has no entry {effect.trash_id!r} of it")
+    record = files.read_bytes_if_exists(f"{source}/record.json")
+    if record is None or decode_record(record, where=f"{source}/record.json").uid != effect.uid:
+        raise StateError(f"restore VE {effect.uid}: the record in {source} is not its own; look at that directory")
     os.rename(source, target)
     files.sync_directory(site.instance.ves)
     files.sync_directory(site.instance.trash)

@@ -1,4 +1,4 @@
-"""btrfs: file systems, subvolumes and snapshots, by the kernel's ioctls. Quotas are in `qgroup`."""
+"""btrfs: file systems and subvolumes, by the kernel's ioctls. Quotas are in `qgroup`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,10 @@ _ROOT_INODE = 256  # the inode number of every subvolume's root directory, and o
 _STATFS_SIZE = 120
 _SUPER_MAGIC = 0x9123683E
 
-_IOC_SYNC = 0x9408
-_IOC_RESIZE = 0x50009403
 _IOC_INO_LOOKUP = 0xD0009412
-_IOC_SNAP_CREATE_V2 = 0x50009417
 _IOC_SUBVOL_CREATE_V2 = 0x50009418
 _IOC_SNAP_DESTROY_V2 = 0x5000943F
 
-_SUBVOL_RDONLY = 1 << 1
-_SUBVOL_QGROUP_INHERIT = 1 << 2
 _SUBVOL_SPEC_BY_ID = 1 << 4
 
 _MKFS_SECONDS = 60.0
@@ -38,14 +33,6 @@ class Space:
 
     size: int
     free: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _New:
-    name: str
-    origin: int = 0
-    flags: int = 0
-    qgroup: int | None
 
 
 def is_btrfs(path: str) -> bool:
@@ -70,8 +57,8 @@ def make_filesystem(target: str, *, label: str) -> None:
     command.run(["mkfs.btrfs", "--quiet", "--label", label, target], timeout_s=_MKFS_SECONDS)
 
 
-def create_subvolume(path: str, *, qgroup: int | None = None) -> None:
-    """Make an empty subvolume, a member of a higher quota group if one is given; a subvolume there is success.
+def create_subvolume(path: str) -> None:
+    """Make an empty subvolume; a subvolume there is success.
 
     Raises: KernelError, NoSpaceError.
     """
@@ -79,21 +66,8 @@ def create_subvolume(path: str, *, qgroup: int | None = None) -> None:
         return
     directory, name = _split(path)
     with opened(directory) as fd:
-        _make(fd, _IOC_SUBVOL_CREATE_V2, _New(name=name, qgroup=qgroup), "create subvolume", path)
-
-
-def snapshot(source: str, target: str, *, read_only: bool, qgroup: int | None = None) -> None:
-    """Make a snapshot of a subvolume. It has the source's quota limit from the start.
-
-    As a member of a higher ``qgroup`` it leaves the quota consistent only if the source is in that group and in no
-    other, and the kernel is 6.9 or later.
-
-    Raises: KernelError, also if the target exists; NoSpaceError.
-    """
-    directory, name = _split(target)
-    with opened(source) as origin, opened(directory) as fd:
-        new = _New(name=name, origin=origin, flags=_SUBVOL_RDONLY if read_only else 0, qgroup=qgroup)
-        _make(fd, _IOC_SNAP_CREATE_V2, new, "snapshot", f"{source} as {target}")
+        arguments = struct.pack("<qQQQQ16x4040s", 0, 0, 0, 0, 0, os.fsencode(name))
+        call(fd, _IOC_SUBVOL_CREATE_V2, bytearray(arguments), "create subvolume", path)
 
 
 def delete_subvolume(path: str) -> None:
@@ -141,15 +115,6 @@ def subvolume_id(path: str) -> int:
     return int.from_bytes(arguments[:8], "little")
 
 
-def sync(path: str) -> None:
-    """Commit the file system now: quota numbers become current and deleted subvolumes begin to be cleaned.
-
-    Raises: KernelError, NoSpaceError.
-    """
-    with opened(path) as fd:
-        call(fd, _IOC_SYNC, bytearray(), "commit", path)
-
-
 def read_space(path: str) -> Space:
     """Read the size of a file system and its free space as btrfs estimates it.
 
@@ -160,27 +125,6 @@ def read_space(path: str) -> Space:
     return Space(size=info.f_blocks * info.f_frsize, free=info.f_bavail * info.f_frsize)
 
 
-def grow(path: str) -> None:
-    """Let a mounted file system of one device fill its device.
-
-    Raises: KernelError.
-    """
-    with opened(path) as fd:
-        call(fd, _IOC_RESIZE, bytearray(struct.pack("<q4088s", 0, b"max")), "grow", path)
-
-
 def _split(path: str) -> tuple[str, str]:
     directory, name = os.path.split(path)
     return directory or ".", name
-
-
-def _make(fd: int, request: int, new: _New, verb: str, what: str) -> None:
-    """Make a subvolume or snapshot in a directory; the ioctl's struct is ``btrfs_ioctl_vol_args_v2``."""
-    flags, inherit = new.flags, array.array("Q")
-    if new.qgroup is not None:
-        flags |= _SUBVOL_QGROUP_INHERIT
-        # btrfs_qgroup_inherit: flags, how many groups, two counts and a limit of five words unused, the groups.
-        inherit.extend((0, 1, 0, 0, 0, 0, 0, 0, 0, new.qgroup))
-    size, address = inherit.itemsize * len(inherit), inherit.buffer_info()[0]
-    arguments = struct.pack("<qQQQQ16x4040s", new.origin, 0, flags, size, address, os.fsencode(new.name))
-    call(fd, request, bytearray(arguments), verb, what)

@@ -18,6 +18,7 @@ _KEY = struct.Struct("<7Q4I4Q")
 _KEY_AND_SIZE = 112
 _HEADER = struct.Struct("<3Q2I")
 _BUFFER = 1 << 18  # the quota items of some 1,600 subvolumes at once; more take another call
+_BUFFER_FOR_ONE = 1 << 12
 _LAST = (1 << 64) - 1
 
 
@@ -62,12 +63,13 @@ def search(fd: int, tree: int, first: Key, last: Key, what: str) -> Iterator[tup
     Raises: KernelError; its errno is ENOENT if there is no such tree.
     Source: linux/btrfs.h, BTRFS_IOC_TREE_SEARCH_V2.
     """
+    room = _BUFFER_FOR_ONE if first == last else _BUFFER
     while True:
-        arguments = bytearray(_KEY_AND_SIZE + _BUFFER)
+        arguments = bytearray(_KEY_AND_SIZE + room)
         # Objectid, offset and transaction bounds, then types; keys are compared whole, not part by part.
         bounds = (first.objectid, last.objectid, first.offset, last.offset, 0, _LAST, first.type, last.type)
         _KEY.pack_into(arguments, 0, tree, *bounds, _LAST & 0xFFFFFFFF, 0, 0, 0, 0, 0)
-        struct.pack_into("<Q", arguments, _KEY.size, _BUFFER)
+        struct.pack_into("<Q", arguments, _KEY.size, room)
         call(fd, _IOC_TREE_SEARCH_V2, arguments, "search", what)
         items = list(_items(arguments))
         yield from items

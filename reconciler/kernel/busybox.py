@@ -15,12 +15,6 @@ from reconciler.errors import MissingToolError
 from reconciler.kernel import command
 from reconciler.kernel.syscalls import file_errors
 
-STOP_SIGNAL = signal.SIGINT
-"""What to send this system's init to have it end in order: its line ``ctrlaltdel`` runs `/sbin/poweroff`.
-
-Init looks at signals at most once a second after a child of its own has ended. The signals that other busybox systems
-take work as well, but init then sleeps two seconds.
-"""
 
 _CANDIDATES = ("/usr/bin/busybox", "/bin/busybox", "/usr/sbin/busybox", "/sbin/busybox")
 _LIST_SECONDS = 10.0
@@ -165,12 +159,14 @@ _FILES = {
 }
 
 
-def build_tree(directory: str) -> None:
+def build_tree(directory: str, *, programs: str) -> None:
     """Fill an empty directory with the system's files; the same program gives the same files.
+
+    ``programs``: vectl's own directory of them.
 
     Raises: MissingToolError, if there is no static busybox; KernelError; NoSpaceError.
     """
-    program = find_static_busybox()
+    program = find_static_busybox(programs)
     with file_errors("fill", directory):
         _make_directories(directory)
         for path, (mode, text) in _FILES.items():
@@ -180,16 +176,20 @@ def build_tree(directory: str) -> None:
         _install(program, directory)
 
 
-def find_static_busybox() -> str:
+def find_static_busybox(programs: str) -> str:
     """Find a busybox that needs no library: the only kind that runs in an otherwise empty root directory.
 
+    ``programs``: vectl's own directory of them, which comes before the system's.
     Raises: MissingToolError; KernelError.
     """
     found = shutil.which("busybox")
-    for path in dict.fromkeys(([found] if found else []) + list(_CANDIDATES)):
-        if os.path.isfile(path) and is_static(path):
+    paths = dict.fromkeys((f"{programs}/busybox", *([found] if found else []), *_CANDIDATES))
+    present = [path for path in paths if os.path.isfile(path)]
+    for path in present:
+        if is_static(path):
             return path
-    raise MissingToolError("find a static busybox: there is none; install the Debian package busybox-static")
+    seen = f"{present[0]} needs libraries, which a VE has not" if present else "there is none"
+    raise MissingToolError(f"find a static busybox: {seen}; install the Debian package busybox-static")
 
 
 def is_static(path: str) -> bool:

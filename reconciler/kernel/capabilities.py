@@ -23,7 +23,6 @@ _HOST_ONLY = """
 AUDIT_CONTROL AUDIT_READ BLOCK_SUSPEND BPF CHECKPOINT_RESTORE MAC_ADMIN MAC_OVERRIDE PERFMON SYSLOG SYS_MODULE
 SYS_RAWIO SYS_TIME WAKE_ALARM
 """
-_PODMANS = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
 
 NUMBERS = {f"CAP_{name}": number for number, name in enumerate(_KNOWN.split())}
 
@@ -33,8 +32,6 @@ SYSTEM = tuple(name for name in NUMBERS if name.removeprefix("CAP_") not in _HOS
 SYS_BOOT stays: in its PID namespace reboot(2) ends the VE, and tells us how.
 """
 
-APP = tuple(f"CAP_{name}" for name in _PODMANS.split())
-"""For a VE that is one process: podman's default, three fewer than docker's."""
 
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47

@@ -40,6 +40,8 @@ class CgroupTree:
         for hierarchy in self.layout.hierarchies():
             version = cgroup_v2 if hierarchy.unified else cgroup_v1
             version.create(hierarchy.directory, self.inner)
+        if self.layout.unified is not None:
+            cgroup_v2.bound(f"{self.layout.unified}{self.cgroup}")
 
     def exists(self) -> bool:
         """Tell whether the cgroup and its inner part are there in every hierarchy."""

@@ -80,6 +80,17 @@ def detect() -> Layout:
     return Layout(unified=unified, unified_controllers=controllers, legacy=legacy)
 
 
+def passes_protection_down(mountinfo: str) -> bool:
+    """Tell whether what protects a cgroup's memory protects that of its children; so without cgroup v2 as well.
+
+    All mounts of the hierarchy share the option, and whoever mounts it anew without it takes it from all.
+    Source: Linux Documentation/admin-guide/cgroup-v2.rst, "memory_recursiveprot".
+    """
+    found = (line.partition(" - ")[2].split() for line in mountinfo.splitlines())
+    options = [after[-1].split(",") for after in found if after[:1] == ["cgroup2"]]
+    return all("memory_recursiveprot" in entry for entry in options)
+
+
 def parse_mounts(mountinfo: str) -> tuple[dict[str, str], str | None]:
     """Find the mount points of the v1 controllers and of v2 in the text of ``/proc/PID/mountinfo``.
 

@@ -1,6 +1,6 @@
 """The limits of a cgroup by name, whichever version holds each: writing, and reading over and over.
 
-Names are the manifest's field paths (`LIMITS`), values the canonical form of `cgroup_values`. A name is absent from
+Names are the manifest's field paths (`cgroup_v2.FILES`), values the canonical form of `cgroup_values`. A name is absent from
 what is read if this host cannot enforce it.
 """
 
@@ -18,7 +18,6 @@ from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
 from reconciler.kernel.syscalls import kernel_error
 
-LIMITS = tuple(cgroup_v2.FILES)
 
 _MOST_BYTES = 4096  # a page: what the kernel prints into a limit file fits
 

@@ -23,9 +23,17 @@ def processes(layout: Layout, cgroup: str) -> frozenset[int]:
     """
     pids: set[int] = set()
     for directory in cgroup_file.directories(_freezer(layout).path(cgroup)):
-        text = cgroup_file.read_optional(f"{directory}/cgroup.procs") or ""
-        pids.update(int(word) for word in text.split())
+        pids.update(int(word) for word in _listed(directory).split())
     return frozenset(pids)
+
+
+def _listed(directory: str) -> str:
+    try:
+        return cgroup_file.read_optional(f"{directory}/cgroup.procs") or ""
+    except KernelError as err:
+        if err.errno == errno.EOPNOTSUPP:  # a threaded cgroup: the nearest domain above lists its processes
+            return ""
+        raise
 
 
 def freezer_directory(layout: Layout, cgroup: str) -> str:

@@ -63,10 +63,11 @@ def create(mount: str, cgroup: str) -> None:
     Raises: KernelError.
     """
     parent = mount
+    inherited = [file for file in _CPUSET_FILES if os.path.exists(f"{mount}/{file}")]
     for name in cgroup.strip("/").split("/"):
         directory = f"{parent}/{name}"
         cgroup_file.make_directory(directory)
-        for file in _CPUSET_FILES:
+        for file in inherited:
             _inherit_members(f"{parent}/{file}", f"{directory}/{file}")
         parent = directory
 

@@ -19,6 +19,12 @@ from reconciler.kernel.cgroup_values import LimitFiles, LimitValue
 CONTROLLERS = ("cpuset", "cpu", "io", "memory", "pids")
 """The controllers that a VE's limits need, and that its own init may use below."""
 
+MAX_DEPTH = 16
+"""Levels below a VE's cgroup: with 255 bytes for each name, no path in it is longer than a path may be (4096)."""
+
+MAX_DESCENDANTS = 4096
+"""Cgroups below a VE's cgroup: whoever lists or removes them all is done in a moment."""
+
 _RECLAIM_STEP = 64 << 20
 _RECLAIM_S = 10.0
 
@@ -66,6 +72,15 @@ def create(mount: str, cgroup: str) -> None:
         enable_controllers(directory)
         directory = f"{directory}/{name}"
         cgroup_file.make_directory(directory)
+
+
+def bound(directory: str) -> None:
+    """Bound what the owner of a delegated part can build below a cgroup that is not his.
+
+    Raises: KernelError.
+    """
+    cgroup_file.write(f"{directory}/cgroup.max.depth", str(MAX_DEPTH))
+    cgroup_file.write(f"{directory}/cgroup.max.descendants", str(MAX_DESCENDANTS))
 
 
 def enable_controllers(directory: str) -> None:

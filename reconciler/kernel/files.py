@@ -14,7 +14,6 @@ from reconciler.kernel import mount
 from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, libc
 
-_RENAME_EXCHANGE = 2
 _PRIVATE_MODE = 0o700
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK_POLL_SECONDS = 0.02
@@ -91,16 +90,6 @@ def allocate(path: str, size: int) -> None:
             os.posix_fallocate(fd, 0, size)
         finally:
             os.close(fd)
-
-
-def exchange(first: str, second: str) -> None:
-    """Swap what two names on one file system stand for, in one step that nobody can see the middle of.
-
-    Raises: KernelError.
-    Source: renameat2(2), RENAME_EXCHANGE.
-    """
-    result = libc.renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
-    checked(result, "exchange", f"{first} and {second}")
 
 
 @contextmanager

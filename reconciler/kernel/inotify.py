@@ -19,17 +19,10 @@ from reconciler.kernel.syscalls import checked, kernel_error, libc, translated
 
 MODIFY = 0x2
 ATTRIB = 0x4
-CLOSE_WRITE = 0x8
-MOVED_FROM = 0x40
-MOVED_TO = 0x80
 CREATE = 0x100
 DELETE = 0x200
-DELETE_SELF = 0x400
-MOVE_SELF = 0x800
 OVERFLOW = 0x4000
 IGNORED = 0x8000
-ONLYDIR = 0x1000000
-DONT_FOLLOW = 0x2000000
 
 _IN_NONBLOCK = os.O_NONBLOCK
 _IN_CLOEXEC = os.O_CLOEXEC

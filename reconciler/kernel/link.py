@@ -111,29 +111,12 @@ def set_alias(sock: RtnlSocket, index: int, alias: str) -> None:
     _change(sock, index, [("IFLA_IFALIAS", alias)], doing=f"set alias {alias!r} of link {index}")
 
 
-def rename(sock: RtnlSocket, index: int, name: str) -> None:
-    """Rename a link; before Linux 6.2 it must be down.
-
-    Raises: KernelError.
-    """
-    _change(sock, index, [("IFLA_IFNAME", name)], doing=f"rename link {index} to {name}")
-
-
 def set_master(sock: RtnlSocket, index: int, master: int | None) -> None:
     """Make a link a port of a bridge, or of none.
 
     Raises: KernelError.
     """
     _change(sock, index, [("IFLA_MASTER", master or 0)], doing=f"set master {master} of link {index}")
-
-
-def set_bridge(sock: RtnlSocket, index: int, options: rtnl.BridgeOptions) -> None:
-    """Set how a bridge switches.
-
-    Raises: KernelError.
-    """
-    info = nested(("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", _bridge_data(options)))
-    _change(sock, index, [("IFLA_LINKINFO", info)], doing=f"set options of bridge {index}")
 
 
 def set_port(sock: RtnlSocket, index: int, port: rtnl.BridgePort) -> None:

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from reconciler.errors import BusyError, MissingToolError
 from reconciler.kernel.syscalls import file_errors, kernel_error
 
-_LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
-_LOOP_SET_CAPACITY = 0x4C07
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CTL_GET_FREE = 0x4C82
 
@@ -54,25 +52,14 @@ class _Config(ctypes.Structure):
     )
 
 
-def attach(file: str, *, read_only: bool, direct_io: bool = False) -> str:
-    """Attach a file to a free loop device until `detach`; return the device's path.
-
-    With direct I/O the file's content is cached once, by the file system on the device, where the kernel can.
-
-    Raises: KernelError; MissingToolError, if the machine has no loop devices for us.
-    Source: loop(4), LOOP_CONFIGURE.
-    """
-    device, fd = _configure(file, (_LO_FLAGS_DIRECT_IO if direct_io else 0), read_only=read_only)
-    os.close(fd)
-    return device
-
-
 @contextmanager
 def attached(file: str, *, read_only: bool, direct_io: bool = False) -> Iterator[str]:
     """Attach a file for the block; yields the device's path. What mounts it in the block keeps it attached.
 
-    Raises: as `attach`.
-    Source: loop(4), LO_FLAGS_AUTOCLEAR.
+    With direct I/O the file's content is cached once, by the file system on the device, where the kernel can.
+
+    Raises: KernelError; MissingToolError, if the machine has no loop devices for us.
+    Source: loop(4), LOOP_CONFIGURE, LO_FLAGS_AUTOCLEAR.
     """
     flags = _LO_FLAGS_AUTOCLEAR | (_LO_FLAGS_DIRECT_IO if direct_io else 0)
     device, fd = _configure(file, flags, read_only=read_only)
@@ -80,32 +67,6 @@ def attached(file: str, *, read_only: bool, direct_io: bool = False) -> Iterator
         yield device
     finally:
         os.close(fd)
-
-
-def detach(device: str) -> None:
-    """Detach whatever file a loop device has; none is success.
-
-    Raises: KernelError.
-    """
-    fd = _open_device(device, os.O_RDONLY)
-    try:
-        fcntl.ioctl(fd, _LOOP_CLR_FD)
-    except OSError as err:
-        if err.errno == errno.EBUSY:
-            raise BusyError(f"detach {device}: it is in use") from err
-        if err.errno != errno.ENXIO:
-            raise kernel_error("detach", device, err.errno or 0) from err
-    finally:
-        os.close(fd)
-
-
-def refresh_size(device: str) -> None:
-    """Let a loop device see that its file has grown.
-
-    Raises: KernelError.
-    """
-    with _opened(device) as fd, file_errors("resize", device):
-        fcntl.ioctl(fd, _LOOP_SET_CAPACITY)
 
 
 def find(file: str) -> list[str]:

@@ -35,6 +35,7 @@ _MOVE_MOUNT_T_EMPTY_PATH = 0x40
 _MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
+_MS_BIND = 1 << 12
 _MS_REC = 1 << 14
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
@@ -157,34 +158,28 @@ def mount_tmpfs(target: str, *, size: int) -> None:
     _mount("tmpfs", target, "tmpfs", flags=_MS_NOSUID | _MS_NODEV, options=(f"size={size}", "mode=755"))
 
 
-def bind(source: str, target: str | int, *, read_only: bool, id_map: int | None = None) -> None:
-    """Show a file or directory at another place, nosuid and nodev, without what is mounted below it.
-
-    ``target`` may be a descriptor, for a place in a root directory that is not ours. ``id_map`` is a descriptor of a
-    user namespace whose map its owners are shown through.
+def bind_namespace(descriptor: int, target: str) -> None:
+    """Show a namespace, given by a descriptor, at a file, which is made if it is not there.
 
     Raises: KernelError.
+    Source: namespaces(7), "Namespace lifetime".
     """
-    attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if read_only else 0)
-    tree = clone(source, attributes=attributes, id_map=id_map)
-    try:
-        attach(tree, target)
-    finally:
-        os.close(tree)
+    with file_errors("make", target):
+        os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    _mount(f"/proc/self/fd/{descriptor}", target, "", flags=_MS_BIND, options=())
 
 
-def clone(path: str, *, attributes: int = 0, id_map: int | None = None) -> int:
+def clone(path: str, *, id_map: int) -> int:
     """Open a detached copy of the mount that a path lies in, with that path as its root.
+
+    ``id_map`` is a descriptor of a user namespace whose map its owners are shown through.
 
     Raises: KernelError.
     Source: open_tree(2), mount_setattr(2).
     """
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
     tree = syscall(_SYS_OPEN_TREE, "clone mount of", path, AT_FDCWD, os.fsencode(path), flags)
-    change = _MountAttr(set=attributes)
-    if id_map is not None:
-        change.set |= _MOUNT_ATTR_IDMAP
-        change.userns_fd = id_map
+    change = _MountAttr(set=_MOUNT_ATTR_IDMAP, userns_fd=id_map)
     try:
         size = ctypes.sizeof(change)
         syscall(_SYS_MOUNT_SETATTR, "set mount attributes of", path, tree, b"", _AT_EMPTY_PATH, change, size)
@@ -194,17 +189,14 @@ def clone(path: str, *, attributes: int = 0, id_map: int | None = None) -> int:
     return tree
 
 
-def attach(tree: int, target: str | int) -> None:
-    """Attach a detached mount at a path or at what a descriptor stands for.
+def attach(tree: int, target: str) -> None:
+    """Attach a detached mount at a path.
 
     Raises: KernelError.
     Source: move_mount(2).
     """
-    if isinstance(target, int):
-        to, path, flags = target, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
-    else:
-        to, path, flags = AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
-    syscall(_SYS_MOVE_MOUNT, "attach mount at", f"{target}", tree, b"", to, path, flags)
+    path, flags = os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
+    syscall(_SYS_MOVE_MOUNT, "attach mount at", target, tree, b"", AT_FDCWD, path, flags)
 
 
 def _mount(source: str, target: str, fstype: str, *, flags: int, options: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Changes to the neighbour tables: entries copied ahead of a move, and addresses answered for on behalf of VEs.
+"""Changes to the neighbour tables: addresses that are answered for on behalf of VEs.
 
 Each change may be sent twice, and answers "already so" with success.
 """
@@ -17,27 +17,17 @@ _RTM_NEWNEIGH, _RTM_DELNEIGH = 28, 29
 _UPSERT = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
 
 
-def replace_neighbour(
-    sock: RtnlSocket, index: int, address: IpAddress, *, mac: str, state: int = rtnl.NUD_STALE
-) -> None:
-    """Tell a link where a neighbour is; stale means: use it now, verify it soon.
-
-    Raises: KernelError.
-    """
-    attributes = [("NDA_DST", str(address)), ("NDA_LLADDR", mac)]
-    payload = rtnlencode.neighbour(attributes, family=_family(address), index=index, state=state, flags=0)
-    sock.request(_RTM_NEWNEIGH, payload, doing=f"set neighbour {address} of link {index}", flags=_UPSERT)
-
-
-def add_proxy(sock: RtnlSocket, index: int, address: IpAddress) -> None:
+def add_proxy(sock: RtnlSocket, index: int, address: IpAddress, *, protocol: int) -> None:
     """Answer ARP or neighbour solicitations on a link for an address that is routed elsewhere.
 
-    The host must forward; IPv6 also needs the parameter ``proxy_ndp`` of the link.
+    The host must forward; IPv6 also needs the parameter ``proxy_ndp`` of the link. ``protocol``: who wants it, as with
+    routes.
     Raises: KernelError.
     Source: ip-neighbour(8), "proxy".
     """
     doing = f"add proxy for {address} on link {index}"
-    sock.request(_RTM_NEWNEIGH, _proxy(index, address), doing=doing, flags=_UPSERT)
+    attributes = [("NDA_DST", str(address)), ("NDA_PROTOCOL", protocol)]
+    sock.request(_RTM_NEWNEIGH, _proxy(index, address, attributes), doing=doing, flags=_UPSERT)
 
 
 def delete_proxy(sock: RtnlSocket, index: int, address: IpAddress) -> None:
@@ -45,15 +35,15 @@ def delete_proxy(sock: RtnlSocket, index: int, address: IpAddress) -> None:
 
     Raises: KernelError.
     """
+    payload = _proxy(index, address, [("NDA_DST", str(address))])
     try:
-        sock.request(_RTM_DELNEIGH, _proxy(index, address), doing=f"delete proxy for {address} on link {index}")
+        sock.request(_RTM_DELNEIGH, payload, doing=f"delete proxy for {address} on link {index}")
     except KernelError as err:
         if err.errno not in (errno.ENOENT, errno.ENODEV):
             raise
 
 
-def _proxy(index: int, address: IpAddress) -> bytes:
-    attributes = [("NDA_DST", str(address))]
+def _proxy(index: int, address: IpAddress, attributes: rtnlencode.Attributes) -> bytes:
     return rtnlencode.neighbour(attributes, family=_family(address), index=index, state=0, flags=rtnl.NTF_PROXY)
 
 

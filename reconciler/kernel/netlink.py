@@ -115,6 +115,14 @@ def text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="surrogateescape")
 
 
+def label(value: bytes) -> str:
+    """Decode a zero-terminated string that anybody may have chosen: bytes that are no UTF-8 are spelt out.
+
+    What comes out can be written and hashed like any other text. It leads back to the bytes only where all were UTF-8.
+    """
+    return value.rstrip(b"\0").decode(errors="backslashreplace")
+
+
 def u32(value: bytes) -> int:
     """Decode a 32-bit number in the host's byte order.
 

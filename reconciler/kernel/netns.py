@@ -36,18 +36,6 @@ def open_of(pid: int, *, pidfd: int) -> int:
     return descriptor
 
 
-def inode(descriptor: int) -> int:
-    """Read the number that identifies a namespace as long as it lives.
-
-    Raises: KernelError.
-    Source: namespaces(7), "The /proc/pid/ns/ directory".
-    """
-    try:
-        return os.fstat(descriptor).st_ino
-    except OSError as err:
-        raise kernel_error("stat", f"network namespace {descriptor}", err.errno or 0) from err
-
-
 def create() -> int:
     """Make an empty network namespace that lives as long as its descriptor, which the caller closes.
 

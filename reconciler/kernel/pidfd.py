@@ -125,17 +125,6 @@ def has_ended(descriptor: int, *, timeout_s: float = 0) -> bool:
     return bool(poll.poll(max(0, timeout_s) * 1000))
 
 
-def reap(descriptor: int) -> Exit | None:
-    """Collect the exit of a child of ours; None while it runs.
-
-    Raises: KernelError, with ECHILD if it is nobody's or somebody else's child.
-    Source: waitid(2), P_PIDFD.
-    """
-    with translated("wait for", "a process"):
-        result = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
-    return None if result is None else exit_of(result)
-
-
 def exit_of(result: os.waitid_result) -> Exit:
     """Read how a process ended from what waitid(2) gave."""
     return Exit(kind="exited" if result.si_code == os.CLD_EXITED else "signaled", value=result.si_status)

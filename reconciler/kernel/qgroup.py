@@ -1,7 +1,7 @@
 """btrfs quota groups: what each subvolume refers to, and how much it may.
 
-A group's number is its level in the upper 16 bits and a number below; level 0 has one group per subvolume, made with
-it. The kernel brings the numbers up to date when it commits, each 30 seconds or at `btrfs.sync`.
+Each subvolume has a group of its own number, made with it. The kernel brings the figures up to date when it commits,
+each 30 seconds or when it is asked to.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from reconciler.errors import BusyError, KernelError
@@ -17,7 +17,6 @@ from reconciler.kernel import btrfs
 from reconciler.kernel.btrfs_call import Key, call, opened, search
 
 _IOC_QUOTA_CTL = 0xC0109428
-_IOC_QGROUP_ASSIGN = 0x40189429
 _IOC_QGROUP_CREATE = 0x4010942A
 _IOC_QGROUP_LIMIT = 0x8030942B
 _IOC_QUOTA_RESCAN = 0x4040942C
@@ -38,7 +37,9 @@ _STATUS_UNSURE = 1 << 1 | 1 << 2  # a rescan is under way, or is necessary
 _STATUS_SIMPLE = 1 << 3
 _LIMIT_REFERENCED = 1 << 0
 _MAX = (1 << 64) - 1  # as a limit: none
-_LEVEL_SHIFT = 48
+
+_STATUS_KEY = Key(0, _STATUS_ITEM, 0)
+_ALL = [(_STATUS_KEY, Key(_MAX, _RELATION_ITEM, _MAX))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +54,10 @@ class Qgroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaTable:
-    """All quota groups of a file system by number; while not ``consistent``, their bytes are not to be relied on."""
+    """Quota groups of a file system by number; while not ``consistent``, their bytes are not to be relied on."""
 
     consistent: bool
     groups: Mapping[int, Qgroup]
-
-
-def qgroup_number(level: int, number: int) -> int:
-    """Build the number of a quota group of a level."""
-    return level << _LEVEL_SHIFT | number
 
 
 def enable_quota(path: str) -> None:
@@ -80,15 +76,15 @@ def enable_quota(path: str) -> None:
                 )
 
 
-def read_qgroups(path: str) -> QuotaTable:
-    """Read all quota groups of a file system at once.
+def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
+    """Read all quota groups of a file system at once, or only those of some numbers, without their parents.
 
     A table that is not consistent is no mere matter of figures: the kernel enforces no limit until a rescan is done.
 
     Units: bytes, as of the last commit.
     Raises: KernelError, if quotas are not on.
     """
-    items = _read_items(path)
+    items = _read_items(path, _ALL if only is None else [(_STATUS_KEY, _STATUS_KEY), *_places(only)])
     consistent = any(key.type == _STATUS_ITEM and not _status_flags(data) & _STATUS_UNSURE for key, data in items)
     limits = {key.offset: _limit(data) for key, data in items if key.type == _LIMIT_ITEM}
     parents = _parents(key for key, _ in items if key.type == _RELATION_ITEM)
@@ -111,39 +107,11 @@ def set_limit(path: str, max_referenced: int | None) -> None:
     Units: bytes.
     Raises: KernelError, if there is no subvolume or quotas are not on.
     """
-    # By way of the directory around it: a subvolume over its limit refuses the ioctl, as it does any other change.
-    set_group_limit(os.path.dirname(path) or ".", btrfs.subvolume_id(path), max_referenced)
-
-
-def set_group_limit(path: str, qgroup: int, max_referenced: int | None) -> None:
-    """Set how much the subvolumes of a quota group of the file system may refer to together; None lifts the limit.
-
-    Units: bytes.
-    Raises: KernelError, if there is no such group.
-    """
     value = _MAX if max_referenced is None else max_referenced
-    arguments = bytearray(struct.pack("<QQQQQQ", qgroup, _LIMIT_REFERENCED, value, 0, 0, 0))
-    with opened(path) as fd:
-        call(fd, _IOC_QGROUP_LIMIT, arguments, "set quota limit of", path)
-
-
-def create_qgroup(path: str, qgroup: int) -> None:
-    """Make a quota group of level 1 or higher; there is success.
-
-    Raises: KernelError.
-    """
-    with opened(path) as fd:
-        _call_unless(fd, _IOC_QGROUP_CREATE, struct.pack("<QQ", 1, qgroup), "make quota group on", path, errno.EEXIST)
-
-
-def assign_qgroup(path: str, qgroup: int, parent: int) -> None:
-    """Make one quota group a member of another; is success. Data that they already share makes a rescan necessary.
-
-    Raises: KernelError.
-    """
-    with opened(path) as fd:
-        arguments = struct.pack("<QQQ", 1, qgroup, parent)
-        _call_unless(fd, _IOC_QGROUP_ASSIGN, arguments, "assign quota group on", path, errno.EEXIST)
+    arguments = struct.pack("<QQQQQQ", btrfs.subvolume_id(path), _LIMIT_REFERENCED, value, 0, 0, 0)
+    # By way of the directory around it: a subvolume over its limit refuses the ioctl, as it does any other change.
+    with opened(os.path.dirname(path) or ".") as fd:
+        call(fd, _IOC_QGROUP_LIMIT, bytearray(arguments), "set quota limit of", path)
 
 
 def start_rescan(path: str) -> None:
@@ -162,7 +130,7 @@ def remove_qgroup(path: str, qgroup: int) -> None:
     KernelError.
     """
     with opened(path) as fd:
-        if qgroup >> _LEVEL_SHIFT == 0 and _has_subvolume(fd, qgroup, path):
+        if _has_subvolume(fd, qgroup, path):
             raise BusyError(f"remove quota group {qgroup} of {path}: its subvolume is there or still being cleaned up")
         try:
             arguments = struct.pack("<QQ", 0, qgroup)
@@ -173,11 +141,18 @@ def remove_qgroup(path: str, qgroup: int) -> None:
             raise
 
 
-def _read_items(path: str) -> list[tuple[Key, memoryview]]:
+def _places(numbers: Iterable[int]) -> Iterator[tuple[Key, Key]]:
+    for number in numbers:
+        for kind in (_INFO_ITEM, _LIMIT_ITEM):
+            key = Key(0, kind, number)
+            yield key, key
+
+
+def _read_items(path: str, places: Iterable[tuple[Key, Key]]) -> list[tuple[Key, memoryview]]:
     try:
         with opened(path) as fd:
-            first, last = Key(0, _STATUS_ITEM, 0), Key(_MAX, _RELATION_ITEM, _MAX)
-            return list(search(fd, _QUOTA_TREE, first, last, f"quota of {path}"))
+            what = f"quota of {path}"
+            return [item for first, last in places for item in search(fd, _QUOTA_TREE, first, last, what)]
     except KernelError as err:
         if err.errno == errno.ENOENT and os.path.exists(path):
             raise KernelError(f"read quota of {path}: quotas are not on", errno=errno.ENOTCONN) from err

@@ -67,9 +67,10 @@ def read_in_root(root_fd: int, path: str) -> bytes | None:
 def write_in_root(root_fd: int, path: str, data: bytes, *, mode: int, uid: int, gid: int) -> bool:
     """Make a file have this content, mode and owner; return whether anything had to be done.
 
-    A symbolic link in its place is replaced, never followed; one among its parents is followed inside the root.
-    Missing parents are made, with the same owner and mode 0755. Nothing is flushed to disk: what an environment
-    reads at its start is written again at its next start.
+    A symbolic link in its place is replaced, never followed; one among its parents is followed inside the root. A
+    directory with something in it keeps that under another name beside it. Missing parents are made, with the same
+    owner and mode 0755. Nothing is flushed to disk: what an environment reads at its start is written again at its
+    next start.
 
     Units: owners as the caller sees them, so through an id-mapped mount those of the mapped range.
     Raises: KernelError, NoSpaceError.
@@ -122,26 +123,47 @@ def _is_already(directory: int, name: str, wanted: _Wanted) -> bool:
         # Absent, a link, a socket, a device: whatever cannot be opened as a file is not the file that is wanted,
         # and what is really wrong the replacement will meet as well.
         return False
-    with open(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         same = stat.S_ISREG(info.st_mode) and info.st_size == len(wanted.data)
         same = same and (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid) == (wanted.mode, wanted.uid, wanted.gid)
-        return same and file.read(len(wanted.data) + 1) == wanted.data
+        return same and _read_all(fd, name) == wanted.data
+    finally:
+        os.close(fd)
 
 
 def _replace(directory: int, name: str, wanted: _Wanted) -> None:
     # One fixed name per file, so that what a crash left is removed by the next write and never piles up.
     temporary = f".{name}.vectl-new"
-    with suppress(FileNotFoundError):
-        os.unlink(temporary, dir_fd=directory)
+    _make_way(directory, temporary)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
         with open(fd, "wb") as file:
             file.write(wanted.data)
             os.fchown(fd, wanted.uid, wanted.gid)
             os.fchmod(fd, wanted.mode)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        try:
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except IsADirectoryError:
+            _make_way(directory, name)
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=directory)
         raise
+
+
+def _make_way(directory: int, name: str) -> None:
+    """Take away whatever has a name. What is in a directory is the owner's, and walking it would be at his pace."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=directory)
+        except OSError as err:
+            if err.errno != errno.ENOTEMPTY:
+                raise
+            aside = f"{name}.replaced-{os.urandom(4).hex()}"
+            os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)

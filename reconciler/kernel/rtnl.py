@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from reconciler.errors import KernelFormatError
-from reconciler.kernel.netlink import attributes, s32, text, u32
+from reconciler.kernel.netlink import attributes, label, s32, text, u32
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -22,8 +22,6 @@ IFF_UP = 0x1
 IFF_RUNNING = 0x40
 
 IFA_F_NODAD = 0x02
-IFA_F_TENTATIVE = 0x40
-IFA_F_PERMANENT = 0x80
 
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE = 0
@@ -31,8 +29,6 @@ RT_SCOPE_LINK = 253
 RTN_UNICAST = 1
 RTNH_F_ONLINK = 4
 
-NUD_REACHABLE = 0x02
-NUD_STALE = 0x04
 NTF_PROXY = 0x08
 
 IFINFOMSG = struct.Struct("=BxHiII")
@@ -48,7 +44,7 @@ _BRPORT_HAIRPIN, _BRPORT_LEARNING, _BRPORT_FLOOD, _BRPORT_ISOLATED = 4, 8, 9, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
-_NDA_DST, _NDA_LLADDR = 1, 2
+_NDA_DST, _NDA_LLADDR, _NDA_PROTOCOL = 1, 2, 12
 _ANY = {2: bytes(4), 10: bytes(16)}  # AF_INET, AF_INET6
 _BRIDGE = b"bridge\0"
 
@@ -135,13 +131,17 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """What a link-layer address was learnt, set or (``proxy``) is answered for."""
+    """What a link-layer address was learnt, set or (``proxy``) is answered for.
+
+    ``protocol`` is who made it (NDA_PROTOCOL), 0 where nobody said.
+    """
 
     index: int
     address: IpAddress
     mac: str | None
     state: int
     proxy: bool
+    protocol: int
 
 
 @lru_cache(maxsize=4096)
@@ -158,14 +158,14 @@ def parse_link(payload: bytes) -> Link:
     kind = info.get(_INFO_KIND)
     return Link(
         index=index,
-        name=text(found.get(_IFLA_IFNAME, b"")),
+        name=label(found.get(_IFLA_IFNAME, b"")),
         kind=None if kind is None else text(kind),
         mac=_mac(found.get(_IFLA_ADDRESS)),
         mtu=_number(found.get(_IFLA_MTU)) or 0,
         up=bool(flags & IFF_UP),
         running=bool(flags & IFF_RUNNING),
         master=_number(found.get(_IFLA_MASTER)),
-        alias=text(found[_IFLA_IFALIAS]) if _IFLA_IFALIAS in found else None,
+        alias=label(found[_IFLA_IFALIAS]) if _IFLA_IFALIAS in found else None,
         peer_index=_number(found.get(_IFLA_LINK)),
         peer_nsid=s32(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         port=_bridge_port(info[_INFO_SLAVE_DATA]) if info.get(_INFO_SLAVE_KIND) == _BRIDGE else None,
@@ -224,6 +224,7 @@ def parse_route(payload: bytes) -> Route:
     )
 
 
+@lru_cache(maxsize=16384)
 def parse_neighbour(payload: bytes) -> Neighbour:
     """Parse RTM_NEWNEIGH.
 
@@ -241,6 +242,7 @@ def parse_neighbour(payload: bytes) -> Neighbour:
         mac=_mac(found.get(_NDA_LLADDR)),
         state=state,
         proxy=bool(flags & NTF_PROXY),
+        protocol=int.from_bytes(found.get(_NDA_PROTOCOL, b""), "little"),
     )
 
 

@@ -19,7 +19,7 @@ NETLINK_ROUTE = 0
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_GETNEIGH = 18, 22, 26, 30
 _RTM_NEWNSID, _RTM_GETNSID = 88, 90
 _IFLA_IFNAME, _IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS = 3, 29, 8
-_RTA_DST, _RTA_TABLE = 1, 15
+_RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _NSID_ANY = -1
 
@@ -73,14 +73,22 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         Raises: KernelError.
         """
         request = rtnl.IFINFOMSG.pack(0, 0, 0, 0, 0)
-        request += encode_attribute(_IFLA_IFNAME, name.encode() + b"\0") + _SKIP_STATS
+        return self._link(request + encode_attribute(_IFLA_IFNAME, name.encode() + b"\0"), doing=f"read link {name}")
+
+    def link_at(self, index: int) -> rtnl.Link | None:
+        """Look one link up by its index; None is: read, and not there.
+
+        Raises: KernelError.
+        """
+        return self._link(rtnl.IFINFOMSG.pack(0, 0, index, 0, 0), doing=f"read link {index}")
+
+    def _link(self, request: bytes, *, doing: str) -> rtnl.Link | None:
         try:
-            answer = self.ask(_RTM_GETLINK, request, doing=f"read link {name}")
+            return rtnl.parse_link(self.ask(_RTM_GETLINK, request + _SKIP_STATS, doing=doing))
         except KernelError as err:
             if err.errno == errno.ENODEV:
                 return None
             raise
-        return rtnl.parse_link(answer)
 
     def dump_addresses(self, *, index: int = 0) -> list[rtnl.Address]:
         """List the addresses of both families, of all links or of one.
@@ -90,13 +98,17 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         request = rtnl.IFADDRMSG.pack(socket.AF_UNSPEC, 0, 0, 0, index)
         return [rtnl.parse_address(entry) for entry in self.dump(_RTM_GETADDR, request, doing="list addresses")]
 
-    def dump_routes(self, *, protocol: int = 0, table: int = rtnl.RT_TABLE_MAIN) -> list[rtnl.Route]:
-        """List the routes of both families in one table; the kernel picks those of one protocol number if given.
+    def dump_routes(
+        self, *, protocol: int = 0, table: int = rtnl.RT_TABLE_MAIN, index: int | None = None
+    ) -> list[rtnl.Route]:
+        """List the routes of both families in one table; the kernel picks those of a protocol number or a link.
 
         Raises: KernelError.
         """
         request = rtnl.RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0, protocol, 0, 0, 0)
         request += encode_attribute(_RTA_TABLE, netlink.U32.pack(table))
+        if index is not None:
+            request += encode_attribute(_RTA_OIF, netlink.U32.pack(index))
         entries = self.dump(_RTM_GETROUTE, request, doing="list routes")
         return [rtnl.parse_route(entry) for entry in entries]
 
@@ -108,22 +120,6 @@ class RtnlSocket(nlsocket.NetlinkSocket):
         request = rtnl.NDMSG.pack(socket.AF_UNSPEC, 0, 0, rtnl.NTF_PROXY if proxy else 0, 0)
         entries = self.dump(_RTM_GETNEIGH, request, doing="list neighbours")
         return [rtnl.parse_neighbour(entry) for entry in entries]
-
-    def route_to(self, address: rtnl.IpAddress) -> rtnl.Route | None:
-        """Ask which way a packet would go; None if there is none.
-
-        Raises: KernelError.
-        """
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        request = rtnl.RTMSG.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-        request += encode_attribute(_RTA_DST, address.packed)
-        try:
-            answer = self.ask(_RTM_GETROUTE, request, doing=f"look up route to {address}")
-        except KernelError as err:
-            if err.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-                return None
-            raise
-        return rtnl.parse_route(answer)
 
     def nsid(self, namespace: int) -> int | None:
         """Read the number by which this socket's namespace knows another one; None if it has none yet.

@@ -51,8 +51,13 @@ def read_hostnames(namespaces: Iterable[int]) -> list[str]:
     with _coming_back():
         for namespace in namespaces:
             _enter(namespace)
-            names.append(os.uname().nodename)
+            names.append(_spelt_out(os.uname().nodename))
     return names
+
+
+def _spelt_out(name: str) -> str:
+    """Spell out the bytes of a name that are no UTF-8, so that it can be written like any other text."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def set_hostname(namespace: int, hostname: str) -> None:

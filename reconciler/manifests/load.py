@@ -122,7 +122,7 @@ def _everything(
 ) -> fleet_checks.Everything:
     networks, hosts = documents["Network"], documents["Host"]
     return fleet_checks.Everything(
-        ves={name: ve.merged for name, ve in ves.items() if ve.merged is not None},
+        ves={name: ve.merged for name, ve in ves.items()},
         networks={name: (doc, doc.model.spec) for name, doc in networks.items() if isinstance(doc.model, Network)},
         hosts={name: (doc, doc.model.spec) for name, doc in hosts.items() if isinstance(doc.model, Host)},
         known=known,

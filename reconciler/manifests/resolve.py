@@ -44,9 +44,12 @@ class Shared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedVe:
-    """``merged`` is None where a profile is own or broken; ``spec`` too where anything is wrong."""
+    """``merged`` holds only what the VE says itself where a profile is unknown or broken.
 
-    merged: MergedVe | None
+    ``spec`` is None where anything is wrong.
+    """
+
+    merged: MergedVe
     spec: VeSpec | None
     complaints: tuple[Complaint, ...] = ()
 
@@ -87,7 +90,8 @@ def resolve(document: Document, context: Shared) -> ResolvedVe:
     own = (*_unknown_profiles(document, manifest.spec, context), *ve_checks.written(document, manifest.spec))
     body, complaints = _merged(document, manifest.spec, context)
     if body is None:
-        return ResolvedVe(merged=None, spec=None, complaints=(*own, *complaints))
+        alone = MergedVe(document=document, metadata=manifest.metadata, body=manifest.spec, whole=False)
+        return ResolvedVe(merged=alone, spec=None, complaints=(*own, *complaints))
     found = (
         *own,
         *ve_checks.merged(document, body),

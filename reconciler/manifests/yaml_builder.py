@@ -73,6 +73,7 @@ class Builder:
     _stack: list[_Frame] = field(default_factory=list)
     _values: dict[Path, Mark] = field(default_factory=dict)
     _keys: dict[Path, Mark] = field(default_factory=dict)
+    _repeated: set[Path] = field(default_factory=set)
     _root: Json = None
     _nodes: int = 0
 
@@ -103,7 +104,7 @@ class Builder:
                 handler(event)
 
     def _document_start(self, event: events.DocumentStartEvent) -> None:
-        self._problems, self._values, self._keys, self._root = [], {}, {}, None
+        self._problems, self._values, self._keys, self._repeated, self._root = [], {}, {}, set(), None
         if event.version or event.tags:
             self._complain((), event, "expected no directive", "remove the line that begins with %")
 
@@ -142,10 +143,16 @@ class Builder:
         elif plain and text == "<<":
             self._complain(frame.path, event, "expected no merge key", "use a Profile for what several VEs share")
         elif path in self._keys:
-            message = f"expected each key once, the first is in line {self._keys[path][0]}"
-            self._complain(path, event, message, "remove one of them")
+            self._repeat(path, event)
         self._keys.setdefault(path, _mark(event))
         frame.key = text
+
+    def _repeat(self, path: Path, event: events.ScalarEvent) -> None:
+        """Complain about a key that was there before, unless the whole map that it is in was."""
+        if not any(path[:length] in self._repeated for length in range(len(path))):
+            message = f"expected each key once, the first is in line {self._keys[path][0]}"
+            self._complain(path, event, message, "remove one of them")
+        self._repeated.add(path)
 
     def _start(self, event: events.CollectionStartEvent) -> None:
         path, is_list = self._enter(event), isinstance(event, events.SequenceStartEvent)

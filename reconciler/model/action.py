@@ -109,7 +109,7 @@ NO_DOWNTIME = Downtime(0.0, Basis.ESTIMATED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One step of a plan. ``ve``: the VE's name, or ``network/<name>`` and ``filter`` for the host's own objects.
+    """One step of a plan. ``ve``: the VE's name, or ``network/<name>`` or ``host/filter`` for the host's own objects.
 
     Shape: ``before`` and ``after`` are canonical JSON. ``effects`` in their order; ``uid`` None for host objects.
     ``danger``: a sentence for the top of the plan, empty for harmless actions.

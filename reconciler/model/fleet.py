@@ -64,6 +64,8 @@ class VeSpec:
     drift: DriftSpec = field(default_factory=DriftSpec)
     unsupported: tuple[str, ...] = ()
     place: Place | None = field(default=None, compare=False)
+    canonical: dict[str, Json] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `plan.spec` works out of all of it, once: a pass over hundreds of VEs asks for it many times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 from reconciler.model.identity import Digest, HostName, Uid
 
+DEFAULT_LIB = "/usr/lib/vectl"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """Paths are absolute; ``cgroup`` is relative to the mount of each hierarchy. Units: ``pool_size`` bytes."""
+    """Paths are absolute; ``cgroup`` is relative to the mount of each hierarchy. Units: ``pool_size`` bytes.
+
+    ``lib_dir``: vectl's own directory of programs, whose ``bin`` comes before the system's.
+    """
 
     name: str
     host: HostName
@@ -19,11 +24,17 @@ class Instance:
     runtime: str = "runc"
     pool_size: int = 16 << 30
     pool_path: str | None = None
+    lib_dir: str = DEFAULT_LIB
 
     @property
     def pool(self) -> str:
         """Mount point of the btrfs file system that holds the VEs."""
         return f"{self.state_dir}/pool"
+
+    @property
+    def programs(self) -> str:
+        """Directory of the programs that vectl brings itself."""
+        return f"{self.lib_dir}/bin"
 
     @property
     def ves(self) -> str:

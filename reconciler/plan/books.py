@@ -19,20 +19,25 @@ def carried_out(spec: VeSpec, record: Record) -> dict[str, Json]:
     return {**spec_values(spec), "template": record.template}
 
 
+def completing(spec: VeSpec, record: Record, context: Context) -> tuple[WriteRecord, ...]:
+    """Give what writes the record of a VE that is as its spec says; nothing, if that is what it says already."""
+    protect = record.protect if spec.protect is None else spec.protect
+    applied = carried_out(spec, record)
+    wanted = replace(record, name=spec.name, protect=protect, applied=applied, source=context.source)
+    template = context.templates.get(record.template)
+    return () if wanted == record else (WriteRecord(record=wanted, template_key=template.key if template else None),)
+
+
 def bookkeeping(spec: VeSpec, record: Record, context: Context, others: Sequence[Action]) -> tuple[Action, ...]:
     """Bring the record up to the spec: name, protection, source, and what was applied.
 
     It comes after ``others``, the actions that make the spec so: a record ahead of the host would make an unfinished
     change look like one by hand.
     """
-    applied = carried_out(spec, record)
-    protect = record.protect if spec.protect is None else spec.protect
-    wanted = replace(record, name=spec.name, protect=protect, applied=applied, source=context.source)
-    if wanted == record:
+    effects = completing(spec, record, context)
+    if not effects:
         return ()
-    template = context.templates.get(record.template)
-    effects = (WriteRecord(record=wanted, template_key=template.key if template else None),)
-    shown = list(_announced(spec, record, wanted, others)) if record.applied else []
+    shown = list(_announced(spec, record, effects[0].record, others)) if record.applied else []
     written = actions.make(spec, record, Operation.UPDATE, "record", None, [action.path for action in shown], effects)
     written = replace(written, reason=Reason.BOOKKEEPING, origin=Origin.POLICY)
     return tuple(replace(action, phase=Phase.SHRINK) for action in (*shown, written))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from reconciler.model.action import Impact
 from reconciler.model.compute import ComputeObservation, ComputeSpec, CreateCgroup, Limit, LimitValue, SetLimit
@@ -72,6 +72,20 @@ def unenforceable(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, st
         for limit, value in limits(spec).items()
         if limit not in capabilities.enforceable and value != default[limit]
     }
+
+
+def missing(spec: ComputeSpec, capabilities: Capabilities) -> Iterator[str]:
+    """Say which CPUs and memory nodes are asked for and not there."""
+    for path, wanted, there in (
+        ("cpu.cpus", spec.cpus, capabilities.cpus),
+        ("cpu.nodes", spec.nodes, capabilities.nodes),
+    ):
+        if there and wanted is not None and not wanted <= there:
+            yield f"{path}: this host has {_shown(there)} and not {_shown(wanted - there)}"
+
+
+def _shown(numbers: frozenset[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
 
 
 def desired_values(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, Value]:

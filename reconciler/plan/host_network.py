@@ -32,6 +32,21 @@ from reconciler.model.network import (
 from reconciler.plan.field import to_json
 from reconciler.plan.members import Member, used_names
 
+FILTER_TARGET = "host/filter"
+"""What the filter's action is for. A target of the host's own has a slash, which no VE's name can have."""
+
+_NETWORK_TARGET = "network/"
+
+
+def network_target(network: NetworkName) -> str:
+    """Name a network as what an action is for."""
+    return f"{_NETWORK_TARGET}{network}"
+
+
+def network_of(target: str) -> NetworkName:
+    """Give the network that a target names."""
+    return NetworkName(target.removeprefix(_NETWORK_TARGET))
+
 
 def used_networks(
     members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]
@@ -131,7 +146,7 @@ def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Act
 def _action(network: NetworkName, path: str, before: Json, after: Json, effects: tuple[Effect, ...]) -> Action:
     """Build a change of a network that costs nothing; the caller replaces what is different."""
     action = Action(
-        ve=f"network/{network}",
+        ve=network_target(network),
         uid=None,
         op=Operation.UPDATE,
         path=path,
@@ -147,7 +162,7 @@ def _action(network: NetworkName, path: str, before: Json, after: Json, effects:
 
 
 def _with_host_risk(action: Action) -> Action:
-    name = action.ve.removeprefix("network/")
+    name = network_of(action.ve)
     danger = f"changes which link of the host is a port of {name}: it could cut off the host"
     return replace(action, impact=Impact.HOST_RISK, danger=danger)
 
@@ -215,7 +230,7 @@ def plan_filter(wanted: FilterRules, observed: FilterObservation, *, changed: bo
     if observed.rules == wanted:
         return
     yield Action(
-        ve="filter",
+        ve=FILTER_TARGET,
         uid=None,
         op=Operation.UPDATE,
         path="rules",

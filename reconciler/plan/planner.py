@@ -121,10 +121,10 @@ def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
     networks, loaded = inputs.observed.networks, inputs.observed.filter
     if isinstance(networks, Unknown) or isinstance(loaded, Unknown):
         return "the host's networks could not be read"
-    if action.ve == "filter":
+    if action.ve == host_network.FILTER_TARGET:
         wanted = [effect.rules for effect in action.effects if isinstance(effect, LoadFilter)]
         return "" if [loaded.rules] == wanted else "the kernel does not hold the rules that were loaded"
-    name = NetworkName(action.ve.removeprefix("network/"))
+    name = host_network.network_of(action.ve)
     if action.op is Operation.DESTROY:
         return "it is still there" if name in networks else ""
     seen = {n: s for n, s in networks.items() if n == name}

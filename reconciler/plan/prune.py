@@ -25,6 +25,9 @@ One VE may always go.
 PROTECTED = "Protected"
 """The rule that keeps a protected VE."""
 
+_GOES_ALONG = "network"
+"""The facet that a removal need not know: it ends with the VE, whose root could keep it from being read for ever."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
@@ -70,7 +73,7 @@ def plan_prune(
     """Plan the removal of VEs that no manifest of the whole fleet names any more."""
     actions, refused, unknown, waiting, orphans = [], [], [], [], []
     for ve in unclaimed:
-        if paths := unknown_paths(ve):
+        if paths := {path: reason for path, reason in unknown_paths(ve).items() if path != _GOES_ALONG}:
             unknown += [f"{_name(ve)}.{path}: {reason}" for path, reason in paths.items()]
             continue
         assert isinstance(ve.record, Record)

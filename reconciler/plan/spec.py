@@ -26,8 +26,14 @@ FIELDS: tuple[Field, ...] = power.FIELDS + compute.FIELDS + volume.FIELDS + netw
 """Every field that this version carries out, with its default and its impact."""
 
 
-def spec_values(spec: VeSpec) -> dict[str, Json]:
+def spec_values(spec: VeSpec) -> Mapping[str, Json]:
     """Give all fields of a spec by path, as canonical JSON."""
+    if not spec.canonical:
+        spec.canonical.update(_work_out(spec))
+    return spec.canonical
+
+
+def _work_out(spec: VeSpec) -> dict[str, Json]:
     values: dict[str, Value] = {
         **power.record_values(spec.power),
         "rlimits": dict(spec.rlimits),

@@ -10,10 +10,10 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation
 from reconciler.model.observation import VeObservation
 from reconciler.model.power import PowerState
-from reconciler.model.volume import Record, RestoreVe, TrashEntry
-from reconciler.plan import actions, boot, changes, power, volume
+from reconciler.model.volume import Record, RestoreVe, TrashEntry, WriteRecord
+from reconciler.plan import actions, boot, changes, compute, power, volume
 from reconciler.plan.actions import Context
-from reconciler.plan.books import bookkeeping, carried_out
+from reconciler.plan.books import bookkeeping, carried_out, completing
 from reconciler.plan.changes import Known
 from reconciler.plan.field import nest
 from reconciler.plan.spec import origin_of, spec_values, unknown_paths
@@ -32,7 +32,7 @@ class VePlan:
 
 def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     """Plan a VE that does not exist anywhere on this host."""
-    if refused := _refuse_unsupported(spec):
+    if refused := (*_refuse_unsupported(spec), *_refuse_impossible(spec, context)):
         return VePlan(refused=refused)
     template = context.templates[spec.volume.template]
     record = Record(
@@ -51,11 +51,10 @@ def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     effects = (
         *volume.create_effects(record, spec.volume, template),
         *(boot.boot_effects(spec, record, context) if starts else ()),
+        *(() if waiting else completing(spec, record, context)),
     )
     create = actions.make(spec, record, Operation.CREATE, "", None, nest(spec_values(spec)), effects)
-    create = replace(create, reason=Reason.NEW_MANIFEST)
-    books = bookkeeping(spec, record, context, (create,)) if not waiting else ()
-    return VePlan(actions=(create, *books), waiting=waiting)
+    return VePlan(actions=(replace(create, reason=Reason.NEW_MANIFEST),), waiting=waiting)
 
 
 def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
@@ -74,7 +73,8 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     if unknown := unknown_paths(observed):
         return VePlan(unknown=tuple(f"{spec.name}.{path}: {reason}" for path, reason in unknown.items()))
     known = changes.known(observed)
-    if refused := (*_refuse_unsupported(spec), *_refuse_lost_volume(spec, known)):
+    impossible = (*_refuse_unsupported(spec), *_refuse_impossible(spec, context))
+    if refused := (*impossible, *_refuse_lost_volume(spec, known)):
         return VePlan(refused=refused)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
     decision = _decide(spec, known)
@@ -111,6 +111,14 @@ def _refuse_unsupported(spec: VeSpec) -> tuple[Refusal, ...]:
     return (Refusal(ve=spec.name, uid=spec.uid, rule="Unsupported", message=message, remedy="remove the field"),)
 
 
+def _refuse_impossible(spec: VeSpec, context: Context) -> tuple[Refusal, ...]:
+    """Refuse CPUs and memory nodes that this host does not have."""
+    message = "; ".join(compute.missing(spec.compute, context.capabilities))
+    if not message:
+        return ()
+    return (Refusal(ve=spec.name, uid=spec.uid, rule="NotOnThisHost", message=message, remedy="name some that it has"),)
+
+
 def _refuse_lost_volume(spec: VeSpec, known: Known) -> tuple[Refusal, ...]:
     """Refuse to give an empty volume to a VE that once was complete: that would hide the loss of its data."""
     if known.volume.present or not known.record.applied:
@@ -145,6 +153,8 @@ def _answers_for(action: Action, other: Action) -> bool:
     """Say whether an action should have made another one needless: whoever brings a VE up brings all that runs."""
     if other.path == action.path:
         return True
+    if other.reason is Reason.BOOKKEEPING:
+        return any(isinstance(effect, WriteRecord) and effect.record.applied for effect in action.effects)
     if other.origin is Origin.POLICY:
         return False
     comes_up = action.op is Operation.RESTART or action.path == "power"

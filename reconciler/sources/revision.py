@@ -66,10 +66,6 @@ class Revisions:
         """
         return self._absences.removed(self._prune_delay_s) if self._is_judged() else frozenset()
 
-    def missing_since(self) -> Mapping[VeName, float]:
-        """Give the VEs that are in no manifest, and since when; those not `removed` yet are waited for."""
-        return self._absences.first_missing_at
-
     def look_again_in(self, now: float) -> float | None:
         """Give the time after which a look may change something by itself; None, if only a new snapshot can."""
         waits = [self._absences.left(now, self._prune_delay_s)]

@@ -50,18 +50,6 @@ class Approvals:
             self._write((*others, consent))
         return consent
 
-    def revoke(self, hash_: str) -> bool:
-        """Take a consent back; tells whether there was one.
-
-        Raises: StateError, KernelError, NoSpaceError, BusyError.
-        """
-        with self._document.locked():
-            consents = self._read()
-            left = tuple(consent for consent in consents if consent.hash != hash_)
-            if left != consents:
-                self._write(left)
-        return left != consents
-
     def in_force(self, now: float) -> tuple[Consent, ...]:
         """Read the consents that hold now.
 

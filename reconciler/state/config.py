@@ -12,13 +12,12 @@ from reconciler.kernel import files
 from reconciler.model import units
 from reconciler.model.fleet import Finding
 from reconciler.model.identity import HostName
-from reconciler.model.instance import Instance
+from reconciler.model.instance import DEFAULT_LIB, Instance
 from reconciler.state import scalars
 from reconciler.state.settings import Section, parse_settings, refuse
 
 DEFAULT_FILE = "/etc/vectl/config.yaml"
 DEFAULT_POLICY = "/etc/vectl/policy.yaml"
-DEFAULT_LIB = "/usr/lib/vectl"
 DEFAULT_INSTANCE = "vectl"
 
 _T = TypeVar("_T")
@@ -67,7 +66,6 @@ class Config:
     etcd: EtcdAddress | None = None
     listen: str | None = None
     policy: str = DEFAULT_POLICY
-    lib_dir: str = DEFAULT_LIB
     resync_s: float = 60.0
     relist_s: float = 5.0
     settle_s: float = 0.3
@@ -107,7 +105,7 @@ def load_config(path: str | None, overrides: Overrides, *, environment: Mapping[
         lib_dir = scalars.absolute_path(environment.get("VECTL_LIB") or DEFAULT_LIB)
     except ValueError as err:
         raise ConfigError(f"read VECTL_LIB: {err}") from err
-    return replace(config, lib_dir=lib_dir, file=None if data is None else file)
+    return replace(config, instance=replace(config.instance, lib_dir=lib_dir), file=None if data is None else file)
 
 
 def parse_config(data: bytes, *, file: str, overrides: Overrides) -> Config:

@@ -16,13 +16,18 @@ _PLACEHOLDERS = uuid.UUID("6f0a3c1e-5b7d-4f8e-9a57-1d2f6c9be004")
 """A name space of our own for the identities of VEs that are only planned. Source: RFC 9562, section 5.5."""
 
 
+def random_uid() -> Uid:
+    """Make an identity that nobody else has."""
+    return Uid(str(uuid.uuid4()))
+
+
 class LocalCoordinator:
     """A `Coordinator` for one host. An allocation is an entry of the inventory in the phase `CREATING`.
 
     So there is one truth about what is being made, and it is on disk before anything is made.
     """
 
-    __slots__ = ("_existing", "_inventory", "_reserved", "_slot", "_source")
+    __slots__ = ("_existing", "_inventory", "_new_uid", "_reserved", "_slot", "_source")
 
     def __init__(
         self,
@@ -32,6 +37,7 @@ class LocalCoordinator:
         source: str,
         existing: Callable[[], Mapping[Uid, int]],
         reserved: Callable[[], Iterable[IdRange]] = ids.read_subids,
+        new_uid: Callable[[], Uid] = random_uid,
     ) -> None:
         """Shape: ``existing`` gives the first id of every record in the pool and in the trash, by uid."""
         self._inventory = inventory
@@ -39,6 +45,7 @@ class LocalCoordinator:
         self._slot = ids.first_slot(instance)
         self._existing = existing
         self._reserved = reserved
+        self._new_uid = new_uid
 
     async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
         """Give a VE that is about to be created its identity and ids; the same ones until its record exists.
@@ -79,7 +86,7 @@ class LocalCoordinator:
     def _new(self, name: VeName, uid: Uid | None, bases: Mapping[Uid, int]) -> Entry:
         reserved = (*self._reserved(), *(IdRange(base) for base in bases.values()))
         return Entry(
-            uid=uid or Uid(str(uuid.uuid4())),
+            uid=uid or self._new_uid(),
             name=name,
             source=self._source,
             id_base=ids.lowest_free(self._slot, reserved),

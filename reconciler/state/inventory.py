@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reconciler.errors import StateError
+from reconciler.kernel.parsed import ParsedFiles
+from reconciler.model.decode import parse_object
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid, VeName
 from reconciler.state import layout
 from reconciler.state.document import Document
 
 _FORMAT = 1
+_REMEDY = "mend it, or remove it: then its VE is never pruned"
 _FILE = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.json\Z")
 
 
@@ -39,10 +42,11 @@ class Entry:
 class Inventory:
     """The entries, one file each below ``directory``: one that is damaged leaves the others readable."""
 
-    __slots__ = ("_directory",)
+    __slots__ = ("_directory", "_parsed")
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
+        self._parsed = ParsedFiles()
 
     def read(self) -> Mapping[Uid, Entry | Unknown]:
         """Read all entries; a damaged one is `Unknown`, and its VE is neither changed nor pruned.
@@ -50,14 +54,15 @@ class Inventory:
         Raises: KernelError.
         """
         found = (_FILE.match(name) for name in layout.names_in(self._directory))
-        return {uid: self._read(uid) for uid in (Uid(match[1]) for match in found if match)}
+        entries = {uid: self._read(uid) for uid in (Uid(match[1]) for match in found if match)}
+        return {uid: entry for uid, entry in entries.items() if entry is not None}
 
     def get(self, uid: Uid) -> Entry | Unknown | None:
         """Read one entry; None if there is none.
 
         Raises: KernelError.
         """
-        return self._read(uid) if self._document(uid).exists() else None
+        return self._read(uid)
 
     def put(self, entry: Entry) -> None:
         """Write an entry, durably, before what it announces is done.
@@ -87,28 +92,25 @@ class Inventory:
         path = f"{self._directory}/{uid}.json"
         if _FILE.match(f"{uid}.json") is None:
             raise StateError(f"write {path}: expected a UUID in lower case, got {uid!r}")
-        remedy = "mend it, or remove it: then its VE is never pruned"
-        return Document(path=path, format=_FORMAT, remedy=remedy, volatile=volatile)
+        return Document(path=path, format=_FORMAT, remedy=_REMEDY, volatile=volatile)
 
-    def _read(self, uid: Uid) -> Entry | Unknown:
+    def _read(self, uid: Uid) -> Entry | Unknown | None:
         try:
-            return self._parse(uid)
+            return self._parsed.read(self._document(uid).path, _parse)
         except StateError as err:
             return Unknown(str(err))
 
-    def _parse(self, uid: Uid) -> Entry | Unknown:
-        document = self._document(uid)
-        fields = document.read()
-        if fields is None:
-            return Unknown(f"read {document.path}: it went away while the inventory was read")
-        entry = Entry(
-            uid=Uid(fields.text("uid")),
-            name=VeName(fields.text("name")),
-            source=fields.text("source"),
-            id_base=fields.integer("id_base"),
-            phase=fields.word("phase", Phase),
-        )
-        fields.end()
-        if entry.uid != uid:
-            raise fields.error(f"expected the entry of its name, got that of {entry.uid!r}")
-        return entry
+
+def _parse(data: bytes, *, where: str) -> Entry:
+    fields = parse_object(data, format=_FORMAT, where=where, remedy=_REMEDY)
+    entry = Entry(
+        uid=Uid(fields.text("uid")),
+        name=VeName(fields.text("name")),
+        source=fields.text("source"),
+        id_base=fields.integer("id_base"),
+        phase=fields.word("phase", Phase),
+    )
+    fields.end()
+    if not where.endswith(f"/{entry.uid}.json"):
+        raise fields.error(f"expected the entry of its name, got that of {entry.uid!r}")
+    return entry

@@ -58,9 +58,11 @@ class Journal:
     def done(self, action: str) -> None:
         """Close the intent of an action that ended, well or not; absent is success.
 
+        One that comes back with a power cut has its VE looked at first, as any start does: the disk is not waited for.
+
         Raises: KernelError.
         """
-        layout.remove_file(self._document(_name(action)).path)
+        layout.drop_file(self._document(_name(action)).path)
 
     def unfinished(self) -> tuple[Intent, ...]:
         """Read the open intents, oldest first.

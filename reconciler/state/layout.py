@@ -98,9 +98,18 @@ def remove_file(path: str) -> None:
 
     Raises: KernelError.
     """
+    if drop_file(path):
+        files.sync_directory(os.path.dirname(path))
+
+
+def drop_file(path: str) -> bool:
+    """Remove a file that may come back with a power cut; say whether there was one.
+
+    Raises: KernelError.
+    """
     with translated("remove", path):
         try:
             os.unlink(path)
         except FileNotFoundError:
-            return
-    files.sync_directory(os.path.dirname(path))
+            return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from reconciler.model.facts import Json
 from reconciler.model.identity import VeName
@@ -25,6 +26,12 @@ class Pause:
     until: float | None = None
     by: str = ""
     by_stop: bool = False
+
+    @property
+    def words(self) -> str:
+        """Who asked for it, why, and until when."""
+        end = "" if self.until is None else f" until {datetime.fromtimestamp(self.until, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return f"{self.reason} ({'all VEs ' if self.ve is None else ''}paused by {self.by or 'nobody known'}{end})"
 
     def holds(self, now: float) -> bool:
         """Tell whether it has not expired."""

@@ -39,7 +39,6 @@ LinkEffect: TypeAlias = (
 AddressEffect: TypeAlias = (
     AddAddress | RemoveAddress | AddRoute | RemoveRoute | AddHostRoute | RemoveHostRoute | AnnounceAddress
 )
-VeNetworkEffect: TypeAlias = NamesEffect | LinkEffect | AddressEffect
 
 
 def perform_names(machine: Machine, effect: NamesEffect) -> None:

@@ -160,6 +160,20 @@ def test_a_ve_is_stopped_and_started_by_its_manifest(fleet: Fleet, a: Ve) -> Non
     assert [fleet.ve(name).init for name in ("b", "c")] == others
 
 
+def test_a_ve_that_is_stopped_is_off_the_network_whoever_stays_in_its_namespace(fleet: Fleet, a: Ve) -> None:
+    for stop in (lambda: fleet.ask("restart", ve="a", by="somebody"), lambda: describe(fleet, "a", power="stopped")):
+        former = a.init
+        with open(f"/proc/{former.pid}/ns/net"):  # as somebody who looks at its traffic
+            reaches(fleet, "10.191.2.11")
+            stop()
+            fleet.await_ready("a")
+            assert not a.runs or a.init != former
+            assert a.runs is (a.link() in fleet.host("ip", "link"))
+            describe(fleet, "a")
+            fleet.await_ready("a")
+            reaches(a, "10.191.2.12")
+
+
 def test_what_is_fixed_at_start_restarts_the_ve_and_no_other(fleet: Fleet, a: Ve) -> None:
     former, others = a.init, [fleet.ve(name).init for name in ("b", "c")]
     describe(fleet, "a", rlimits={"nofile": 777})

@@ -42,7 +42,7 @@ def nothing_happens(fleet: Fleet, names: Sequence[str] = NAMES) -> Iterator[None
     """Make sure that VEs go on as they are, and that the agent looked at them at least once more meanwhile."""
     before = {name: (fleet.ve(name), fleet.ve(name).init) for name in names}
     yield
-    with fleet.puts_right("filter", "rules"):
+    with fleet.puts_right("host/filter", "rules"):
         fleet.host("nft", "delete", "table", "bridge", fleet.instance.name)
     with fleet.puts_right("b", "memory.limit"):
         fleet.ve("b").memory_limit_file.write_text(str(32 << 20))
@@ -99,18 +99,21 @@ def test_a_directory_that_was_emptied_removes_nothing(fleet: Fleet) -> None:
     kept = fleet.directory / "kept"
     shutil.copytree(fleet.manifests, kept)
     with nothing_happens(fleet):
-        for file in fleet.manifests.iterdir():
-            file.unlink()
+        with fleet.in_one_moment():
+            for file in fleet.manifests.iterdir():
+                file.unlink()
         until(lambda: source(fleet, ConditionType.FETCHED) == (Status.FALSE, "SourceEmpty"), "that to be told")
-    for file in kept.iterdir():
-        file.rename(fleet.manifests / file.name)
+    with fleet.in_one_moment():
+        for file in kept.iterdir():
+            file.rename(fleet.manifests / file.name)
     fleet.await_ready(*NAMES)
 
 
 def test_the_removal_of_many_waits_for_consent(fleet: Fleet) -> None:
     with nothing_happens(fleet):
-        for name in ("a", "c"):
-            fleet.drop(f"{name}.yaml")
+        with fleet.in_one_moment():
+            for name in ("a", "c"):
+                fleet.drop(f"{name}.yaml")
         for name in ("a", "c"):
             told = fleet.await_reason(name, "MassRemoval", ConditionType.STALLED)
             assert "approve" in told.message

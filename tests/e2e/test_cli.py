@@ -32,6 +32,12 @@ ENVIRONMENT = {
     "PYTHONPATH": str(Path(reconciler.__file__).parent.parent),
 }
 
+# Somebody who may read everything, as the checkout may lie where only root reads, and change nothing.
+STRANGER = (
+    *("setpriv", "--reuid=65534", "--clear-groups"),
+    *(f"--{caps}=-all,+dac_read_search" for caps in ("bounding-set", "inh-caps", "ambient-caps")),
+)
+
 
 def argv(fleet: Fleet, *args: str) -> list[str]:
     """Give the words that run a command on the host of a fleet."""
@@ -201,7 +207,7 @@ def test_a_plan_elsewhere_needs_no_host(fleet: Fleet, tmp_path: Path) -> None:
     with seen.open() as observed, (fleet.manifests / "all.yaml").open() as manifests:
         done = subprocess.run(
             [
-                *("setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-m", "reconciler.cli.entry"),
+                *(*STRANGER, sys.executable, "-m", "reconciler.cli.entry"),
                 *("--instance", fleet.instance.name, "--host", "here", "plan", "-", "-o", "json"),
                 *("--observed", f"/proc/self/fd/{observed.fileno()}"),
             ],

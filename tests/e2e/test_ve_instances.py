@@ -34,7 +34,8 @@ def fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Fl
 
 
 def everything(fleet: Fleet) -> dict[str, object]:
-    """Give what of an instance an effect of another one would change."""
+    """Give what of an instance an effect of another one would change, once its agent has nothing left to do."""
+    fleet.settle()
     ves = {name: fleet.ve(name) for name in ("a", "b")}
     mark = f"{fleet.instance.name}:"
     return {
@@ -72,7 +73,7 @@ def test_what_happens_to_one_is_nothing_to_the_other(fleets: tuple[Fleet, Fleet]
     before = everything(other)
     with one.puts_right("a", "memory.limit"):
         one.ve("a").memory_limit_file.write_text(str(32 << 20))
-    with one.puts_right("filter", "rules"):
+    with one.puts_right("host/filter", "rules"):
         one.host("nft", "delete", "table", "bridge", one.instance.name)
     with one.puts_right("a", "power"):
         os.kill(one.ve("a").pid, signal.SIGKILL)

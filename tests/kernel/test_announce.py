@@ -76,7 +76,7 @@ def test_a_neighbour_learns_the_new_place_of_an_address(wire: Wire, version: str
     moved, peers = MOVED[version]
     address.add_address(wire.sock, wire.index, moved)
     address.add_address(wire.neighbour, wire.neighbours_index, peers)
-    neighbour.replace_neighbour(wire.neighbour, wire.neighbours_index, moved.ip, mac=OLD_MAC, state=rtnl.NUD_REACHABLE)
+    wire.teach(moved.ip, OLD_MAC)
     assert wire.knows(moved.ip) == OLD_MAC
     announce.announce(wire.sock, wire.index, NEW_MAC)
     wait_for(lambda: wire.knows(moved.ip) == NEW_MAC, "the neighbour did not learn the address")
@@ -87,7 +87,7 @@ def test_several_addresses_are_announced_at_once(wire: Wire) -> None:
     for moved, peers in MOVED.values():
         address.add_address(wire.sock, wire.index, moved)
         address.add_address(wire.neighbour, wire.neighbours_index, peers)
-        neighbour.replace_neighbour(wire.neighbour, wire.neighbours_index, moved.ip, mac=OLD_MAC)
+        wire.teach(moved.ip, OLD_MAC)
     announce.announce(wire.sock, wire.index, NEW_MAC)
     wait_for(lambda: {wire.knows(one) for one in addresses} == {NEW_MAC}, "not all addresses were learnt")
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.kernel
 BASE = 1_000_000
 IDS = 65536
 DEADLINE_S = 60.0
+NOWHERE = "/nonexistent"
 
 # What an environment's init ends with, as its parent sees it: runc adds the signal to 128.
 REBOOTED = 128 + signal.SIGHUP
@@ -57,7 +58,10 @@ PROBE = """\
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     directory = str(tmp_path_factory.mktemp("busybox"))
-    with template(directory, busybox.build_tree) as lower, pool(directory) as upper:
+    with (
+        template(directory, lambda tree: busybox.build_tree(tree, programs=NOWHERE)) as lower,
+        pool(directory) as upper,
+    ):
         yield lower, upper
 
 
@@ -182,7 +186,7 @@ def test_from_outside_it_is_stopped_by_its_signal_after_its_services_ended(spec:
 
     def stop(init: int) -> None:
         wait_for(f"{upper}/ready")
-        os.kill(init, busybox.STOP_SIGNAL)
+        os.kill(init, signal.SIGINT)
 
     assert boot(spec, tmp_path, "echo yes >/ready", stop) == HALTED
     assert "syslogd exiting" in read(f"{upper}/var/log/messages")
@@ -235,10 +239,22 @@ def test_every_link_in_it_leads_to_something_in_it(layers: tuple[str, str]) -> N
 def test_a_busybox_that_needs_libraries_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     dynamic = shutil.which("mkfs.btrfs")
     assert dynamic
-    assert busybox.is_static(busybox.find_static_busybox())
+    assert busybox.is_static(busybox.find_static_busybox(NOWHERE))
     assert not busybox.is_static(dynamic)
     assert not busybox.is_static("/etc/hostname")
     monkeypatch.setattr(busybox, "_CANDIDATES", (dynamic, "/etc/hostname"))
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(MissingToolError, match="install the Debian package busybox-static"):
-        busybox.find_static_busybox()
+    monkeypatch.setenv("PATH", NOWHERE)
+    with pytest.raises(MissingToolError, match=f"{dynamic} needs libraries.*install the Debian package busybox-static"):
+        busybox.find_static_busybox(NOWHERE)
+    monkeypatch.setattr(busybox, "_CANDIDATES", ())
+    with pytest.raises(MissingToolError, match=r"there is none; install the Debian package busybox-static"):
+        busybox.find_static_busybox(NOWHERE)
+
+
+def test_a_static_busybox_of_our_own_comes_first_and_a_dynamic_one_last(tmp_path: Path) -> None:
+    systems = busybox.find_static_busybox(NOWHERE)
+    own = tmp_path / "busybox"
+    shutil.copy(systems, own)
+    assert busybox.find_static_busybox(str(tmp_path)) == str(own)
+    own.write_bytes(b"#!/bin/sh\n")
+    assert busybox.find_static_busybox(str(tmp_path)) == systems

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.errors import BusyError, KernelError, NoSpaceError
 from reconciler.kernel import files, mount
-from tests.support.storage import in_child, in_private_namespace, read, write
+from tests.support.storage import bind, in_child, in_private_namespace, read, write
 
 pytestmark = pytest.mark.kernel
 
@@ -74,15 +74,6 @@ def test_an_image_that_does_not_fit_is_refused_as_no_space(tmp_path: Path) -> No
         return str(caught.value)
 
     assert in_private_namespace(allocate) == f"allocate {tmp_path}/image: No space left on device"
-
-
-def test_two_names_are_exchanged_at_once(tmp_path: Path) -> None:
-    write(f"{tmp_path}/a/f", "a")
-    write(f"{tmp_path}/b/f", "b")
-    files.exchange(f"{tmp_path}/a", f"{tmp_path}/b")
-    assert (read(f"{tmp_path}/a/f"), read(f"{tmp_path}/b/f")) == ("b", "a")
-    with pytest.raises(KernelError, match="No such file"):
-        files.exchange(f"{tmp_path}/a", f"{tmp_path}/absent")
 
 
 @contextmanager
@@ -197,7 +188,7 @@ def test_a_mount_that_appears_after_the_check_is_not_entered(tmp_path: Path, mon
 
     def remove() -> tuple[int, list[str]]:
         write(f"{tmp_path}/elsewhere/f", "kept")
-        mount.bind(f"{tmp_path}/elsewhere", f"{tmp_path}/tree/mnt", read_only=False)
+        bind(f"{tmp_path}/elsewhere", f"{tmp_path}/tree/mnt")
         with pytest.raises(KernelError) as caught:
             files.remove_tree(f"{tmp_path}/tree")
         return caught.value.errno, os.listdir(f"{tmp_path}/elsewhere")

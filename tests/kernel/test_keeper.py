@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -104,10 +105,11 @@ class Ve:
         return bundle.BundleSpec(
             hostname=self.uid,
             rootfs=self.rootfs,
+            user_namespace=f"{self.directory}/user",
             id_base=self.id_base,
             cgroup=self.tree.cgroup,
             nesting=self.nesting,
-            rlimits=execute.allowed_rlimits({"RLIMIT_NOFILE": (1024, 524_288)}),
+            rlimits={"RLIMIT_NOFILE": (1024, 524_288)} if execute.may_raise_limits() else {},
             cgroup_mount="v2" if self.tree.layout.is_pure_v2 else "hybrid",
         )
 
@@ -123,6 +125,7 @@ class Ve:
             id_base=self.id_base,
             id_count=65_536,
             nfs_export=True,
+            owner=f"{self.directory}/user",
         )
         argv = self.runtime.create_argv(self.uid, bundle=self.directory, pid_file=pid_file)
         return Launch(
@@ -226,7 +229,7 @@ async def next_end(events: AsyncIterator[InitEnded], uid: str) -> InitEnded:
 @pytest.fixture(scope="module")
 def stand() -> Iterator[Stand]:
     instance = f"vectl-test-{os.getpid()}-{secrets.token_hex(3)}"
-    made = Stand(directory=f"/var/tmp/{instance}", instance=instance)
+    made = Stand(directory=f"{tempfile.gettempdir()}/{instance}", instance=instance)
     os.mkdir(made.directory, 0o711)  # not pytest's: a VE's root must be able to pass through
     for name in ("tree", "template", "pool", "run"):
         os.mkdir(f"{made.directory}/{name}")

@@ -149,33 +149,6 @@ def test_a_private_namespace_keeps_its_mounts_to_itself_below_a_shared_mount_too
     assert in_private_namespace(share_and_enter_another) == (True, False)
 
 
-@pytest.mark.parametrize("read_only", [True, False])
-def test_a_bind_shows_a_directory_without_devices(tmp_path: Path, read_only: bool) -> None:
-    write(f"{tmp_path}/source/f", "x")
-    (tmp_path / "place").mkdir()
-
-    def bound() -> tuple[str, tuple[str, ...]]:
-        mount.bind(f"{tmp_path}/source", f"{tmp_path}/place", read_only=read_only)
-        return read(f"{tmp_path}/place/f"), table(f"{tmp_path}/place")[0].options
-
-    content, options = in_private_namespace(bound)
-    assert content == "x"
-    assert {"nosuid", "nodev", "ro" if read_only else "rw"} <= set(options)
-
-
-def test_a_bind_goes_to_what_a_descriptor_stands_for(tmp_path: Path) -> None:
-    write(f"{tmp_path}/source", "x")
-    write(f"{tmp_path}/place", "")
-
-    def bound() -> str:
-        fd = os.open(tmp_path / "place", os.O_PATH)
-        os.rename(tmp_path / "place", tmp_path / "moved")
-        mount.bind(f"{tmp_path}/source", fd, read_only=True)
-        return read(f"{tmp_path}/moved")
-
-    assert in_private_namespace(bound) == "x"
-
-
 def test_owners_are_shown_through_the_id_map(tmp_path: Path, target: str) -> None:
     write(f"{tmp_path}/tree/f", "x")
     os.chown(tmp_path / "tree/f", 33, 34)
@@ -185,7 +158,7 @@ def test_owners_are_shown_through_the_id_map(tmp_path: Path, target: str) -> Non
 
     def shown() -> tuple[int, int]:
         id_map = userns.open_user_namespace(BASE, 65536)
-        mount.bind(target, f"{tmp_path}/place", read_only=True, id_map=id_map)
+        mount.attach(mount.clone(target, id_map=id_map), f"{tmp_path}/place")
         info = os.stat(f"{tmp_path}/place/f")
         return info.st_uid, info.st_gid
 
@@ -193,35 +166,17 @@ def test_owners_are_shown_through_the_id_map(tmp_path: Path, target: str) -> Non
 
 
 def test_a_loop_device_is_found_by_its_file_whatever_its_name(image: str) -> None:
-    device = loop.attach(image, read_only=True)
-    try:
+    with loop.attached(image, read_only=True) as device:
         os.rename(image, f"{image}.renamed")
         assert loop.find(f"{image}.renamed") == [device]
-    finally:
-        loop.detach(device)
-    loop.detach(device)
     assert is_freed(f"{image}.renamed")
-
-
-def test_a_loop_device_sees_its_file_grow(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(bytes(1 << 20))
-    with loop.attached(str(file), read_only=False) as device:
-        os.truncate(file, 3 << 20)
-        loop.refresh_size(device)
-        fd = os.open(device, os.O_RDONLY)
-        try:
-            assert os.lseek(fd, 0, os.SEEK_END) == 3 << 20
-        finally:
-            os.close(fd)
-    assert is_freed(str(file))
 
 
 def test_a_machine_without_device_nodes_is_told_what_to_do(image: str, tmp_path: Path) -> None:
     def attach() -> str:
         mount.mount_tmpfs("/dev", size=1 << 16)
-        with pytest.raises(MissingToolError) as caught:
-            loop.attach(image, read_only=True)
+        with pytest.raises(MissingToolError) as caught, loop.attached(image, read_only=True):
+            pass
         return str(caught.value)
 
     assert in_private_namespace(attach).startswith("open /dev/loop-control: no such device; load the kernel module")

@@ -147,12 +147,12 @@ def awaited_commits(commits: NftEvents) -> list[NftCommit]:
 
 
 def test_a_transaction_names_its_tables_and_its_author(host: int, commits: NftEvents) -> None:
-    netns.call_in(host, lambda: nft.apply("table inet one { chain c { accept; }; }\ntable bridge two\n"))
+    netns.call_in(host, lambda: nftables.load("table inet one { chain c { accept; }; }\ntable bridge two\n"))
     (commit,) = awaited_commits(commits)
     assert commit.tables == {("inet", "one"), ("bridge", "two")}
     assert commit.process == "nft"
     assert commit.pid != os.getpid()
-    netns.call_in(host, lambda: nft.apply("add rule inet one c drop\n"))
+    netns.call_in(host, lambda: nftables.load("add rule inet one c drop\n"))
     (later,) = awaited_commits(commits)
     assert later.tables == {("inet", "one")}
     assert later.generation == commit.generation + 1

@@ -206,7 +206,7 @@ def bridged(stack: ExitStack) -> Lan:
         nodes.append(node)
     addresses_of(nodes[0], "10.76.0.10/24", "fd76::a/64")
     addresses_of(nodes[1], "10.76.0.11/24", "fd76::b/64")
-    netns.call_in(host.namespace, lambda: nft.apply(BRIDGED))
+    netns.call_in(host.namespace, lambda: nftables.load(BRIDGED))
     return Lan(host, *nodes)
 
 
@@ -332,7 +332,7 @@ def test_what_a_ve_may_not_send_is_stopped(bridged: Lan, frame: bytes) -> None:
 
 @pytest.mark.parametrize("frame", STOPPED.values(), ids=STOPPED.keys())
 def test_each_of_these_would_pass_without_the_rules(bridged: Lan, frame: bytes) -> None:
-    netns.call_in(bridged.host.namespace, lambda: nft.apply("delete table bridge vx"))
+    netns.call_in(bridged.host.namespace, lambda: nftables.load("delete table bridge vx"))
     assert_passes(bridged, frame)
 
 
@@ -344,7 +344,7 @@ def test_a_tag_hides_no_packet_from_the_rules(bridged: Lan) -> None:
         sender.send(tagged)
         sender.send(passing)
         assert not any(one.startswith(frame) for one in received_up_to(receiver, passing))
-        netns.call_in(bridged.host.namespace, lambda: nft.apply("delete table bridge vx"))
+        netns.call_in(bridged.host.namespace, lambda: nftables.load("delete table bridge vx"))
         sender.send(tagged)
         received_up_to(receiver, frame)
 
@@ -400,7 +400,7 @@ def routed(stack: ExitStack) -> Routed:
     outside, near = attached(stack, host, "up0", "02:76:00:00:00:0c")
     address.add_address(host.sock, near, ipaddress.ip_interface("192.0.2.1/24"))
     addresses_of(outside, "192.0.2.2/24")
-    netns.call_in(host.namespace, lambda: nft.apply(ROUTED))
+    netns.call_in(host.namespace, lambda: nftables.load(ROUTED))
     return Routed(host, a, b, outside)
 
 
@@ -435,7 +435,7 @@ def test_a_routed_ve_cannot_send_from_another_address(routed: Routed, true: str,
         liar.sendto(b"lie", (target, 7000))
         honest.sendto(b"truth", (target, 7000))
         assert server.recv(100) == b"truth"
-        netns.call_in(routed.host.namespace, lambda: nft.apply("flush chain inet vx guard"))
+        netns.call_in(routed.host.namespace, lambda: nftables.load("flush chain inet vx guard"))
         liar.sendto(b"lie", (target, 7000))
         assert server.recv(100) == b"lie"
 

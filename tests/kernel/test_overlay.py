@@ -16,7 +16,7 @@ import pytest
 from reconciler.errors import BusyError, KernelError
 from reconciler.kernel import btrfs, mount, overlay, rootfs, userns
 from reconciler.kernel.overlay import OverlayMount
-from tests.support.storage import in_private_namespace, pool, read, template, write
+from tests.support.storage import in_private_namespace, pool, read, snapshot, template, write
 
 pytestmark = pytest.mark.kernel
 
@@ -205,7 +205,7 @@ def test_an_overlay_that_came_out_read_only_is_an_error(spec: OverlayMount) -> N
 def test_a_copy_of_a_used_volume_is_refused_until_its_index_is_renewed(spec: OverlayMount) -> None:
     within(spec, lambda: write("lib/h1", "x"))
     copy = f"{spec.volume}.copy"
-    btrfs.snapshot(spec.volume, copy, read_only=False)
+    snapshot(spec.volume, copy)
     try:
         error = refused(replace(spec, volume=copy))
     finally:

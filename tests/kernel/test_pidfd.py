@@ -66,31 +66,10 @@ def test_a_zombie_still_has_its_name(identity: ProcessId, process: subprocess.Po
     os.close(descriptor)
 
 
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [
-        ("exit 0", Exit(kind="exited", value=0)),
-        ("exit 9", Exit(kind="exited", value=9)),
-        ("kill -9 $$", Exit(kind="signaled", value=9)),
-    ],
-)
-def test_a_status_nine_is_told_from_a_signal_nine(script: str, expected: Exit) -> None:
-    child = os.posix_spawn("/bin/sh", ["sh", "-c", script], {})
-    descriptor = os.pidfd_open(child)
-    try:
-        assert pidfd.has_ended(descriptor, timeout_s=DEADLINE_S)
-        assert pidfd.reap(descriptor) == expected
-        with pytest.raises(KernelError):
-            pidfd.reap(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def test_a_running_child_has_no_end_yet(identity: ProcessId) -> None:
     descriptor = pidfd.open_process(identity)
     assert descriptor is not None
     assert not pidfd.has_ended(descriptor)
-    assert pidfd.reap(descriptor) is None
     os.close(descriptor)
 
 

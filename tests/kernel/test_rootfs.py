@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.errors import KernelError
 from reconciler.kernel import mount, rootfs
-from tests.support.storage import in_private_namespace, read, write
+from tests.support.storage import bind, in_private_namespace, read, write
 
 pytestmark = pytest.mark.kernel
 
@@ -116,10 +116,32 @@ def test_what_a_crash_left_is_cleared_by_the_next_write(root: Path, root_fd: int
 
 
 def test_a_failed_write_leaves_nothing(root: Path, root_fd: int) -> None:
-    (root / "etc/motd").mkdir()
-    with pytest.raises(KernelError, match=r"^write /etc/motd: Is a directory$"):
-        put(root_fd, "/etc/motd")
+    def attempt() -> str:
+        write(f"{root}/busy", "")
+        bind(f"{root}/busy", f"{root}/etc/hostname")
+        with pytest.raises(KernelError) as caught:
+            put(root_fd, "/etc/hostname")
+        return str(caught.value)
+
+    assert in_private_namespace(attempt) == "write /etc/hostname: Device or resource busy"
+    assert os.listdir(root / "etc") == ["hostname"]
+
+
+@pytest.mark.parametrize("place", ["motd", ".motd.vectl-new"])
+def test_an_empty_directory_in_the_files_place_is_replaced(root: Path, root_fd: int, place: str) -> None:
+    (root / "etc" / place).mkdir()
+    assert put(root_fd, "/etc/motd")
+    assert (root / "etc/motd").read_bytes() == b"new\n"
     assert sorted(os.listdir(root / "etc")) == ["hostname", "motd"]
+
+
+@pytest.mark.parametrize("place", ["motd", ".motd.vectl-new"])
+def test_what_is_in_a_directory_in_the_files_place_is_kept(root: Path, root_fd: int, place: str) -> None:
+    write(f"{root}/etc/{place}/precious", "the tenant's")
+    assert put(root_fd, "/etc/motd")
+    assert (root / "etc/motd").read_bytes() == b"new\n"
+    (kept,) = (name for name in os.listdir(root / "etc") if name.startswith(f"{place}.replaced-"))
+    assert read(f"{root}/etc/{kept}/precious") == "the tenant's"
 
 
 def test_links_are_followed_inside_when_reading(root: Path, root_fd: int, outside: Path) -> None:

@@ -111,8 +111,7 @@ def _record(choices: Choices) -> WriteRecord:
 
 
 def _restore(choices: Choices) -> RestoreVe:
-    uid = _uid(choices)
-    return RestoreVe(uid=uid, trash_id=_trash_id(choices, uid))
+    return RestoreVe(uid=_uid(choices), trash_id=_trash_id(choices, _uid(choices)))
 
 
 def _cgroup(choices: Choices) -> CreateCgroup:

@@ -176,11 +176,22 @@ class Fleet:
         """Say whether an address answers the host."""
         return "1 packets received" in self.host("busybox", "ping", "-c", "1", "-W", "1", address, check=False)
 
-    def ask(self, op: str, **arguments: str | bool | float) -> None:
+    def ask(self, op: str, **arguments: str | bool | float) -> Any:  # whatever it answers
         """Ask the agent, as the commands do."""
         answer = asyncio.run(server.ask(self.instance, op, **arguments))
         assert answer is not None, "no agent answers"
         assert answer["ok"], answer
+        return answer["result"]
+
+    @contextmanager
+    def in_one_moment(self) -> Iterator[None]:
+        """Let all that is done in the block be one for the agent: it is held, and sees nothing of it half done."""
+        assert self.agent is not None
+        self.agent.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.agent.send_signal(signal.SIGCONT)
 
     # The agent
 
@@ -301,10 +312,31 @@ class Fleet:
         with self.explained(name):
             until(lambda: corrections() > before, f"{path} of {name} to be put right")
 
+    def said(self, event: str) -> list[dict[str, Any]]:
+        """Give all lines of the agents' log about something that happens in them, oldest first."""
+        whole = self.log.read_text(errors="replace").rpartition("\n")[0]
+        lines = (json.loads(line) for line in whole.splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == event]
+
+    def passes(self) -> list[dict[str, Any]]:
+        """Give the passes that are over, of all agents: those over everything, and of others those that did something.
+
+        A pass is written down when it is over, which is later than what it did is told and seen.
+        """
+        return self.said("pass.finished")
+
     def actions(self) -> list[str]:
         """Give the passes of all agents that did something, as ``key: number of actions``."""
-        said = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
-        return [f"{line['key']}: {line['actions']}" for line in said if line.get("actions")]
+        return [f"{line['key']}: {line['actions']}" for line in self.passes() if line["actions"]]
+
+    def settle(self) -> None:
+        """Wait until the agent follows the manifests as they are and has nothing to do, now or after a delay."""
+
+        def is_at_rest() -> bool:
+            told = self.ask("ping")
+            return (told["revision"], told["turns"]) == (self.revision(), 0)
+
+        until(is_at_rest, "the agent to be at rest")
 
 
 def _environment() -> dict[str, str]:

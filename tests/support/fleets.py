@@ -140,6 +140,16 @@ def changed(draw: st.DrawFn, fleet: Fleet) -> Fleet:
     return replace(fleet, revision="r2", ves=ves, networks=specs)
 
 
+@st.composite
+def edits(draw: st.DrawFn) -> tuple[Fleet, Fleet]:
+    """Draw a fleet and one that differs from it: both before anything is tried with them.
+
+    Drawn in between, a case in which the first already fails would look like a strategy that depends on chance.
+    """
+    fleet = draw(fleets())
+    return fleet, draw(changed(fleet))
+
+
 def _follow(spec: VeSpec, specs: dict[NetworkName, NetworkSpec]) -> VeSpec:
     """Give a VE what its networks give it."""
     links = {

@@ -32,9 +32,9 @@ def enter_private_namespaces() -> None:
 @asynccontextmanager
 async def real_host() -> AsyncIterator[RealHost]:
     """Make an instance in a new directory, and take away all of it afterwards, whatever runs in it."""
-    directory = tempfile.mkdtemp(prefix="vectl-")
-    os.chmod(directory, 0o711)  # a VE's root passes through it
     name = f"vt{secrets.token_hex(3)}"
+    directory = f"{tempfile.gettempdir()}/{name}"
+    os.mkdir(directory, 0o711)  # a VE's root passes through it
     instance = Instance(
         name=name,
         host=HostName("here"),
@@ -60,7 +60,9 @@ async def _take_down(site: Site) -> None:
             cgroup.remove()
     await (await site.keeper()).shut_down(force=True)
     site.close()
-    mount.unmount(site.instance.pool)
+    for directory in (site.instance.ves, site.instance.trash):
+        for name in os.listdir(directory):
+            os.rename(f"{directory}/{name}", f"{site.instance.pool}/{name}")
     ground.remove(site.instance)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
+from uuid import UUID
 
 from reconciler.agent.desk import Desk, open_desk
 from reconciler.agent.reconciler import Reconciler, Result
@@ -113,6 +115,7 @@ class Rig:
     source: str = SOURCE
     twin: TwinHost = field(init=False)
     world: World = field(init=False)
+    _chance: Random = field(default_factory=lambda: Random(0), init=False)
 
     def __post_init__(self) -> None:
         self.twin = TwinHost(self.instance, self.capabilities, self.clock)
@@ -137,8 +140,13 @@ class Rig:
             source=self.source,
             existing=self._id_bases,
             reserved=tuple,
+            new_uid=self._new_uid,
         )
         return open_desk(self.instance, source=self.source, clock=self.clock, coordinator=coordinator)
+
+    def _new_uid(self) -> Uid:
+        """Make identities, and so whatever is in their order, the same in every run."""
+        return Uid(str(UUID(int=self._chance.getrandbits(128), version=4)))
 
     def _id_bases(self) -> dict[Uid, int]:
         records = [*self.machine.records.values(), *(entry.record for entry in self.machine.trash.values())]
@@ -172,6 +180,7 @@ class Rig:
         machine = self.machine.copy()
         machine.instance = twin.instance
         twin.twin = TwinHost.of(machine)
+        twin._chance.setstate(self._chance.getstate())
         twin.world = World(twin.twin)
         return twin
 

@@ -116,16 +116,22 @@ def _mount_of(path: str) -> mount.Mount | None:
     return max(reversed(holding), key=lambda place: len(place.target), default=None)
 
 
+def runs(place: str) -> list[Path]:
+    """List the directories of runs, whether they live or not."""
+    return sorted(Path(place).glob(f"{_PREFIX}*"))
+
+
 def _remove_old(place: str) -> None:
     """Remove the directories of runs that ended long ago and left nothing mounted."""
-    for entry in Path(place).glob(f"{_PREFIX}*"):
-        with _lock_if_free(entry) as free:
+    for entry in runs(place):
+        with lock_if_free(entry) as free:
             if free and time.time() - entry.stat().st_mtime > _KEPT_SECONDS and not mounts_below(str(entry)):
                 shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextmanager
-def _lock_if_free(path: Path) -> Iterator[bool]:
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Hold the directory of a run for the block, if nobody does; say whether that is so."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,6 +80,21 @@ def template(directory: str, fill: Callable[[str], None]) -> Iterator[str]:
     erofs.make_image(tree, image, uuid=UUID)
     with mounted(image, f"{directory}/template", fstype="erofs", read_only=True) as path:
         yield path
+
+
+def bind(source: str, target: str) -> None:
+    """Show a file or directory at another place."""
+    subprocess.run(["mount", "--bind", source, target], check=True, timeout=20)
+
+
+def snapshot(subvolume: str, target: str, *options: str) -> None:
+    """Make a snapshot of a subvolume, as an administrator would."""
+    subprocess.run(["btrfs", "subvolume", "snapshot", *options, subvolume, target], check=True, timeout=20)
+
+
+def commit(path: str) -> None:
+    """Have a btrfs written out, which brings its quota numbers up to date and lets it clean up."""
+    subprocess.run(["btrfs", "filesystem", "sync", path], check=True, timeout=60)
 
 
 def write(path: str, text: str) -> None:

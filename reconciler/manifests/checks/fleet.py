@@ -10,6 +10,7 @@ from reconciler.manifests.kinds.host import HostBody
 from reconciler.manifests.kinds.network import NetworkBody
 from reconciler.manifests.kinds.ve import VeBody, VeMetadata
 from reconciler.manifests.problem import Path, did_you_mean
+from reconciler.model.network import Subnet
 
 _CIRCLE_SHOWN_MAX = 10
 """Of the names of a circle; a longer one is shown by its ends."""
@@ -17,11 +18,15 @@ _CIRCLE_SHOWN_MAX = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedVe:
-    """A VE: its document, and its spec as merged with its profiles."""
+    """A VE: its document, and its spec as merged with its profiles.
+
+    ``whole`` False: without them, as they cannot be merged; what it says itself holds all the same.
+    """
 
     document: Document
     metadata: VeMetadata
     body: VeBody
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,21 +144,72 @@ def uplinks(every: Everything) -> Iterator[Complaint]:
             yield complain(document, ("spec", "uplink"), message)
 
 
+def subnets(every: Everything) -> Iterator[Complaint]:
+    """On one host each address belongs to one network: the host could not tell where to send it."""
+    used = _networks_by_host(every)
+    around: list[tuple[str, Subnet]] = []
+    for subnet, name, position in sorted(_all_subnets(every), key=_widest_first):
+        while around and not _contains(around[-1][1], subnet):
+            around.pop()
+        for other, wider in around:
+            shared = sorted(host for host, names in used.items() if {name, other} <= names) if other != name else []
+            if shared:
+                where = f" on host {shared[0]}" if shared[0] else ""
+                message = f"expected a subnet of its own{where}, {subnet} overlaps {wider} of network {other}"
+                hint = "give one of them another subnet, or connect VEs of one host to only one of them"
+                yield complain(every.networks[name][0], ("spec", "subnets", position), message, hint)
+                break
+        around.append((name, subnet))
+
+
+def _all_subnets(every: Everything) -> Iterator[tuple[Subnet, str, int]]:
+    for name, (_, body) in every.networks.items():
+        for position, subnet in enumerate(body.subnets):
+            yield subnet, name, position
+
+
+def _widest_first(entry: tuple[Subnet, str, int]) -> tuple[int, int, int, str]:
+    """Order subnets so that each comes after all that contain it, and before all that lie behind those."""
+    subnet, name, _ = entry
+    return subnet.version, int(subnet.network_address), subnet.prefixlen, name
+
+
+def _contains(wider: Subnet, subnet: Subnet) -> bool:
+    return wider.version == subnet.version and subnet.network_address in wider
+
+
+def _networks_by_host(every: Everything) -> dict[str, set[str]]:
+    """Give the networks that are needed on each host."""
+    used: dict[str, set[str]] = {}
+    only = _only_host(every)
+    for ve in every.ves.values():
+        names = {interface.network for interface in ve.body.interfaces if interface.network is not None}
+        used.setdefault(ve.body.host or only, set()).update(names)
+    return used
+
+
+def _only_host(every: Everything) -> str:
+    """Give the host of the VEs that name none: on a fleet of one it may have no name."""
+    named = every.known["Host"] | {other.body.host for other in every.ves.values() if other.body.host is not None}
+    return next(iter(named)) if len(named) == 1 else ""
+
+
 def forwards(every: Everything) -> Iterator[Complaint]:
     """Forwards lead to VEs that have an address on the network, and each port of a host leads to one."""
-    taken: dict[tuple[str | None, str, int], str] = {}
+    taken: dict[tuple[str, str, int], str] = {}
+    only = _only_host(every)
     for name, (document, body) in every.networks.items():
         for position, forward in enumerate(body.forwards):
             path: Path = ("spec", "forwards", position)
             target = forward.to[0]
             yield from unknown(every, document, (*path, "to"), "VirtualEnvironment", target)
             ve = every.ves.get(target)
-            if ve is None:
+            if ve is None or not ve.whole:
                 continue
             if not any(interface.network == name and interface.addresses for interface in ve.body.interfaces):
                 message = f"expected a VE with an address on network {name}, {target!r} has none"
                 yield complain(document, (*path, "to"), message)
-            mine, key = f"network {name}, entry {position}", (ve.body.host, forward.protocol, forward.listen)
+            mine, key = f"network {name}, entry {position}", (ve.body.host or only, forward.protocol, forward.listen)
             if (first := taken.setdefault(key, mine)) != mine:
                 message = f"expected a port of its own, {forward.protocol} {forward.listen} is forwarded by {first}"
                 yield complain(document, (*path, "listen"), message)
@@ -198,5 +254,5 @@ def _shown_circle(circle: list[str]) -> str:
 
 def all_of(every: Everything) -> Iterator[Complaint]:
     """Run every check of this module."""
-    for check in (references, hosts, identities, addresses, uplinks, forwards, cycles):
+    for check in (references, hosts, identities, addresses, uplinks, subnets, forwards, cycles):
         yield from check(every)

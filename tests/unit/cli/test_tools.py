@@ -64,9 +64,9 @@ def test_an_old_runc_is_a_warning_and_an_absent_one_a_failure(tmp_path: Path, mo
 
 def test_criu_of_our_own_directory_comes_first(tmp_path: Path) -> None:
     program(tmp_path / "bin", "criu", "Version: 4.2.1")
-    assert tools._criu(str(tmp_path)).level is Level.OK
+    assert tools._criu(f"{tmp_path}/bin").level is Level.OK
     program(tmp_path / "bin", "criu", "Version: 3.17")
-    old = tools._criu(str(tmp_path))
+    old = tools._criu(f"{tmp_path}/bin")
     assert (old.level, bool(old.remedy)) == (Level.WARN, True)
     assert "no live migration" in old.found
 

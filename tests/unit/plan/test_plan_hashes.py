@@ -61,7 +61,7 @@ def test_the_hash_of_a_review_is_that_of_the_host(state: Path) -> None:
     on_host = rig.plan(AFTER)
     assert on_host.ve_hashes == reviewed.ve_hashes
     assert on_host.action_hash == reviewed.action_hash
-    assert {action.ve for action in on_host.actions if action.origin is Origin.DRIFT} == {"filter", "web2"}
+    assert {action.ve for action in on_host.actions if action.origin is Origin.DRIFT} == {"host/filter", "web2"}
 
 
 def test_a_consent_to_the_review_holds_on_the_host(state: Path) -> None:

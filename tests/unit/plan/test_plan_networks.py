@@ -8,6 +8,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from reconciler.manifests.load import load_fleet
 from reconciler.model.action import Action, Impact, Operation, Origin, Phase
 from reconciler.model.facts import JsonMap
 from reconciler.model.fleet import Fleet
@@ -28,7 +29,7 @@ from reconciler.model.network import (
 from reconciler.model.observation import Facet
 from reconciler.plan import host_network
 from reconciler.state.pause import Pause
-from tests.support.rig import LAN, Rig, fleet_of, on_lan, run, scratch_state, ve
+from tests.support.rig import LAN, Rig, fleet_of, on_lan, run, scratch_state, text_of, ve
 
 NAME = NetworkName("lan")
 SPEC = NetworkSpec(name=NAME, gateways=frozenset({ip_interface("10.20.0.1/24")}), mtu=1400)
@@ -229,3 +230,18 @@ def run_all(rig: Rig, fleet: Fleet) -> list[str]:
     """Make passes, whatever comes of them; give the errors."""
     results = run(rig.reconciler(fleet).converge())
     return [str(outcome.error) for result in results for outcome in result.outcomes if outcome.error]
+
+
+def test_what_a_ve_named_filter_waits_for_does_not_hold_up_the_filter(rig: Rig) -> None:
+    rig.converge(fleet_of(LAN, ve("filter", on_lan(11))))
+    rig.world.flush_filter()
+    other = "kind: Template\nmetadata: {name: other}\nspec: {source: {builtin: busybox}}\n"
+    plan = rig.plan(fleet_of(LAN, other, ve("filter", f"{on_lan(11)}, template: other")))
+    assert [(refusal.ve, refusal.rule) for refusal in plan.refused] == [("filter", "TemplateChanged")]
+    assert [(action.ve, action.path) for action in plan.actions] == [("host/filter", "rules")]
+
+
+@pytest.mark.parametrize("target", [host_network.FILTER_TARGET, host_network.network_target(NAME)])
+def test_no_ve_can_have_the_name_of_what_the_host_has(target: str) -> None:
+    loaded = load_fleet({"fleet.yaml": text_of(ve(f'"{target}"'))}, revision="r1")
+    assert [finding.path for finding in loaded.findings] == ["metadata.name"]

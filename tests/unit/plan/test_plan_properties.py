@@ -24,7 +24,7 @@ from reconciler.model.power import EndCause
 from reconciler.plan import planner
 from reconciler.twin import host
 from reconciler.twin.host import ALL_CAPABILITIES
-from tests.support.fleets import changed, fleets
+from tests.support.fleets import edits, fleets
 from tests.support.rig import V1, RecordingEffects, Rig, run, scratch_state
 
 K = TypeVar("K")
@@ -78,14 +78,14 @@ def look(rig: Rig) -> HostObservation:
 
 
 @PATIENT
-@given(st.data(), fleets(), st.booleans())
+@given(edits(), st.booleans())
 def test_any_fleet_and_any_change_of_it_converges_and_then_needs_nothing(
-    data: st.DataObject, fleet: Fleet, old_kernel: bool
+    edit: tuple[Fleet, Fleet], old_kernel: bool
 ) -> None:
     """I1, I2, I7, and the invariants of conditions."""
     with scratch_state() as state:
         rig = Rig(state=state, capabilities=V1 if old_kernel else ALL_CAPABILITIES)
-        for wanted in (fleet, data.draw(changed(fleet))):
+        for wanted in edit:
             made = list(passes(rig, wanted))
             assert not made[-1].plan.actions, made[-1].plan.actions
             assert len(made) <= 4
@@ -123,12 +123,12 @@ def assert_conditions_hold(rig: Rig, wanted: Fleet) -> None:
 
 
 @PATIENT
-@given(st.data(), fleets(), st.integers(0, 9))
-def test_a_plan_depends_on_its_inputs_and_not_on_their_order(data: st.DataObject, fleet: Fleet, seed: int) -> None:
+@given(edits(), st.integers(0, 9))
+def test_a_plan_depends_on_its_inputs_and_not_on_their_order(edit: tuple[Fleet, Fleet], seed: int) -> None:
+    fleet, wanted = edit
     with scratch_state() as state:
         rig = Rig(state=state)
         list(passes(rig, fleet))
-        wanted = data.draw(changed(fleet))
         inputs, plan = run(gathered(rig, wanted))
         mixed = replace(
             inputs,
@@ -147,12 +147,12 @@ async def gathered(rig: Rig, fleet: Fleet) -> tuple[planner.Inputs, Plan]:
 
 
 @PATIENT
-@given(st.data(), fleets())
-def test_the_plan_of_one_ve_is_its_part_of_the_whole(data: st.DataObject, fleet: Fleet) -> None:
+@given(edits())
+def test_the_plan_of_one_ve_is_its_part_of_the_whole(edit: tuple[Fleet, Fleet]) -> None:
+    fleet, wanted = edit
     with scratch_state() as state:
         rig = Rig(state=state)
         list(passes(rig, fleet))
-        wanted = data.draw(changed(fleet))
         inputs, whole = run(gathered(rig, wanted))
         for name in wanted.ves:
             part = planner.plan_ves(inputs, frozenset({name}))
@@ -161,12 +161,12 @@ def test_the_plan_of_one_ve_is_its_part_of_the_whole(data: st.DataObject, fleet:
 
 
 @PATIENT
-@given(st.data(), fleets())
-def test_what_is_wrong_with_one_ve_changes_nothing_for_the_others(data: st.DataObject, fleet: Fleet) -> None:
+@given(edits())
+def test_what_is_wrong_with_one_ve_changes_nothing_for_the_others(edit: tuple[Fleet, Fleet]) -> None:
+    fleet, wanted = edit
     with scratch_state() as state:
         rig = Rig(state=state)
         list(passes(rig, fleet))
-        wanted = data.draw(changed(fleet))
         inputs, whole = run(gathered(rig, wanted))
         for uid in sorted(inputs.observed.ves):
             blind = planner.plan_host(_without(inputs, uid))

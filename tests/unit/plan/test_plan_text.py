@@ -21,7 +21,7 @@ putting the manifest back keeps it
   ! gone: stopped and moved to the trash, where its data is kept for a while
 
 Changes:
-  ~ change filter rules: ports=1, nat=2, forwards=0 -> ports=2, nat=2, forwards=0
+  ~ change host/filter rules: ports=1, nat=2, forwards=0 -> ports=2, nat=2, forwards=0
   + create fresh
   ! restart busy rlimits: none -> nofile=100 [restart] (downtime unknown)
   ~ change tight memory.limit: 512Mi -> 64Mi [live-risk]

@@ -213,9 +213,9 @@ def test_the_option_is_over_the_environment(tmp_path: Path) -> None:
     other.write_text("instance: other\n")
     environment = {"VECTL_CONFIG": str(other), "VECTL_LIB": "/opt/vectl"}
     config = load_config(str(named), NONE, environment=environment)
-    assert (config.instance.name, config.file, config.lib_dir) == ("named", str(named), "/opt/vectl")
+    assert (config.instance.name, config.file, config.instance.lib_dir) == ("named", str(named), "/opt/vectl")
     config = load_config(None, NONE, environment={"VECTL_CONFIG": str(other)})
-    assert (config.instance.name, config.lib_dir) == ("other", "/usr/lib/vectl")
+    assert (config.instance.name, config.instance.lib_dir) == ("other", "/usr/lib/vectl")
 
 
 def test_a_relative_lib_directory_is_refused() -> None:

@@ -22,7 +22,9 @@ FAMILIES = (
     compute.ComputeEffect,
     network.HostNetworkEffect,
     power.PowerEffect,
-    ve_network.VeNetworkEffect,
+    ve_network.NamesEffect,
+    ve_network.LinkEffect,
+    ve_network.AddressEffect,
     volume.VolumeEffect,
 )
 OF_NETWORK = ("networks", "filter")

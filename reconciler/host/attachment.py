@@ -1,0 +1,195 @@
+"""Attachment: the host's ends of the VEs' interfaces: ports of a bridge, or routed links that answer for gateways."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Protocol
+
+from reconciler.host import host_network, interface_ends, proxies
+from reconciler.host.site import Site
+from reconciler.kernel import address, link, route, rtnl, sysctl
+from reconciler.kernel.rtnlsocket import RtnlSocket
+from reconciler.model.identity import ROUTE_PROTOCOL, Uid, link_alias
+from reconciler.model.network import (
+    ROUTED_GATEWAYS,
+    AddHostRoute,
+    Address,
+    AttachInterface,
+    NetworkMode,
+    RemoveHostRoute,
+)
+
+_GATEWAYS = frozenset(ip_address(gateway) for gateway in ROUTED_GATEWAYS.values())
+
+
+class HostSide(Protocol):
+    """What the host has of the VEs' interfaces."""
+
+    def link(self, name: str) -> rtnl.Link | None:
+        """Give the link of a name."""
+        ...
+
+    def name_of(self, index: int) -> str | None:
+        """Give the name of the link of an index."""
+        ...
+
+    def led_to(self, index: int) -> frozenset[Address]:
+        """Give the addresses that are led to a link; one that no uplink answers for leads nobody there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSide:
+    """A `HostSide` read once for all VEs."""
+
+    by_name: Mapping[str, rtnl.Link]
+    by_index: Mapping[int, rtnl.Link]
+    routes: Mapping[int, frozenset[Address]]
+
+    def link(self, name: str) -> rtnl.Link | None:
+        """Give the link of a name."""
+        return self.by_name.get(name)
+
+    def name_of(self, index: int) -> str | None:
+        """Give the name of the link of an index."""
+        found = self.by_index.get(index)
+        return found.name if found is not None else None
+
+    def led_to(self, index: int) -> frozenset[Address]:
+        """Give the addresses that are led to a link."""
+        return self.routes.get(index, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class AskedSide:
+    """A `HostSide` that asks the kernel for each: for one VE that costs less than to read what all of them have."""
+
+    sock: RtnlSocket
+
+    def link(self, name: str) -> rtnl.Link | None:
+        """Ask for the link of a name."""
+        return self.sock.link(name)
+
+    def name_of(self, index: int) -> str | None:
+        """Ask for the name of the link of an index."""
+        found = self.sock.link_at(index)
+        return found.name if found is not None else None
+
+    def led_to(self, index: int) -> frozenset[Address]:
+        """Ask for the addresses that are led to a link."""
+        led = _led(self.sock.dump_routes(protocol=ROUTE_PROTOCOL, index=index)).get(index)
+        if not led:
+            return frozenset()
+        return frozenset(led - proxies.unanswered(self.sock, led, self.sock.dump_links()))
+
+
+def read_host_side(site: Site, links: list[rtnl.Link]) -> ReadSide:
+    """Read what the host has of all VEs' links.
+
+    Raises: KernelError.
+    """
+    led = _led(site.rtnl.dump_routes(protocol=ROUTE_PROTOCOL))
+    lost = proxies.unanswered(site.rtnl, frozenset[Address]().union(*led.values()), links)
+    return ReadSide(
+        by_name={entry.name: entry for entry in links},
+        by_index={entry.index: entry for entry in links},
+        routes={index: frozenset(addresses - lost) for index, addresses in led.items()},
+    )
+
+
+def _led(routes: Iterable[rtnl.Route]) -> Mapping[int, set[Address]]:
+    """Collect the single addresses that lead to each link."""
+    led: dict[int, set[Address]] = defaultdict(set)
+    for found in routes:
+        if found.index is not None and found.destination.prefixlen == found.destination.max_prefixlen:
+            led[found.index].add(found.destination.network_address)
+    return led
+
+
+def attach(site: Site, effect: AttachInterface) -> None:
+    """Connect the host's end as the network wants it, and set it up.
+
+    A routed end answers for the gateways that its VE uses, forwards, and takes part in nothing else.
+    Raises: StateError.
+    """
+    interface_ends.far(site, effect.uid, effect.interface)
+    near = interface_ends.near(site, effect.uid, effect.interface)
+    network = host_network.need(site, effect.network)
+    if effect.mode is NetworkMode.BRIDGED:
+        _make_port(site, near, network, isolated=effect.isolated)
+    else:
+        _make_routed(site, near)
+
+
+def _make_port(site: Site, near: rtnl.Link, bridge: rtnl.Link, *, isolated: bool) -> None:
+    _no_ipv6(near.name)
+    if near.master != bridge.index:
+        link.set_master(site.rtnl, near.index, bridge.index)
+    port = rtnl.BridgePort(isolated=isolated, hairpin=False, learning=True, flood=True)
+    link.set_port(site.rtnl, near.index, port)
+    link.set_up(site.rtnl, near.index)
+
+
+def _make_routed(site: Site, near: rtnl.Link) -> None:
+    if near.master is not None:
+        link.set_master(site.rtnl, near.index, None)
+    link.set_up(site.rtnl, near.index)
+    _answer_for_gateways(site, near)
+
+
+def _no_ipv6(name: str) -> None:
+    """A port of a bridge is no place for the host's own IPv6: without an address it takes part in nothing."""
+    if _has_ipv6(name):
+        sysctl.write(sysctl.of_interface("ipv6", name, "disable_ipv6"), "1")
+
+
+def _has_ipv6(name: str) -> bool:
+    """With an MTU below 1280 a link has no IPv6, and no parameters of it."""
+    return os.path.exists(sysctl.path_of(sysctl.of_interface("ipv6", name, "disable_ipv6")))
+
+
+def _answer_for_gateways(site: Site, near: rtnl.Link) -> None:
+    for key in ("forwarding", "proxy_arp"):
+        sysctl.write(sysctl.of_interface("ipv4", near.name, key), "1")
+    versions = {4}
+    if _has_ipv6(near.name):
+        versions.add(6)
+        for key, value in (("disable_ipv6", "0"), ("forwarding", "1"), ("proxy_ndp", "1"), ("accept_ra", "0")):
+            sysctl.write(sysctl.of_interface("ipv6", near.name, key), value)
+    # Without it an answer waits a random time up to 0.8 s.  Source: arp(7), proxy_delay.
+    sysctl.write(f"net.ipv4.neigh.{near.name}.proxy_delay", "0")
+    for gateway in sorted((g for g in _GATEWAYS if g.version in versions), key=str):
+        address.add_address(site.rtnl, near.index, ip_interface(f"{gateway}/{gateway.max_prefixlen}"))
+
+
+def add_host_route(site: Site, effect: AddHostRoute) -> None:
+    """Lead an address to the VE's link, and answer for it on the links that lead elsewhere."""
+    interface_ends.far(site, effect.uid, effect.interface)
+    near = interface_ends.near(site, effect.uid, effect.interface)
+    route.replace_route(site.rtnl, _host_route(near.index, effect.address))
+    proxies.answer_for(site.rtnl, effect.address)
+
+
+def remove_host_route(site: Site, effect: RemoveHostRoute) -> None:
+    """Stop leading an address to the VE, and answering for it unless it was led elsewhere; absent is success."""
+    interface_ends.far(site, effect.uid, effect.interface)
+    near = interface_ends.near(site, effect.uid, effect.interface)
+    route.delete_route(site.rtnl, _host_route(near.index, effect.address))
+    proxies.stop_answering_for_strays(site.rtnl)
+
+
+def leave(site: Site, uid: Uid) -> None:
+    """Stop answering for a VE whose namespaces go, and its links and routes with them.
+
+    Raises: KernelError.
+    """
+    mark = link_alias(site.instance.name, uid)
+    proxies.stop_answering_for_strays(site.rtnl, lambda: {e.index for e in site.rtnl.dump_links() if e.alias == mark})
+
+
+def _host_route(index: int, to: Address) -> rtnl.Route:
+    return route.direct(ip_network(f"{to}/{to.max_prefixlen}"), index=index, protocol=ROUTE_PROTOCOL)

@@ -1,0 +1,143 @@
+"""Launching: how a VE comes to run, from the bundle to the moment its init is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+from contextlib import suppress
+
+from reconciler.errors import BusyError, CommandError, StateError, TemplateError
+from reconciler.host import bundle, compute, power, runtime, templates
+from reconciler.host.keeper import protocol
+from reconciler.host.keeper.client import NOT_FOUND
+from reconciler.host.site import Site
+from reconciler.kernel import command, execute, files, runc
+from reconciler.kernel.launch import LaunchSpec
+from reconciler.kernel.overlay import OverlayMount
+from reconciler.model.identity import IDS_PER_VE, Uid
+from reconciler.model.power import CreateRuntime, Launch, PowerState, StartRuntime, launch_to_json
+
+_CREATE_S = 60.0
+_NOFILE = (1024, 524288)
+"""Open files of a process, soft and hard, as systemd's DefaultLimitNOFILE has them."""
+
+_LXCFS = "/var/lib/lxcfs/proc"
+_LXCFS_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
+
+
+async def create(site: Site, effect: CreateRuntime) -> None:
+    """Make the namespaces and the root file system, with init held back; the same again is success.
+
+    Raises: StateError, if record, volume or cgroup is missing; TemplateError; BusyError, if something runs already;
+    MissingToolError, without the runtime; CommandError, with its complaint.
+    """
+    uid, seen = effect.uid, power.observe(site, effect.uid)
+    if seen.state is PowerState.CREATED and seen.launch == effect.launch:
+        return
+    if seen.state is not PowerState.STOPPED:
+        raise BusyError(f"create runtime of {effect.name}: one is there already, {seen.state.value}")
+    overlay = _overlay(site, effect)
+    maker = runtime.of(site, uid)
+    os.makedirs(overlay.target, mode=0o711, exist_ok=True)
+    await asyncio.to_thread(runc.delete, maker, uid)
+    with suppress(FileNotFoundError):
+        os.unlink(maker.log)
+    directory = site.instance.ve_run_dir(uid)
+    _write_bundle(site, effect, directory, overlay.target)
+    files.write_volatile(runtime.file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
+    pid_file = f"{directory}/pid"
+    request = protocol.Launch(
+        uid=uid,
+        spec=LaunchSpec(
+            argv=maker.create_argv(uid, bundle=f"{directory}/bundle", pid_file=pid_file),
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            overlay=overlay,
+            rlimits=rlimits(effect.launch),
+        ),
+        pid_file=pid_file,
+        timeout_s=_CREATE_S,
+    )
+    keeper = await site.keeper()
+    try:
+        await keeper.launch(request)
+    except CommandError as err:
+        complaint = runc.read_error(maker.log)
+        if complaint is None and err.status == NOT_FOUND:
+            raise command.missing_tool(maker.program, "no such program") from err
+        raise CommandError(
+            f"create runtime of {effect.name}: {complaint or err}", status=err.status, output=complaint or err.output
+        ) from err
+
+
+def _overlay(site: Site, effect: CreateRuntime) -> OverlayMount:
+    uid, record = effect.uid, site.need_record(effect.uid)
+    if record.template_digest is None:
+        raise TemplateError(f"create runtime of {effect.name}: its record names no image of template {record.template}")
+    volume = site.instance.volume(uid)
+    if not os.path.isdir(f"{volume}/work"):
+        raise StateError(f"create runtime of {effect.name}: it has no volume")
+    if not compute.tree(site, uid).exists():
+        raise StateError(f"create runtime of {effect.name}: it has no cgroup")
+    return OverlayMount(
+        lower=templates.ensure_mounted(site, record.template_digest),
+        volume=volume,
+        target=f"{site.instance.ve_run_dir(uid)}/bundle/rootfs",
+        id_base=effect.launch.id_base,
+        id_count=IDS_PER_VE,
+        nfs_export=True,
+        owner=_user_namespace(site, uid),
+    )
+
+
+def _user_namespace(site: Site, uid: Uid) -> str:
+    """Give the file at which the runtime finds the VE's user namespace, in a mount table that is its own."""
+    return f"{site.instance.ve_run_dir(uid)}/bundle/user"
+
+
+def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str) -> None:
+    spec = bundle.BundleSpec(
+        hostname=effect.hostname,
+        rootfs=rootfs,
+        user_namespace=_user_namespace(site, effect.uid),
+        id_base=effect.launch.id_base,
+        id_count=IDS_PER_VE,
+        cgroup=site.instance.ve_cgroup(effect.uid),
+        init=effect.launch.init,
+        nesting=effect.launch.nesting,
+        rlimits=rlimits(effect.launch) if execute.may_raise_limits() else {},
+        binds=_proc_binds(),
+        cgroup_mount="v2" if site.layout.is_pure_v2 else "hybrid",
+        criu_config=f"{site.instance.run_dir}/criu.conf",
+    )
+    files.write_volatile(f"{directory}/bundle/config.json", json.dumps(bundle.build_config(spec)).encode())
+
+
+def rlimits(launch: Launch) -> dict[str, tuple[int, int]]:
+    """Give the limits of each process by their kernel names; open files always, so that the host's do not leak in."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    default = {"RLIMIT_NOFILE": (min(_NOFILE[0], hard), min(_NOFILE[1], hard))}
+    return default | {f"RLIMIT_{name.upper()}": (value, value) for name, value in launch.rlimits.items()}
+
+
+def _proc_binds() -> tuple[bundle.Bind, ...]:
+    """Show lxcfs's files in place of the host's, where lxcfs runs. Source: lxcfs(1)."""
+    return tuple(
+        bundle.Bind(source=f"{_LXCFS}/{name}", target=f"/proc/{name}")
+        for name in _LXCFS_FILES
+        if os.path.exists(f"{_LXCFS}/{name}")
+    )
+
+
+def start(site: Site, effect: StartRuntime) -> None:
+    """Let init of a created VE go; a running one is success.
+
+    Raises: StateError, if nothing was created; KernelError, if init ended before.
+    """
+    seen = power.observe(site, effect.uid)
+    if seen.state is PowerState.RUNNING:
+        return
+    if seen.state is PowerState.STOPPED:
+        raise StateError(f"start VE {effect.uid}: its runtime was not created")
+    runc.start(runtime.of(site, effect.uid), effect.uid)

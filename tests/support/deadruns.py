@@ -1,0 +1,74 @@
+"""Runs that were killed: what lives on of them is ended and taken away by the next run, and by what is left of them.
+
+Everything that a test starts lies in the directory of its run, or is named after a directory there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from reconciler.errors import VectlError
+from reconciler.kernel import cgroup_layout, pidfd
+from reconciler.kernel.cgroup import CgroupTree
+from tests.support import scratch
+
+_INSTANCE = re.compile(r"t[0-9a-f]{4}|vt[0-9a-f]{6}|vectl-test-\d+-[0-9a-f]{6}")
+_DEPTHS = ("*", "t/*", "t/*/*")
+_OURS = ("reconciler.cli.entry", "reconciler.host.keeper")
+
+
+def sweep_place(place: str) -> None:
+    """End what is left of all runs in a directory that nobody carries on."""
+    for entry in scratch.runs(place):
+        with scratch.lock_if_free(entry) as free:
+            if free:
+                sweep(str(entry))
+
+
+def sweep(run: str) -> None:
+    """End what is left of one run: its agents and keepers, its VEs, its mounts; its files stay for a look."""
+    for pid in _processes(run):
+        _kill(pid)
+    for name in _instances(run):
+        _remove_cgroups(name)
+    scratch.unmount_below(run)
+
+
+def _processes(run: str) -> Iterator[int]:
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+            if any(word.startswith(f"{run}/") for word in words) and not set(_OURS).isdisjoint(words):
+                yield int(entry.parent.name)
+
+
+def _kill(pid: int) -> None:
+    process = pidfd.identify(pid)
+    descriptor = None if process is None else pidfd.open_process(process)
+    if descriptor is not None:
+        pidfd.send_signal(descriptor, signal.SIGKILL)
+        pidfd.has_ended(descriptor, timeout_s=5.0)
+        os.close(descriptor)
+
+
+def _instances(run: str) -> set[str]:
+    found = (path.name for depth in _DEPTHS for path in Path(run).glob(depth))
+    return {name for name in found if _INSTANCE.fullmatch(name)}
+
+
+def _remove_cgroups(instance: str) -> None:
+    layout = cgroup_layout.detect()
+    tops = [Path(hierarchy.path(f"/{instance}")) for hierarchy in layout.hierarchies()]
+    for name in {entry.name for top in tops if top.is_dir() for entry in top.iterdir() if entry.is_dir()}:
+        with suppress(VectlError):
+            tree = CgroupTree(layout, f"/{instance}/{name}")
+            tree.kill()
+            tree.remove()
+    for top in tops:
+        with suppress(OSError):
+            top.rmdir()
