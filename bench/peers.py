@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ NAME = "bnpeer"
 ID_BASE, ID_COUNT = 3 << 29, 65_536
 COMMAND_S = 60.0
 GONE_S = 10.0
+_PAYLOAD = f"lxc.payload.{NAME}-"
 # Where Debian keeps a daemon that nobody is to start by hand.
 _DAEMONS = "/usr/libexec/incus:/usr/lib/incus"
 
@@ -96,19 +98,26 @@ def _place() -> Iterator[Path]:
     finally:
         _quietly("ip", "link", "delete", NAME)
         _remove_cgroups(before)
-        if f" {place}/" not in Path("/proc/self/mountinfo").read_text():
-            shutil.rmtree(place)
+        _remove_tree(place)
+
+
+def _remove_tree(place: Path) -> None:
+    if f" {place}/" in Path("/proc/self/mountinfo").read_text():
+        sys.stderr.write(f"bench: {place} is left: something is mounted in it\n")
+    else:
+        shutil.rmtree(place)
 
 
 def _cgroups() -> frozenset[str]:
     """List the cgroups that LXC makes, for Incus too: of a container, of its monitor, and one to move by."""
+    ours = ("lxc.pivot", _PAYLOAD, f"lxc.monitor.{NAME}-")
     hierarchies = cgroup_layout.detect().hierarchies()
     found = (path for one in hierarchies for path in cgroup_file.directories(one.directory))
-    return frozenset(path for path in found if os.path.basename(path).startswith("lxc."))
+    return frozenset(path for path in found if os.path.basename(path).startswith(ours))
 
 
 def _count_running() -> int:
-    payloads = (path for path in _cgroups() if os.path.basename(path).startswith(f"lxc.payload.{NAME}-"))
+    payloads = (path for path in _cgroups() if os.path.basename(path).startswith(_PAYLOAD))
     return len({os.path.basename(path) for path in payloads if Path(path, "cgroup.procs").read_text()})
 
 
@@ -120,11 +129,9 @@ def _remove_cgroups(before: frozenset[str]) -> None:
             time.sleep(0.01)
 
 
-# LXC: a container is a copy of a prepared one by overlay, started by `lxc-start -d`
-
-
 @contextmanager
 def _lxc(place: Path, count: int) -> Iterator[Start]:
+    """Prepare a container that the others are copies of, by overlay."""
     base = place / "base"
     base.mkdir()
     (place / "rootfs").rename(base / "rootfs")  # where lxc-copy wants it
@@ -176,11 +183,9 @@ def _lxc_limits() -> tuple[tuple[str, str], ...]:
     return tuple((f"lxc.cgroup.{name}", value) for name, value in limits.items())
 
 
-# Incus: a daemon in a PID and a mount namespace of its own, so that it ends with all it started and mounted
-
-
 @contextmanager
 def _incus(place: Path, count: int) -> Iterator[Start]:
+    """Run a daemon in a PID and a mount namespace of its own: with it ends all that it started and mounted."""
     directory = place / "incus"
     directory.mkdir(mode=0o711)
     env = {**os.environ, "INCUS_DIR": str(directory), "INCUS_CONF": str(place / "client")}
@@ -190,8 +195,11 @@ def _incus(place: Path, count: int) -> Iterator[Start]:
         _incus_prepare(place, env)
         _incus_launch(count, env)  # the first one unpacks the image
         yield lambda number: _incus_launch(number, env)
-        _quietly("incus", "delete", "--force", *(f"{NAME}-{number}" for number in range(count + 1)), env=env)
     finally:
+        _quietly("incus", "delete", "--force", *(f"{NAME}-{number}" for number in range(count + 1)), env=env)
+        _quietly("incus", "admin", "shutdown", env=env)
+        with suppress(subprocess.TimeoutExpired):
+            daemon.wait(GONE_S)
         daemon.kill()  # unshare, which takes the first process of the namespace along
         daemon.wait()
 
@@ -237,7 +245,7 @@ LXC = Peer(
 )
 INCUS = Peer(
     name="Incus",
-    package="incus",
+    package="incus, on Debian 12 from its backports",
     tools=("incus", "incusd"),
     does="incus launch on its btrfs; one range of ids for all, no address",
     prepared=_incus,
@@ -263,5 +271,6 @@ def _quietly(*command: str, env: Mapping[str, str] | None = None) -> None:
 def _reason(err: Exception) -> str:
     """Say in one line what went wrong."""
     if isinstance(err, subprocess.CalledProcessError) and err.stderr:
-        return f"{os.path.basename(err.cmd[0])}: {err.stderr.strip().splitlines()[0]}"
+        lines = err.stderr.strip().splitlines()
+        return f"{os.path.basename(err.cmd[0])}: {next((line for line in lines if 'Error' in line), lines[0])}"
     return " ".join(str(err).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -70,7 +71,10 @@ class Desk:
         for uid, entry in entries.items():
             if isinstance(entry, Entry) and entry.phase is not Phase.PRESENT:
                 self._catch_up(entry, records.get(uid), wanted)
-        for uid in records.keys() - entries.keys():
+        lost = {
+            uid for uid, entry in entries.items() if isinstance(entry, Unknown)
+        }  # an entry that a power cut emptied
+        for uid in (records.keys() - entries.keys()) | (lost & records.keys()):
             record = records[uid]
             if isinstance(record, Record) and record.source == self.source and record.name in wanted:
                 self.inventory.put(_entry(record, Phase.PRESENT))
@@ -114,21 +118,23 @@ class DeskBooks:
     desk: Desk
     revision: str
 
-    def begin(self, action: Action) -> None:
-        """Announce: a removal in the inventory and among the removals, an action of several effects in the journal."""
+    async def begin(self, action: Action) -> None:
+        """Announce: a removal in the inventory and among the removals, an action of several effects in the journal.
+
+        The disk is waited for in a thread: meanwhile other VEs are worked on.
+        """
         if _is_removal(action):
             self._announce_removal(action)
         if len(action.effects) > 1:
-            self.desk.journal.begin(
-                Intent(
-                    action=action.id,
-                    ve=action.ve,
-                    uid=action.uid,
-                    effects=tuple(type(effect).__name__ for effect in action.effects),
-                    revision=self.revision,
-                    at=self.desk.clock.now(),
-                )
+            intent = Intent(
+                action=action.id,
+                ve=action.ve,
+                uid=action.uid,
+                effects=tuple(type(effect).__name__ for effect in action.effects),
+                revision=self.revision,
+                at=self.desk.clock.now(),
             )
+            await asyncio.to_thread(self.desk.journal.begin, intent)
 
     def end(self, action: Action, *, elapsed_s: float, error: VectlError | None) -> None:
         """Close the journal, and tell people."""
@@ -160,11 +166,7 @@ class DeskBooks:
         if _is_removal(action):
             self.desk.inventory.clear(action.uid)
             self.desk.conditions.remove(action.ve)
-        elif action.op is Operation.CREATE:
-            known = self.desk.inventory.get(action.uid)
-            if isinstance(known, Entry):
-                self.desk.inventory.put(_in_phase(known, Phase.PRESENT))
-        else:
+        elif action.op is not Operation.CREATE:  # the next look at everything tells that a new one is present
             self._take_in(action)
 
     def _take_in(self, action: Action) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from reconciler.agent import status
@@ -24,7 +24,7 @@ def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
     Raises: StateError, KernelError, NoSpaceError.
     """
     now = desk.clock.now()
-    pauses = desk.pauses.in_force(now)
+    pauses, protected = desk.pauses.in_force(now), frozenset(_protected_by_record(result))
     for spec in specs:
         pause = pause_of(spec.name, pauses)
         seen = status.Seen(
@@ -32,7 +32,7 @@ def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
             revision=result.plan.revision,
             plan=result.plan,
             outcomes=result.outcomes,
-            protected=_is_protected(spec, result),
+            protected=spec.name in protected if spec.protect is None else spec.protect,
             paused=pause.words if pause else "",
             unenforceable=compute.unenforceable(spec.compute, result.observed.capabilities),
             holds=[hold for hold in result.holds if hold.action.ve == spec.name],
@@ -40,12 +40,11 @@ def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
         desk.conditions.put(spec.name, status.conditions(seen), now=now)
 
 
-def _is_protected(spec: VeSpec, result: Result) -> bool:
-    """Say whether a VE refuses deletion: its manifest decides, and where it says nothing, the record."""
-    if spec.protect is not None:
-        return spec.protect
-    records = (seen.record for seen in result.observed.ves.values() if not isinstance(seen.record, Unknown))
-    return any(record.protect for record in records if record.name == spec.name)
+def _protected_by_record(result: Result) -> Iterator[VeName]:
+    """Name the VEs that refuse deletion wherever their manifest says nothing about it."""
+    for seen in result.observed.ves.values():
+        if not isinstance(seen.record, Unknown) and seen.record.protect:
+            yield seen.record.name
 
 
 def publish_unclaimed(desk: Desk, result: Result, names: Collection[VeName]) -> None:

@@ -38,6 +38,7 @@ async def run_agent(config: Config, *, failpoints: str = "") -> None:
             config,
             source=source_name(config.source),
             failpoints=failpoints,
+            log=log,
             told=lambda text: log.info("ground.prepared", what=text),
         ) as session:
             await _serve(config, session, config.source.path)

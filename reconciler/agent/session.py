@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from reconciler.agent.clock import SystemClock
 from reconciler.agent.desk import Desk, open_desk
@@ -23,6 +24,9 @@ from reconciler.state import layout
 from reconciler.state.config import Config
 from reconciler.state.coordinator import LocalCoordinator
 from reconciler.state.inventory import Inventory
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 NO_FLEET = Fleet(revision="")
 
@@ -46,22 +50,30 @@ async def open_session(
     source: str,
     fleet: Fleet = NO_FLEET,
     failpoints: str = "",
+    log: FilteringBoundLogger | None = None,
     told: Callable[[str], None] = lambda text: None,
 ) -> AsyncIterator[Session]:
     """Prepare the ground and put a session together; closed at the end of the block.
 
-    ``source``: the name under which VEs are recorded. ``failpoints``: see `apply.seam`.
+    ``source``: the name under which VEs are recorded. ``failpoints``: see `apply.seam`. ``log``: told of each
+    effect.
     Raises: VectlError.
     """
     ground.prepare(config.instance, told=told)
-    async with look_session(config, source=source, fleet=fleet, failpoints=failpoints) as session:
+    async with look_session(config, source=source, fleet=fleet, failpoints=failpoints, log=log) as session:
         volume.sweep(session.site)
+        layout.sweep(config.instance, now=session.desk.clock.now())
         yield session
 
 
 @asynccontextmanager
 async def look_session(
-    config: Config, *, source: str, fleet: Fleet = NO_FLEET, failpoints: str = ""
+    config: Config,
+    *,
+    source: str,
+    fleet: Fleet = NO_FLEET,
+    failpoints: str = "",
+    log: FilteringBoundLogger | None = None,
 ) -> AsyncIterator[Session]:
     """Put a session together on the ground that is there, for looking.
 
@@ -76,6 +88,8 @@ async def look_session(
         if failpoints:
             chance = random.Random()  # noqa: S311  # decides which effects fail in a test
             effects = seam.FailpointEffects(counter, seam.parse_failpoints(failpoints), random=chance)
+        if log is not None:
+            effects = seam.LoggingEffects(effects, log)
         desk = _open_desk(config.instance, site, source)
         reconciler = Reconciler(
             desk=desk,

@@ -44,7 +44,7 @@ class Outcome:
 class Books(Protocol):
     """What is written down around an action, so that a crash in the middle is understood afterwards."""
 
-    def begin(self, action: Action) -> None:
+    async def begin(self, action: Action) -> None:
         """Note durably that the action is about to be carried out."""
         ...
 
@@ -119,7 +119,7 @@ class Applier:
         error: VectlError | None = None
         seen: HostObservation | None = None
         try:
-            self.books.begin(action)
+            await self.books.begin(action)
             await self._perform(action)
             seen = await self._read_back(action, inputs)
         except VectlError as failure:

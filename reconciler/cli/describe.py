@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from reconciler.errors import ExitCode
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
-    from reconciler.model.condition import Event
+    from reconciler.model.condition import Condition, Event
     from reconciler.model.facts import Json
     from reconciler.model.power import PowerObservation
     from reconciler.plan.explain import Explanation
@@ -126,16 +126,25 @@ def _use(row: Row) -> Json:
 def _print(story: _Story) -> None:
     row = story.row
     output.columns(_head(story))
-    _section("Conditions", [(c.type.value, c.status.value, c.reason, c.message) for c in row.conditions])
-    _section("Fields (desired, observed)", list(_fields(row, {found.path for found in story.explanations})))
-    _section("Differences", [(found.path, found.text) for found in story.explanations])
-    _section("Events", [(output.moment(event.at), event.reason, event.message) for event in story.events])
+    _section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), map(_condition, row.conditions))
+    fields = _fields(row, {found.path for found in story.explanations})
+    _section("Fields", ("", "FIELD", "DESIRED", "OBSERVED"), fields)
+    differences = ((found.path, found.text) for found in story.explanations)
+    _section("Differences", ("FIELD", "WHAT"), differences)
+    events = ((output.moment(event.at), event.reason, event.message) for event in story.events)
+    _section("Events", ("TIME", "REASON", "MESSAGE"), events)
 
 
-def _section(title: str, lines: list[tuple[str, ...]]) -> None:
-    if lines:
+def _section(title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> None:
+    found = list(lines)
+    if found:
         output.data(f"\n{output.paint(f'{title}:', 'strong')}")
-        output.columns(lines, indent="  ")
+        output.columns([header, *found], indent="  ")
+
+
+def _condition(condition: Condition) -> tuple[str, ...]:
+    since = output.moment(condition.since) if condition.since else "-"
+    return condition.type.value, condition.status.value, condition.reason, since, condition.message
 
 
 def _head(story: _Story) -> Iterator[tuple[str, str]]:
@@ -177,13 +186,22 @@ def _power_text(power: PowerObservation | None, word: str) -> str:
     return f"{word}{since}; last end: {describe_end(power.last_end)}{asked}"
 
 
+def _by_section(paths: Iterable[str]) -> Iterator[str]:
+    """Give paths once each, those of one section of the spec together, sections in the order of their first."""
+    sections: dict[str, dict[str, None]] = {}
+    for path in paths:
+        sections.setdefault(path.split(".", 1)[0], {})[path] = None
+    for section in sections.values():
+        yield from section
+
+
 def _fields(row: Row, different: set[str]) -> Iterator[tuple[str, ...]]:
     from reconciler.plan.spec import observed_values, spec_values, unknown_paths
     from reconciler.plan.words import value_text
 
     desired = spec_values(row.spec) if row.spec else {}
     observed = observed_values(row.seen) if row.seen else {}
-    for path in dict.fromkeys((*desired, *observed)):
+    for path in _by_section((*desired, *observed)):
         yield (
             "!" if any(found == path or found.startswith(f"{path}.") for found in different) else " ",
             path,

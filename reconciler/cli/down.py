@@ -68,7 +68,7 @@ async def _remove_all(config: Config, destroy: frozenset[str]) -> None:
     from reconciler.host import ground
     from reconciler.state.lock import instance_lock
 
-    with instance_lock(config.instance):
+    with instance_lock(config.instance, wait_s=_AGENT_END_S):
         async with open_session(config, source="") as session:
             _refuse_guarded(take_stock(config.instance), destroy)
             await tear_down(session, told=output.words)

@@ -77,8 +77,25 @@ async def _get(question: _Question) -> None:
         revision = context.revision_in_force(config)
         found = await _select(session, question, revision)
         _print(session, found, revision, question.form)
+        if question.form in (Format.TABLE, Format.WIDE):
+            _tell_of_source(session, revision)
         if question.watch:
             await _watch(session, question, found)
+
+
+def _tell_of_source(session: Session, revision: str) -> None:
+    """Tell where the newest manifests are not those in force, of which alone the table speaks."""
+    from reconciler.model.condition import ConditionType, Status
+    from reconciler.state.conditions import SOURCE
+
+    by_type = {condition.type: condition for condition in session.desk.conditions.read(SOURCE)}
+    valid, fetched = by_type.get(ConditionType.VALID), by_type.get(ConditionType.FETCHED)
+    if valid is None or valid.status is Status.TRUE or valid.revision != revision:
+        return
+    if fetched is not None and fetched.status is Status.FALSE:
+        output.words(f"vectl: the manifests cannot be read: {output.one_line(fetched.message)}; {valid.message}")
+    elif valid.status is Status.FALSE:
+        output.words(f"vectl: the newest manifests are not valid: {output.one_line(valid.message)}")
 
 
 def _print_empty(form: Format, host: str) -> None:
@@ -172,12 +189,23 @@ def _cells(row: Row, now: float) -> list[str]:
     from reconciler.model.units import format_duration
 
     seen = row.seen
-    ready = row.ready
-    status = ready.status.value if ready.status == "True" else f"{ready.status.value} ({ready.reason})"
+    status = _ready_text(row)
     age = format_duration(max(0.0, now - row.record.created_at)) if row.record else "-"
     if seen is None:
         return ["-", status, "-", "-", "-", "-", age]
     return [row.power_word, status, *_use(seen.compute), _disk(row), _addresses(row), age]
+
+
+def _ready_text(row: Row) -> str:
+    """Give Ready with why it is not so, or with what a person should know although it is."""
+    from reconciler.model.condition import ConditionType, Status
+
+    ready = row.ready
+    if ready.status is not Status.TRUE:
+        return f"{ready.status.value} ({ready.reason})"
+    there = {condition.type for condition in row.conditions}
+    notes = [kind.value for kind in (ConditionType.PAUSED, ConditionType.DRIFTED) if kind in there]
+    return f"True ({', '.join(notes)})" if notes else "True"
 
 
 def _use(compute: ComputeObservation | Unknown | None) -> tuple[str, str]:

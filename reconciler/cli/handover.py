@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reconciler.cli import output
-from reconciler.errors import ExitCode, NotConvergedError
+from reconciler.errors import ExitCode, NotConvergedError, RefusedError
 
 if TYPE_CHECKING:
     from reconciler.model.condition import Condition
@@ -63,24 +63,42 @@ def standing(fleet: Fleet, stored: Mapping[str, tuple[Condition, ...]], host: st
     return Standing(stalled=stalled, failing=failing, waiting=frozenset(waiting))
 
 
+def problem(stored: Mapping[str, tuple[Condition, ...]]) -> str:
+    """Say why the agent holds on to older manifests; empty, if it does not say so itself."""
+    from reconciler.model.condition import ConditionType, Status
+    from reconciler.state.conditions import SOURCE
+
+    by_type = {condition.type: condition for condition in stored.get(SOURCE, ())}
+    for kind in (ConditionType.FETCHED, ConditionType.VALID):
+        if kind in by_type and by_type[kind].status is Status.FALSE:
+            return by_type[kind].message
+    return ""
+
+
 async def await_agent(name: str, instance: Instance, fleet: Fleet, timeout_s: float) -> Standing:
     """Wait until the agent has settled every VE of a revision, or what failed fails on. ``name``: of what is applied.
 
-    Raises: NotConvergedError.
+    Raises: RefusedError, if the agent does not take the manifests; NotConvergedError.
     """
     import asyncio
 
     from reconciler.state import layout
     from reconciler.state.conditions import Conditions
+    from reconciler.state.lastgood import LastGood
 
+    last_good = LastGood(instance.state_dir)
     conditions, started = Conditions(layout.conditions_dir(instance)), time.monotonic()
     before, moved_at = Standing(), started
     while True:
-        now, found = time.monotonic(), standing(fleet, conditions.read_all(), instance.host)
+        now, stored, kept = time.monotonic(), conditions.read_all(), last_good.read()
+        is_in_force = kept is not None and kept.revision == fleet.revision
+        if not is_in_force and now - moved_at >= _PATIENCE_S and (why := problem(stored)):
+            raise RefusedError(f"apply {name}: the agent does not take it: {output.one_line(why)}")
+        found = standing(fleet, stored, instance.host)
         if found != before:
             _tell(found, before)
             before, moved_at = found, now
-        if found.is_settled or (found.failing and now - moved_at >= _PATIENCE_S):
+        if (found.is_settled and is_in_force) or (found.failing and now - moved_at >= _PATIENCE_S):
             return found
         if now - started > timeout_s:
             raise NotConvergedError(f"apply {name}: not converged within {timeout_s:g} s; see `vectl get`")

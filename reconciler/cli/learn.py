@@ -28,7 +28,9 @@ class Shell(StrEnum):
 
 
 def explain(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A kind or a field: ve, memory.limit, Network.spec.mtu.")],
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A kind or a field: ve, memory.limit, Network.spec.mtu.")
+    ] = "spec",
 ) -> int:
     """Explain a field: meaning, default, what a change of it does."""
     from reconciler.manifests.explain import describe
@@ -39,7 +41,7 @@ def explain(
         output.data(f"\n{doc.description}")
     if doc.fields:
         output.data(f"\n{output.paint('FIELDS:', 'strong')}")
-        output.columns(_below(doc), indent="  ")
+        output.columns([("NAME", "TYPE", "A CHANGE IS", "MEANING"), *_below(doc)], indent="  ")
     return int(ExitCode.OK)
 
 
@@ -61,16 +63,21 @@ def _head(doc: FieldDoc) -> Iterator[tuple[str, str]]:
 def _below(doc: FieldDoc) -> Iterator[tuple[str, str, str, str]]:
     for field in doc.fields:
         declared = _declared(field)
-        yield field.name, f"<{field.type}>", declared.impact.word if declared else "", field.description
+        change = declared.impact.word if declared else "not yet" if _is_refused(field) else ""
+        yield field.name, f"<{field.type}>", change, field.description
 
 
 def _impact_text(doc: FieldDoc) -> str | None:
-    from reconciler.manifests import unsupported
-
     declared = _declared(doc)
     if declared is None:
-        return _NOT_YET if doc.kind == _VE and unsupported.is_of_ve(doc.path) else None
+        return _NOT_YET if _is_refused(doc) else None
     return f"{declared.impact.word} ({declared.effect})" if declared.effect else declared.impact.word
+
+
+def _is_refused(doc: FieldDoc) -> bool:
+    from reconciler.manifests import unsupported
+
+    return doc.kind == _VE and unsupported.is_of_ve(doc.path)
 
 
 def _declared(doc: FieldDoc) -> Field | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 _LOOK_EVERY_S = 1.0
 _LONG_S = 5.0
 _ENDS = ("done", "failed")
+
+
+_CAPITAL = re.compile("(?<=[a-z])(?=[A-Z])")
+
+
+def step_words(step: str) -> str:
+    """Give the name of an effect as people write it, e.g. ``create volume`` for ``CreateVolume``."""
+    return _CAPITAL.sub(" ", step).lower()
 
 
 class Progress:
@@ -42,7 +51,7 @@ class Progress:
             self._tell(action.id, step)
 
     def _tell(self, what: str, step: str, *, ends: bool = False) -> None:
-        line = f"{time.monotonic() - self._started:7.2f} s  {output.one_line(what)}: {step}"
+        line = f"{time.monotonic() - self._started:7.2f} s  {output.one_line(what)}: {step_words(step)}"
         if self._on_terminal:
             sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if ends else ""))
             sys.stderr.flush()

@@ -57,10 +57,14 @@ def restore(entry: _Entry) -> int:
 
     One without a manifest is paused, so that it is not removed again at once.
     """
+    from reconciler.state.pause import Pauses, pause_of
+
     context.need_root()
     found, by = _find(context.run(_entries(context.load_config())), entry), context.who()
     requests.carry_out("trash-restore", lambda operations: operations.restore(found.id, by=by), id=found.id)
-    output.words(f"{found.record.name} is back")
+    name, config = found.record.name, context.load_config()
+    paused = pause_of(name, Pauses(config.instance.state_dir).in_force(time.time())) is not None
+    output.words(f"{name} is back" + (f", and paused; `vectl unpause {name}` ends that" if paused else ""))
     return int(ExitCode.OK)
 
 

@@ -84,7 +84,7 @@ class AskedSide:
         led = _led(self.sock.dump_routes(protocol=ROUTE_PROTOCOL, index=index)).get(index)
         if not led:
             return frozenset()
-        return frozenset(led - proxies.unanswered(self.sock, led, self.sock.dump_links()))
+        return frozenset(led - proxies.unanswered(self.sock, led, self.name_of))
 
 
 def read_host_side(site: Site, links: list[rtnl.Link]) -> ReadSide:
@@ -93,7 +93,8 @@ def read_host_side(site: Site, links: list[rtnl.Link]) -> ReadSide:
     Raises: KernelError.
     """
     led = _led(site.rtnl.dump_routes(protocol=ROUTE_PROTOCOL))
-    lost = proxies.unanswered(site.rtnl, frozenset[Address]().union(*led.values()), links)
+    names = {entry.index: entry.name for entry in links}
+    lost = proxies.unanswered(site.rtnl, frozenset[Address]().union(*led.values()), names.get)
     return ReadSide(
         by_name={entry.name: entry for entry in links},
         by_index={entry.index: entry for entry in links},

@@ -70,7 +70,7 @@ def _use(site: Site, cgroup: str) -> ComputeUse:
     return ComputeUse(memory=use.memory, cpu_us=use.cpu_us, processes=use.processes)
 
 
-def create_cgroup(site: Site, effect: CreateCgroup) -> None:
+async def create_cgroup(site: Site, effect: CreateCgroup) -> None:
     """Make the cgroup with its limits, before anything runs in it.
 
     Raises: StateError, if there is no such VE; KernelError.
@@ -78,10 +78,14 @@ def create_cgroup(site: Site, effect: CreateCgroup) -> None:
     record = site.need_record(effect.uid)
     cgroup, enforceable = tree(site, effect.uid), cgroup_limits.enforceable(site.layout)
     limits = {limit: value for limit, value in effect.limits.items() if limit in enforceable}
+    await asyncio.to_thread(_create, cgroup, limits, record.id_base)
+    _read_back(site, effect.uid, limits)
+
+
+def _create(cgroup: CgroupTree, limits: Mapping[Limit, LimitValue], owner: int) -> None:
     cgroup.create()
     cgroup.write_limits({limit.value: value for limit, value in limits.items()})
-    cgroup.delegate(uid=record.id_base, gid=record.id_base)
-    _read_back(site, effect.uid, limits)
+    cgroup.delegate(uid=owner, gid=owner)
 
 
 async def set_limit(site: Site, effect: SetLimit) -> None:

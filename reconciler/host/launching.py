@@ -87,7 +87,7 @@ def _overlay(site: Site, effect: CreateRuntime) -> OverlayMount:
         id_base=effect.launch.id_base,
         id_count=IDS_PER_VE,
         nfs_export=True,
-        owner=_user_namespace(site, uid),
+        user_namespace=_user_namespace(site, uid),
     )
 
 

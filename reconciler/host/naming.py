@@ -13,8 +13,12 @@ from reconciler.model.identity import Uid
 from reconciler.model.network import Resolver, SetHostname, SetResolver
 
 _RESOLVER_MARK = "# written by vectl from the manifest"
-_NO_FILE_OF_OURS = frozenset({0, errno.EFBIG, errno.ELOOP, errno.ENXIO, errno.EXDEV})
-"""How reading fails where a directory, a device, a huge file, a loop of links, a socket or a mount stands."""
+_RESOLVER_MAX = 16 << 10
+"""Longer than any that we write: what the VE's root has made of one is not shown to anybody. Units: bytes."""
+
+_NO_FILE_OF_OURS = frozenset({0, errno.EAGAIN, errno.EFBIG, errno.ELOOP, errno.ENXIO, errno.EXDEV})
+"""How reading fails where a directory, a device, a huge file, a loop of links, a socket or a mount stands, or a lease
+is held on the file."""
 
 
 def read_resolver(into: Inside) -> Resolver | None:
@@ -27,7 +31,7 @@ def read_resolver(into: Inside) -> Resolver | None:
             raise
         return None
     lines = (data or b"").decode(errors="replace").splitlines()
-    if not lines or lines[0] != _RESOLVER_MARK:
+    if not lines or lines[0] != _RESOLVER_MARK or len(data or b"") > _RESOLVER_MAX:
         return None
     servers: list[str] = []
     search: list[str] = []

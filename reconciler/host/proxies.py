@@ -50,16 +50,19 @@ def _stop(sock: RtnlSocket, proxies: Iterable[rtnl.Neighbour]) -> None:
         neighbour.delete_proxy(sock, found.index, found.address)
 
 
-def unanswered(sock: RtnlSocket, addresses: Iterable[Address], links: Iterable[rtnl.Link]) -> frozenset[Address]:
+def unanswered(
+    sock: RtnlSocket, addresses: Iterable[Address], name_of: Callable[[int], str | None]
+) -> frozenset[Address]:
     """Give those of the addresses for which the uplinks do not answer, or something else does in our name.
 
+    ``name_of``: gives the name of the link of an index.
     Raises: KernelError.
     """
     asked = list(addresses)
     if not asked:
         return frozenset()
-    uplinks, names = _uplinks(sock), {entry.index: entry.name for entry in links}
-    mute = {version for version, indexes in uplinks.items() if not _may_answer(version, indexes, names)}
+    uplinks = _uplinks(sock)
+    mute = {version for version, indexes in uplinks.items() if not _may_answer(version, map(name_of, indexes))}
     answered: dict[Address, set[int]] = {}
     for found in _ours(sock):
         answered.setdefault(found.address, set()).add(found.index)
@@ -83,8 +86,8 @@ def _ours(sock: RtnlSocket) -> list[rtnl.Neighbour]:
     return [found for found in sock.dump_neighbours(proxy=True) if found.protocol == ROUTE_PROTOCOL]
 
 
-def _may_answer(version: int, indexes: Iterable[int], names: dict[int, str]) -> bool:
-    return all(index in names and sysctl.read(_needed(version, names[index])) == "1" for index in indexes)
+def _may_answer(version: int, links: Iterable[str | None]) -> bool:
+    return all(link is not None and sysctl.read(_needed(version, link)) == "1" for link in links)
 
 
 def _needed(version: int, link: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import time
@@ -45,8 +46,8 @@ def read_quotas(site: Site, uids: Iterable[Uid] | None = None) -> Quotas:
 
     Raises: KernelError, also while the kernel counts anew: until it has, it holds nobody to a limit.
     """
-    paths = None if uids is None else [site.instance.volume(uid) for uid in uids]
-    only = None if paths is None else {btrfs.subvolume_id(path) for path in paths if btrfs.is_subvolume(path)}
+    numbers = None if uids is None else {btrfs.find_subvolume(site.instance.volume(uid)) for uid in uids}
+    only = None if numbers is None else {number for number in numbers if number is not None}
     table = qgroup.read_qgroups(site.instance.pool, only)
     if not table.consistent:
         text = "the kernel counts it anew, and enforces no limit until then; `btrfs quota rescan` if that never ends"
@@ -60,20 +61,24 @@ def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
     Raises: KernelError.
     """
     path = site.instance.volume(uid)
-    if not (btrfs.is_subvolume(path) and os.path.isdir(f"{path}/work")):
+    number = btrfs.find_subvolume(path)
+    if number is None or not os.path.isdir(f"{path}/work"):
         return VolumeObservation(present=False)
-    group = quotas.groups.get(btrfs.subvolume_id(path))
+    group = quotas.groups.get(number)
     if group is None:
         return VolumeObservation(present=True)
     return VolumeObservation(present=True, size=group.max_referenced, used=group.referenced)
 
 
-def write_record(site: Site, effect: WriteRecord) -> None:
+async def write_record(site: Site, effect: WriteRecord) -> None:
     """Write a VE's record durably. The directory of a new VE appears with the record in it, or not at all.
 
     Raises: TemplateError, if the template that it names was not built; NoSpaceError.
     """
-    record = _with_digest(site, effect)
+    await asyncio.to_thread(_write_record, site, _with_digest(site, effect))
+
+
+def _write_record(site: Site, record: Record) -> None:
     directory = site.instance.ve_dir(record.uid)
     if os.path.isdir(directory):
         files.write_atomic(site.instance.record_file(record.uid), encode_record(record))
@@ -97,27 +102,30 @@ def _with_digest(site: Site, effect: WriteRecord) -> Record:
     return replace(record, template_digest=digest)
 
 
-def create_volume(site: Site, effect: CreateVolume) -> None:
+async def create_volume(site: Site, effect: CreateVolume) -> None:
     """Make the subvolume, its limit, and then the layers in it.
 
     Raises: StateError, if there is no such VE; NoSpaceError.
     """
     site.need_record(effect.uid)
-    path = site.instance.volume(effect.uid)
+    await asyncio.to_thread(_create_volume, site.instance.volume(effect.uid), effect.size)
+
+
+def _create_volume(path: str, size: int | None) -> None:
     btrfs.create_subvolume(path)
-    qgroup.set_limit(path, effect.size)
+    qgroup.set_limit(path, size)
     overlay.make_layers(path)
 
 
-def set_size(site: Site, effect: SetVolumeSize) -> None:
+async def set_size(site: Site, effect: SetVolumeSize) -> None:
     """Change the limit of an existing volume.
 
     Raises: KernelError, if there is none.
     """
-    qgroup.set_limit(site.instance.volume(effect.uid), effect.size)
+    await asyncio.to_thread(qgroup.set_limit, site.instance.volume(effect.uid), effect.size)
 
 
-def trash(site: Site, effect: TrashVe) -> None:
+async def trash(site: Site, effect: TrashVe) -> None:
     """Move a VE that does not run into the trash; absent is success.
 
     Raises: BusyError, if something of it still runs.
@@ -127,11 +135,16 @@ def trash(site: Site, effect: TrashVe) -> None:
         return
     if power.observe(site, uid).state is not PowerState.STOPPED or compute.tree(site, uid).exists():
         raise BusyError(f"move VE {uid} to the trash: it has not been taken down")
+    await asyncio.to_thread(_move_to_trash, site, uid)
+    ending.forget(site, uid)
+
+
+def _move_to_trash(site: Site, uid: Uid) -> None:
+    instance = site.instance
     os.makedirs(instance.trash, mode=0o700, exist_ok=True)
     os.rename(instance.ve_dir(uid), _free_entry(f"{instance.trash}/{uid}", int(time.time())))
     files.sync_directory(instance.trash)
     files.sync_directory(instance.ves)
-    ending.forget(site, uid)
 
 
 def _free_entry(stem: str, second: int) -> str:
@@ -160,15 +173,15 @@ def restore(site: Site, effect: RestoreVe) -> None:
     files.sync_directory(site.instance.trash)
 
 
-def purge(site: Site, effect: PurgeTrash) -> None:
+async def purge(site: Site, effect: PurgeTrash) -> None:
     """Delete an entry of the trash with its data; absent is success.
 
     Raises: StateError, for what cannot be an entry's name.
     """
-    path = _entry_path(site, effect.trash_id)
+    path, doomed = _entry_path(site, effect.trash_id), f"{site.instance.trash}/.{effect.trash_id}"
     if os.path.isdir(path):
-        os.rename(path, f"{site.instance.trash}/.{effect.trash_id}")
-    sweep(site)
+        os.rename(path, doomed)
+    await asyncio.to_thread(_delete, site, doomed)
 
 
 def sweep(site: Site) -> None:

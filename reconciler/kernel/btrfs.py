@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import array
 import ctypes
 import errno
 import os
+import stat
 import struct
 from dataclasses import dataclass
 
@@ -89,8 +89,8 @@ def delete_subvolume(path: str) -> None:
             raise
 
 
-def is_subvolume(path: str) -> bool:
-    """Tell whether a path, not followed if it is a link, is a subvolume's root; absent is False.
+def find_subvolume(path: str) -> int | None:
+    """Read the id of the subvolume whose root is at a path, not followed if it is a link; None, if there is none.
 
     Raises: KernelError.
     """
@@ -98,8 +98,26 @@ def is_subvolume(path: str) -> bool:
         try:
             info = os.lstat(path)
         except FileNotFoundError:
-            return False
-    return info.st_ino == _ROOT_INODE and is_btrfs(path)
+            return None
+    if info.st_ino != _ROOT_INODE or not stat.S_ISDIR(info.st_mode):
+        return None
+    arguments = bytearray(struct.pack("<QQ4080x", 0, _ROOT_INODE))
+    try:
+        with opened(path) as fd:
+            call(fd, _IOC_INO_LOOKUP, arguments, "read subvolume", path)
+    except KernelError as err:
+        if err.errno == errno.ENOTTY:  # another file system's inode of that number
+            return None
+        raise
+    return int.from_bytes(arguments[:8], "little")
+
+
+def is_subvolume(path: str) -> bool:
+    """Tell whether a path, not followed if it is a link, is a subvolume's root; absent is False.
+
+    Raises: KernelError.
+    """
+    return find_subvolume(path) is not None
 
 
 def subvolume_id(path: str) -> int:
@@ -107,12 +125,10 @@ def subvolume_id(path: str) -> int:
 
     Raises: KernelError, if there is no subvolume.
     """
-    if not is_subvolume(path):
+    number = find_subvolume(path)
+    if number is None:
         raise KernelError(f"read subvolume {path}: expected a btrfs subvolume", errno=errno.EINVAL)
-    arguments = bytearray(struct.pack("<QQ4080x", 0, _ROOT_INODE))
-    with opened(path) as fd:
-        call(fd, _IOC_INO_LOOKUP, arguments, "read subvolume", path)
-    return int.from_bytes(arguments[:8], "little")
+    return number
 
 
 def read_space(path: str) -> Space:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import struct
 
 from reconciler.errors import MissingToolError
 from reconciler.kernel import command
 from reconciler.kernel.syscalls import file_errors
-
 
 _CANDIDATES = ("/usr/bin/busybox", "/bin/busybox", "/usr/sbin/busybox", "/sbin/busybox")
 _LIST_SECONDS = 10.0

@@ -15,7 +15,7 @@ from contextlib import suppress
 from reconciler.errors import BusyError, TerminalError
 from reconciler.kernel import cgroup_file, cgroup_limits, cgroup_processes, cgroup_use, cgroup_v1, cgroup_v2
 from reconciler.kernel.cgroup_layout import INNER, Layout
-from reconciler.kernel.cgroup_use import CgroupEvents, CgroupUse
+from reconciler.kernel.cgroup_use import CgroupUse
 from reconciler.kernel.cgroup_values import LimitValue
 from reconciler.kernel.syscalls import translated
 
@@ -83,13 +83,6 @@ class CgroupTree:
         Raises: KernelError, with ENOENT if the cgroup is not there.
         """
         return cgroup_use.read_use(self.layout, self.cgroup)
-
-    def events(self) -> CgroupEvents:
-        """Read how often the VE met its limits.
-
-        Raises: KernelError, with ENOENT if the cgroup is not there.
-        """
-        return cgroup_use.read_events(self.layout, self.cgroup, self.inner)
 
     def watch_paths(self) -> tuple[str, ...]:
         """List the files that inotify should watch for modification: limits and events."""

@@ -1,7 +1,7 @@
 """The limits of a cgroup by name, whichever version holds each: writing, and reading over and over.
 
-Names are the manifest's field paths (`cgroup_v2.FILES`), values the canonical form of `cgroup_values`. A name is absent from
-what is read if this host cannot enforce it.
+Names are the manifest's field paths (`cgroup_v2.FILES`), values the canonical form of `cgroup_values`. A name is absent
+from what is read if this host cannot enforce it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
 from reconciler.kernel.syscalls import kernel_error
-
 
 _MOST_BYTES = 4096  # a page: what the kernel prints into a limit file fits
 

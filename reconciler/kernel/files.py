@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from reconciler.errors import BusyError, KernelError
 from reconciler.kernel import mount
 from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
-from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, libc
+from reconciler.kernel.syscalls import file_errors
 
 _PRIVATE_MODE = 0o700
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

@@ -16,8 +16,6 @@ from reconciler.errors import BusyError, KernelError, KernelFormatError, Missing
 from reconciler.kernel import loop
 from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, kernel_error, libc, syscall
 
-MOUNT_ATTR_RDONLY = 0x1
-MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 _MOUNT_ATTR_IDMAP = 0x100000
 
@@ -30,7 +28,6 @@ _AT_NO_AUTOMOUNT = 0x800
 _AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE = 1
 _MOVE_MOUNT_F_EMPTY_PATH = 0x04
-_MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 _MS_RDONLY = 1
 _MS_NOSUID = 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from reconciler.errors import KernelError, KernelFormatError
-from reconciler.kernel.syscalls import kernel_error, translated
+from reconciler.kernel.syscalls import kernel_error
 
 ExitKind: TypeAlias = Literal["exited", "signaled"]
 NamespaceKind: TypeAlias = Literal["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]

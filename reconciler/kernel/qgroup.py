@@ -28,7 +28,6 @@ _ROOT_ITEM = 132
 _STATUS_ITEM = 240
 _INFO_ITEM = 242
 _LIMIT_ITEM = 244
-_RELATION_ITEM = 246
 
 _STATUS = struct.Struct("<16xQ")  # version, generation, flags
 _INFO = struct.Struct("<8xQ8xQ")  # generation, referenced, the same compressed, exclusive
@@ -39,7 +38,7 @@ _LIMIT_REFERENCED = 1 << 0
 _MAX = (1 << 64) - 1  # as a limit: none
 
 _STATUS_KEY = Key(0, _STATUS_ITEM, 0)
-_ALL = [(_STATUS_KEY, Key(_MAX, _RELATION_ITEM, _MAX))]
+_ALL = [(_STATUS_KEY, Key(0, _LIMIT_ITEM, _MAX))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,6 @@ class Qgroup:
     referenced: int
     exclusive: int
     max_referenced: int | None
-    parents: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ def enable_quota(path: str) -> None:
 
 
 def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
-    """Read all quota groups of a file system at once, or only those of some numbers, without their parents.
+    """Read all quota groups of a file system at once, or only those of some numbers.
 
     A table that is not consistent is no mere matter of figures: the kernel enforces no limit until a rescan is done.
 
@@ -87,7 +85,6 @@ def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
     items = _read_items(path, _ALL if only is None else [(_STATUS_KEY, _STATUS_KEY), *_places(only)])
     consistent = any(key.type == _STATUS_ITEM and not _status_flags(data) & _STATUS_UNSURE for key, data in items)
     limits = {key.offset: _limit(data) for key, data in items if key.type == _LIMIT_ITEM}
-    parents = _parents(key for key, _ in items if key.type == _RELATION_ITEM)
     groups = {}
     for key, data in items:
         if key.type == _INFO_ITEM:
@@ -96,7 +93,6 @@ def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
                 referenced=referenced,
                 exclusive=exclusive,
                 max_referenced=limits.get(number),
-                parents=parents.get(number, frozenset()),
             )
     return QuotaTable(consistent=consistent, groups=groups)
 
@@ -179,12 +175,3 @@ def _status_flags(data: memoryview) -> int:
 def _limit(data: memoryview) -> int | None:
     flags, value = _LIMIT.unpack_from(data)
     return value if flags & _LIMIT_REFERENCED else None
-
-
-def _parents(relations: Iterable[Key]) -> dict[int, frozenset[int]]:
-    """Collect the parents of each group; the tree holds every relation in both directions."""
-    parents: dict[int, frozenset[int]] = {}
-    for key in relations:
-        if key.offset >> _LEVEL_SHIFT > key.objectid >> _LEVEL_SHIFT:
-            parents[key.objectid] = parents.get(key.objectid, frozenset()) | {key.offset}
-    return parents

@@ -37,7 +37,7 @@ class FieldDoc:
 def describe(path: str) -> FieldDoc:
     """Describe a kind or a field, with the fields right below it.
 
-    Shape: ``Network.spec.mtu``, ``ve.spec.memory``, or the path of a field of a VE's spec alone: ``memory.limit``.
+    Shape: ``Network.spec.mtu``, ``Network.mtu``, ``ve.memory``, or of a VE's spec alone: ``memory.limit``.
     Raises: UsageError, with the nearest name.
     """
     first, *rest = [part.split("[", 1)[0] for part in path.split(".") if part] or [""]
@@ -45,12 +45,18 @@ def describe(path: str) -> FieldDoc:
     kinds = {**{kind.lower(): kind for kind in schemas}, **_SHORT_NAMES}
     kind = kinds.get(first.lower())
     if kind is not None:
-        return _walk(_Node.root(kind, schemas[kind]), rest, path)
+        return _walk_kind(_Node.root(kind, schemas[kind]), rest, path)
     root = _Node.root(_VE, schemas[_VE])
     parts = [first, *rest]
     if first not in root.children():
         parts = ["spec", *parts]
     return _walk(root, parts, path, also=tuple(schemas))
+
+
+def _walk_kind(root: _Node, parts: list[str], asked: str) -> FieldDoc:
+    """Walk from a kind, whose ``spec`` may be left out."""
+    short = bool(parts) and parts[0] not in root.children()
+    return _walk(root, ["spec", *parts] if short else parts, asked)
 
 
 def reference(kind: str) -> Iterator[FieldDoc]:

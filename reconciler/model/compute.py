@@ -59,7 +59,6 @@ class ComputeUse:
     memory: int | None = None
     cpu_us: int | None = None
     processes: int | None = None
-    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,9 +101,9 @@ class VeNetworkSpec:
 class InterfaceObservation:
     """A link of ours in a VE, both ends.
 
-    ``addresses``: its global ones. ``routes``: those of our protocol number through it. ``up``: the VE's end and the
-    host's end are set up. ``attached``: the host's end is connected as its network wants, to the bridge (``bridge``
-    names it) or with ``host_routes`` and proxies in force.
+    ``addresses``: its global ones. ``routes``: those of our protocol number through it. ``up``: the VE's end is set up,
+    ``host_up``: the host's. ``bridge``: the one that the host's end is a port of. ``host_routes``: the addresses that
+    the host leads to its end, and answers for on whatever links its own default routes use now.
     """
 
     mac: str

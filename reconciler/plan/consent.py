@@ -28,6 +28,13 @@ def part(actions: Iterable[Action], terms: Terms) -> tuple[list[Action], list[Re
     return [action for action in found if action.ve not in waiting], list(waiting.values())
 
 
+def _too_many(count: int) -> str:
+    """Say that there are too many removals, those of the last day included."""
+    if count == 1:
+        return "its removal is one too many, after those of the last 24 hours"
+    return f"one of {count} VEs that would be removed, too many within 24 hours"
+
+
 def _refusal(action: Action, terms: Terms) -> Refusal | None:
     if action.origin is not Origin.GIT or {terms.whole, terms.ve_hashes[action.ve]} & terms.given:
         return None
@@ -36,7 +43,7 @@ def _refusal(action: Action, terms: Terms) -> Refusal | None:
             ve=action.ve,
             uid=action.uid,
             rule="MassRemoval",
-            message=f"one of {terms.mass} VEs that would be removed at once",
+            message=_too_many(terms.mass),
             remedy=f"`vectl approve {terms.whole}` if this is what you want; else put the manifests back",
         )
     if action.impact in CONSENT_IMPACTS:

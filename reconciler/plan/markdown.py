@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from reconciler.model.action import Action, Impact, Operation, Origin, Plan
-from reconciler.plan.render import counts_text, is_bookkeeping, summary
+from reconciler.plan.field import to_json
+from reconciler.plan.render import counts_text, is_bookkeeping, summary, values_by_path
+from reconciler.plan.spec import FIELDS
 from reconciler.plan.words import printable, value_text
 
 LENGTH_MAX = 65_536
@@ -20,6 +22,7 @@ _DANGERS_MAX = 200
 _ROWS_MAX = 300
 _RESERVE = 200
 _VALUE_WIDTH = 400
+_DEFAULTS = {field.path: to_json(field.default) for field in FIELDS}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|>~@-])")
 
 
@@ -120,11 +123,20 @@ def _details(shown: list[Action]) -> Iterator[str]:
 
 
 def _difference(action: Action) -> Iterator[str]:
+    if action.op is Operation.CREATE:
+        yield from _created(action)
     if action.op in (Operation.CREATE, Operation.RESTORE, Operation.DESTROY):
         return
     note = "  # drift" if action.origin is Origin.DRIFT else ""
     yield f"- {action.path}: {value_text(action.path, action.before, width=_VALUE_WIDTH)}"
     yield f"+ {action.path}: {value_text(action.path, action.after, width=_VALUE_WIDTH)}{note}"
+
+
+def _created(action: Action) -> Iterator[str]:
+    """Give the fields of what is created, but those that are as they would be unsaid."""
+    for path, value in values_by_path(action, action.after).items():
+        if value not in (None, "", [], {}, False) and value != _DEFAULTS.get(path):
+            yield f"+ {path}: {value_text(path, value, width=_VALUE_WIDTH)}"
 
 
 def _text(text: str) -> str:

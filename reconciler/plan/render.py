@@ -167,7 +167,7 @@ def render_diff(plan: Plan, *, paint: Paint) -> str:
 
 
 def _diff_lines(action: Action, paint: Paint) -> Iterator[str]:
-    before, after = _values(action, action.before), _values(action, action.after)
+    before, after = values_by_path(action, action.before), values_by_path(action, action.after)
     if action.op is Operation.RESTORE:
         before = {}
     note = "  # drift" if action.origin is Origin.DRIFT else ""
@@ -178,7 +178,7 @@ def _diff_lines(action: Action, paint: Paint) -> Iterator[str]:
             yield paint(f"+{path}: {value_text(path, after[path])}{note}", "good")
 
 
-def _values(action: Action, value: Json) -> dict[str, Json]:
+def values_by_path(action: Action, value: Json) -> dict[str, Json]:
     """Give the values of an action by path: a created VE has all its fields, a restart those that ask for it."""
     match action.op:
         case Operation.UPDATE:

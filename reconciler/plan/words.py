@@ -11,6 +11,7 @@ _WIDTH = 100
 _SIZES = ("memory.", "disk.size", "disk.snapshots", "io.read", "io.write", "ipc.")
 _COUNTS = ("io.readOps", "io.writeOps")
 _CPUS = ("cpu.limit", "cpu.guarantee")
+_SETS = ("cpu.cpus", "cpu.nodes")
 _LIMITS = ("cpu.", "memory.", "disk.", "processes", "io.", "ipc.", "rlimits.")
 
 
@@ -27,6 +28,8 @@ def printable(text: str) -> str:
 
 def _words(path: str, value: Json) -> str:
     match value:
+        case None if path in _SETS:
+            return "all"
         case None:
             return "unlimited" if path.startswith(_LIMITS) else "none"
         case bool():
@@ -34,7 +37,7 @@ def _words(path: str, value: Json) -> str:
         case int() | float():
             return _number(path, value)
         case str():
-            return value
+            return value or "none"
         case list():
             return ", ".join(_words("", item) for item in value) or "none"
         case dict() if not path:  # an entry of a list, such as a route
@@ -44,7 +47,9 @@ def _words(path: str, value: Json) -> str:
 
 
 def _inner(value: Json) -> str:
-    return canonical(value).decode() if isinstance(value, list | dict) else _words("", value)
+    if isinstance(value, list | dict):
+        return canonical(value).decode() if value else "none"
+    return _words("", value)
 
 
 def _number(path: str, value: int | float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from reconciler.errors import StateError
 from reconciler.model.facts import Unknown
@@ -54,7 +54,8 @@ class LocalCoordinator:
 
         Raises: StateError, if no range is left or an entry of the inventory cannot be read.
         """
-        existing, entries = self._existing(), self._entries()
+        existing = self._existing()
+        entries = self._entries(existing)
         begun = _begun(name, entries.values(), existing)
         if begun is not None and uid in (None, begun.uid):
             return Allocation(uid=begun.uid, id_base=begun.id_base)
@@ -70,14 +71,17 @@ class LocalCoordinator:
 
         Raises: StateError, if an entry of the inventory cannot be read.
         """
-        begun = _begun(name, self._entries().values(), self._existing())
+        existing = self._existing()
+        begun = _begun(name, self._entries(existing).values(), existing)
         if begun is not None:
             self._inventory.clear(begun.uid)
 
-    def _entries(self) -> dict[Uid, Entry]:
+    def _entries(self, existing: Collection[Uid]) -> dict[Uid, Entry]:
         entries = {}
         for uid, entry in self._inventory.read().items():
             if isinstance(entry, Unknown):
+                if uid in existing:  # its record tells the range
+                    continue
                 # Its ids may be in use: whoever gets the same range could read another VE's files.
                 raise StateError(f"allocate ids: the range of {uid} is not known; {entry.reason}")
             entries[uid] = entry

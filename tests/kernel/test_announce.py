@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.errors import KernelError
-from reconciler.kernel import address, announce, link, neighbour, netns, rtnl
+from reconciler.kernel import address, announce, link, netns, rtnl
 from reconciler.kernel.rtnlsocket import RtnlSocket
 
 pytestmark = pytest.mark.kernel
@@ -34,10 +35,16 @@ class Wire:
     index: int
     neighbour: RtnlSocket
     neighbours_index: int
+    neighbours_namespace: int
 
     def knows(self, wanted: rtnl.IpAddress) -> str | None:
         """Look up the MAC that the neighbour has for an address."""
         return {found.address: found.mac for found in self.neighbour.dump_neighbours()}.get(wanted)
+
+    def teach(self, address: rtnl.IpAddress, mac: str) -> None:
+        """Have the neighbour believe that an address is at a MAC."""
+        argv = ["ip", "neighbour", "replace", str(address), "lladdr", mac, "nud", "reachable", "dev", "eth0"]
+        netns.call_in(self.neighbours_namespace, lambda: subprocess.run(argv, check=True, timeout=20))
 
 
 def wait_for(condition: Callable[[], bool], otherwise: str) -> None:
@@ -68,7 +75,7 @@ def wire() -> Iterator[Wire]:
         link.set_up(ours, near)
         link.set_up(theirs, far)
         wait_for(lambda: runs(ours) and runs(theirs), "the link does not run")
-        yield Wire(ours, near, theirs, far)
+        yield Wire(ours, near, theirs, far, there)
 
 
 @pytest.mark.parametrize("version", ["v4", "v6"])

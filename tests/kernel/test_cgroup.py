@@ -14,7 +14,7 @@ from contextlib import suppress
 import pytest
 
 from reconciler.errors import BusyError, KernelError, KernelFormatError, TerminalError
-from reconciler.kernel import cgroup_file, cgroup_layout, cgroup_limits, cgroup_processes, inotify, pidfd
+from reconciler.kernel import cgroup_file, cgroup_layout, cgroup_limits, cgroup_processes, cgroup_v2, inotify, pidfd
 from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.cgroup_layout import Layout
@@ -268,7 +268,6 @@ def test_a_limit_below_what_can_be_reclaimed_is_refused_and_nobody_dies(
     assert use.memory is not None
     assert use.memory <= limit <= 128 * MIB
     assert member.poll() is None
-    assert tree.events().oom_kills == 0
 
 
 @pytest.mark.kernel
@@ -327,7 +326,7 @@ def test_a_set_of_all_cpus_is_no_limit(layout: Layout, tree: CgroupTree) -> None
 
 
 @pytest.mark.kernel
-def test_the_limit_of_processes_binds_and_its_failures_are_counted(layout: Layout, tree: CgroupTree) -> None:
+def test_the_limit_of_processes_binds(layout: Layout, tree: CgroupTree) -> None:
     tree.write_limits({"processes": 4})
     shell = start(["sh", "-c", "read _; for i in 1 2 3 4 5 6 7 8; do sleep 60 & done; wait"], tree)
     try:
@@ -337,7 +336,6 @@ def test_the_limit_of_processes_binds_and_its_failures_are_counted(layout: Layou
         shell.wait(10)
         assert tree.use().processes is not None
         assert (tree.use().processes or 0) <= 4
-        assert (tree.events().fork_failures or 0) >= 1
     finally:
         end(shell)
 
@@ -355,17 +353,6 @@ def test_use_counts_memory_cpu_and_processes(tree: CgroupTree, member: subproces
 def test_use_of_a_missing_cgroup_is_an_error_not_zero(layout: Layout) -> None:
     with pytest.raises(KernelError):
         CgroupTree(layout, "/vectl-test-none/ve1").use()
-
-
-@pytest.mark.kernel
-def test_an_oom_kill_is_counted(layout: Layout, tree: CgroupTree, member: subprocess.Popen[str]) -> None:
-    able = {"memory.limit", "memory.swap"} & cgroup_limits.enforceable(layout)
-    tree.write_limits({name: {"memory.limit": 24 * MIB, "memory.swap": 0}[name] for name in able})
-    assert member.stdin
-    member.stdin.write("64\n")
-    member.stdin.flush()
-    assert member.wait(20) == -signal.SIGKILL
-    assert tree.events().oom_kills == 1
 
 
 @pytest.mark.kernel

@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.errors import CommandError
 from reconciler.kernel import busybox, erofs
+from reconciler.model.instance import DEFAULT_LIB
 from tests.support.storage import UUID, mounted, read, write
 
 pytestmark = pytest.mark.kernel
@@ -92,7 +93,7 @@ def test_the_built_in_template_is_the_same_bytes_each_time(tmp_path: Path) -> No
         old = os.umask(0o077 if name == "1" else 0o002)
         try:
             (tmp_path / name).mkdir()
-            busybox.build_tree(f"{tmp_path}/{name}")
+            busybox.build_tree(f"{tmp_path}/{name}", programs=f"{DEFAULT_LIB}/bin")
         finally:
             os.umask(old)
         erofs.make_image(f"{tmp_path}/{name}", f"{tmp_path}/{name}.erofs", uuid=UUID)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reconciler.kernel import address, link, netlink, netns, nft, route, rtnlsocket
+from reconciler.kernel import address, link, netlink, netns, route, rtnlsocket
 from reconciler.kernel.netevents import EventKind, NftCommit, NftEvents, RouteEvent, RouteEvents
 from reconciler.kernel.rtnlsocket import RtnlSocket
+from tests.support import nftables
 
 pytestmark = pytest.mark.kernel
 

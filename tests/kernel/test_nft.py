@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -11,10 +10,11 @@ from dataclasses import dataclass
 import pytest
 
 from reconciler.errors import CommandError
-from reconciler.kernel import link, netns, nft, nftread
+from reconciler.kernel import link, netns, nftread
 from reconciler.kernel.netlink import InterruptedDumpError
 from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.rtnlsocket import RtnlSocket
+from tests.support import nftables
 
 pytestmark = pytest.mark.kernel
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from reconciler.kernel import address, link, netns, nft, route, rtnl, sysctl
+from reconciler.kernel import address, link, netns, route, rtnl, sysctl
 from reconciler.kernel.rtnlsocket import RtnlSocket
-from tests.support import announcements
+from tests.support import announcements, nftables
 
 pytestmark = pytest.mark.kernel
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.errors import KernelError, KernelFormatError
+from reconciler.errors import KernelFormatError
 from reconciler.kernel import pidfd
-from reconciler.kernel.pidfd import Exit, ProcessId
+from reconciler.kernel.pidfd import ProcessId
 
 pytestmark = pytest.mark.kernel
 

@@ -61,7 +61,8 @@ class Network:
 
     def unanswered(self, ve: Address) -> bool:
         """Say whether an address is in want of an answer."""
-        return bool(self.inside(lambda: proxies.unanswered(self.sock, [ve], self.sock.dump_links())))
+        names = {index: name for name, index in self.index.items()}
+        return bool(self.inside(lambda: proxies.unanswered(self.sock, [ve], names.get)))
 
     def answering(self) -> set[tuple[str, Address]]:
         """List by which links the kernel answers for whom."""

@@ -9,7 +9,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import TypeVar
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
+from reconciler.agent.session import open_session
 from reconciler.errors import StateError
 from reconciler.host.host import RealHost
 from reconciler.kernel import address, link, route
@@ -30,6 +33,8 @@ from reconciler.model.network import (
 from reconciler.model.power import DeleteRuntime
 from reconciler.model.record import encode_record
 from reconciler.model.volume import RestoreVe, TrashVe
+from reconciler.state import layout
+from reconciler.state.config import Config
 from tests.support import real_host, storage
 from tests.support.effect_choices import VENET
 from tests.support.twins import SETTING, A, B, created, data
@@ -157,3 +162,22 @@ def test_an_entry_of_the_trash_without_the_ves_own_record_is_not_restored(record
         return os.listdir(host.site.instance.ves)
 
     assert on_real_host(restore) == []
+
+
+def test_a_session_tells_the_log_of_each_effect_and_sweeps_what_crashes_left() -> None:
+    async def open_one(host: RealHost) -> tuple[list[str], list[str]]:
+        instance = host.site.instance
+        left = [f"{layout.inventory_dir(instance)}/.{name}.json.0123abcd.tmp" for name in ("old", "new")]
+        layout.prepare(instance)
+        for path in left:
+            storage.write(path, "")
+        os.utime(left[0], (0, 0))
+        lines = LogCapture()
+        log = structlog.wrap_logger(None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0))
+        async with open_session(Config(instance=instance), source="dir:/x", log=log) as session:
+            await session.reconciler.effects.perform(data(A)[0])
+        return [entry["effect"] for entry in lines.entries], [path for path in left if os.path.exists(path)]
+
+    told, kept = on_real_host(open_one)
+    assert told == ["BuildTemplate"]
+    assert [os.path.basename(path) for path in kept] == [".new.json.0123abcd.tmp"]

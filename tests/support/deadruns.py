@@ -8,18 +8,19 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from reconciler.errors import VectlError
-from reconciler.kernel import cgroup_layout, pidfd
+from reconciler.kernel import cgroup_layout, loop, pidfd
 from reconciler.kernel.cgroup import CgroupTree
 from tests.support import scratch
 
 _INSTANCE = re.compile(r"t[0-9a-f]{4}|vt[0-9a-f]{6}|vectl-test-\d+-[0-9a-f]{6}")
 _DEPTHS = ("*", "t/*", "t/*/*")
-_OURS = ("reconciler.cli.entry", "reconciler.host.keeper")
+_OURS = ("reconciler.agent", "reconciler.cli.entry", "reconciler.host.keeper")
 
 
 def sweep_place(place: str) -> None:
@@ -37,13 +38,15 @@ def sweep(run: str) -> None:
     for name in _instances(run):
         _remove_cgroups(name)
     scratch.unmount_below(run)
+    for device in loop.find_below(run):
+        subprocess.run(["losetup", "--detach", device], check=False, capture_output=True, timeout=10)
 
 
 def _processes(run: str) -> Iterator[int]:
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
             words = entry.read_bytes().decode(errors="replace").split("\0")
-            if any(word.startswith(f"{run}/") for word in words) and not set(_OURS).isdisjoint(words):
+            if any(f"{run}/" in word for word in words) and not set(_OURS).isdisjoint(words):
                 yield int(entry.parent.name)
 
 

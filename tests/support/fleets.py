@@ -144,7 +144,8 @@ def changed(draw: st.DrawFn, fleet: Fleet) -> Fleet:
 def edits(draw: st.DrawFn) -> tuple[Fleet, Fleet]:
     """Draw a fleet and one that differs from it: both before anything is tried with them.
 
-    Drawn in between, a case in which the first already fails would look like a strategy that depends on chance.
+    Were the second drawn after the first was tried, a trial that fails only once, say for want of time, would look to
+    hypothesis like a strategy that depends on chance.
     """
     fleet = draw(fleets())
     return fleet, draw(changed(fleet))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import KernelError, KernelFormatError
-from reconciler.kernel import netevents, netlink, nft, nftdigest, nlsocket, rtnl, rtnlencode, sysctl
+from reconciler.kernel import netevents, netlink, nftdigest, nlsocket, rtnl, rtnlencode, sysctl
 from reconciler.kernel.netlink import encode_attribute, encode_message
 
 if TYPE_CHECKING:

@@ -13,6 +13,9 @@ from reconciler.model import units
 _MEMORY_MIN = 1 << 20
 """No init starts in less; a smaller number is a size without its unit."""
 
+_WITHOUT_UNIT_MAX = 64 << 10
+"""A smaller number of bytes was meant to be one of megabytes."""
+
 
 def keyed_lists(document: Document, body: ProfileBody) -> Iterator[Complaint]:
     """Each entry of a keyed list has a key of its own."""
@@ -38,7 +41,8 @@ def limits(document: Document, body: VeBody) -> Iterator[Complaint]:
     memory = body.memory
     if memory.limit is not None and memory.limit < _MEMORY_MIN:
         message = f"expected at least {units.format_size(_MEMORY_MIN)}, got {memory.limit} bytes"
-        yield complain(document, ("spec", "memory", "limit"), message, f"did you mean '{memory.limit}Mi'?")
+        hint = f"did you mean '{memory.limit}Mi'?" if memory.limit < _WITHOUT_UNIT_MAX else ""
+        yield complain(document, ("spec", "memory", "limit"), message, hint)
     for path, low, high_name, high in _ordered(body):
         if low is not None and high is not None and low > high:
             yield complain(document, ("spec", *path), f"expected at most {high_name}, got more")

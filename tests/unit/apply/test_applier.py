@@ -40,7 +40,7 @@ class Notes:
         self.ended: list[tuple[str, str]] = []
         self._fails_at = fails_at
 
-    def begin(self, action: Action) -> None:
+    async def begin(self, action: Action) -> None:
         self.begun.append(action.id)
         if action.id == self._fails_at:
             raise StateError("no space for the journal")

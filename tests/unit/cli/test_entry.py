@@ -14,6 +14,7 @@ import pytest
 import reconciler
 from reconciler.cli import context, entry, plans
 from reconciler.errors import ExitCode, KernelError, NotConvergedError, RefusedError
+from reconciler.model.fleet import Finding, Place
 
 HEAVY = (
     "asyncio",
@@ -183,14 +184,52 @@ def test_validate_tells_all_mistakes_at_once(tmp_path: Path, capsys: pytest.Capt
     assert entry.run(["validate", str(tmp_path), "-o", "json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert not found["valid"]
-    assert {error["file"] for error in found["errors"]} == {"a.yaml", "b.yaml"}
+    assert {error["file"] for error in found["errors"]} == {str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")}
+
+
+def test_files_with_mistakes_are_named_as_seen_from_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet" / "a.yaml").write_text(VE + "spec: {memory: {limitt: 1Gi}}\n")
+    for path, shown in (("fleet", "fleet/a.yaml"), ("./fleet/", "fleet/a.yaml"), ("fleet/a.yaml", "fleet/a.yaml")):
+        assert entry.run(["validate", path]) == 1
+        said = capsys.readouterr().err.splitlines()
+        assert said[0].startswith(f"{shown}:5:17: ")
+        assert said[-1] == "not valid: 1 mistake"
+    monkeypatch.chdir(tmp_path / "fleet")
+    assert entry.run(["validate", "."]) == 1
+    assert capsys.readouterr().err.startswith("a.yaml:5:17: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["get", "-o", "xml"], "invalid value for '--output' / '-o': 'xml' is not one of 'table', 'wide', 'json'"),
+        (["trash", "restore"], "missing argument 'NAME|ID'; see `vectl trash restore --help`"),
+        (["completion"], "missing argument 'SHELL'. Choose from: bash, zsh, fish; see `vectl completion --help`"),
+        (["nosuch"], "no such command 'nosuch'; see `vectl --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_told_with_the_help_that_tells_more(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.run(arguments) == ExitCode.USAGE
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"vectl: {words}")
+
+
+def test_what_cannot_be_read_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["validate", str(tmp_path / "none")]) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"vectl: read {tmp_path / 'none'}: no such file or directory\n"
 
 
 def test_mistakes_are_told_in_the_form_that_was_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(VE + "spec: {memory: {limitt: 1Gi}}\n")
     assert entry.run(["plan", str(tmp_path)]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[0].startswith("a.yaml:5:")
+    assert told[0].startswith(f"{tmp_path}/a.yaml:5:")
     assert told[-1] == f"vectl: load {tmp_path}: 1 mistake in it"
     assert entry.run(["plan", str(tmp_path), "-o", "json"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -202,8 +241,10 @@ def test_annotations_of_a_forge_stay_on_one_line(tmp_path: Path, capsys: pytest.
     (tmp_path / "a.yaml").write_text(VE + "spec: {memory: {limitt: 1Gi}}\n")
     assert entry.run(["validate", str(tmp_path), "-o", "github"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [line for line in lines if line.startswith("::error file=a.yaml,line=5,col=")]
-    assert plans._github("file=a", "50%\nlost") == "::error file=a::50%25%0Alost"
+    assert lines == [line for line in lines if line.startswith(f"::error file={tmp_path}/a.yaml,line=5,col=")]
+    place = Place(file="a", line=1, column=2)
+    finding = Finding(place=place, path="spec", message="50%\nlost", hint="look for it")
+    assert plans._github(finding) == "::error file=a,line=1,col=2::spec: 50%25%0Alost (look for it)"
 
 
 def test_the_options_before_the_command_are_those_of_this_call_only(

@@ -26,6 +26,8 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
         ("spec.interfaces.eth0.addresses", ["FIELD:         spec.interfaces[].addresses", "A CHANGE IS:   network"]),
         ("boot.restart", ["VALUES:        always, on-failure, never"]),
         ("Network.spec.mtu", ["KIND:      Network", "DEFAULT:   1500"]),
+        ("Network.mtu", ["KIND:      Network", "FIELD:     spec.mtu"]),
+        ("ve.memory.limit", ["DEFAULT:       512Mi"]),
         ("spread", ["A CHANGE IS:   refused: this version does not carry the field out yet"]),
     ],
 )
@@ -33,6 +35,13 @@ def test_a_field_is_explained_with_its_default_and_its_price(
     path: str, lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert [line for line in lines if line not in said(capsys, "explain", path).splitlines()] == []
+
+
+def test_without_a_field_all_are_listed_with_what_a_change_is(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [line.split() for line in said(capsys, "explain").splitlines()]
+    assert ["NAME", "TYPE", "A", "CHANGE", "IS", "MEANING"] in shown
+    assert ["template", "<text>", "recreate"] in [words[:3] for words in shown]
+    assert ["snapshots", "<list", "of", "map>", "not", "yet"] in [words[:6] for words in shown]
 
 
 def test_a_misspelt_field_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,10 @@ def test_what_is_left_alone_is_told() -> None:
         ("interfaces.eth0.routes", [{"to": "0.0.0.0/0", "via": "10.0.0.1"}], "to 0.0.0.0/0 via 10.0.0.1"),
         ("labels", {"tier": "web"}, "tier=web"),
         ("labels", {}, "none"),
+        ("description", "", "none"),
+        ("drift", {"default": "correct", "fields": {}}, "default=correct, fields=none"),
+        ("cpu.cpus", None, "all"),
+        ("cpu.cpus", [0, 1], "0, 1"),
         ("hostname", "a" * 200, "a" * 99 + "…"),
     ],
 )
@@ -173,6 +177,12 @@ def test_a_comment_folds_the_fields_and_never_the_dangers() -> None:
     assert "db1: moved to the trash" in head
     assert "| web1 | update, restart | restart | 1.25 s (measured) |" in head
     assert "- memory.limit: 512Mi\n+ memory.limit: 1Gi" in folded
+
+
+def test_a_comment_shows_of_a_new_ve_what_differs_from_the_defaults() -> None:
+    fields: dict[str, Json] = {"memory": {"limit": 1 << 30, "swap": 0}, "cpu": {"weight": 100, "limit": None}}
+    folded = render_markdown(plan(replace(CREATE, after={**fields, "labels": {}}))).partition("<details>")[2]
+    assert [line for line in folded.splitlines() if line.startswith("+")] == ["+ memory.limit: 1Gi"]
 
 
 def test_nothing_in_a_comment_is_read_as_markup() -> None:

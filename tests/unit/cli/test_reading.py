@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from reconciler.cli import approve, get, waiting
+from reconciler.cli import approve, context, describe, get, output, waiting
 from reconciler.cli.events import newer
 from reconciler.cli.operate import parse_until
 from reconciler.cli.view import Row
@@ -93,3 +93,41 @@ def test_events_are_followed_from_the_last_one_seen() -> None:
     assert newer([first, second, third], [second]) == [third]
     assert newer([second, third], [first]) == [second, third]
     assert newer([first], []) == [first]
+
+
+DRIFTED = Condition(type=ConditionType.DRIFTED, status=Status.TRUE, reason="LeftAlone")
+READY = Condition(type=ConditionType.READY, status=Status.TRUE, reason="Converged")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "shown"),
+    [
+        ((), "False (Waiting)"),
+        ((READY,), "True"),
+        ((READY, PAUSED), "True (Paused)"),
+        ((READY, DRIFTED, PAUSED), "True (Paused, Drifted)"),
+    ],
+)
+def test_who_is_ready_and_yet_left_alone_shows_it(conditions: tuple[Condition, ...], shown: str) -> None:
+    assert get._ready_text(row(*conditions)) == shown
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("2m", 120.0), ("0.5s", 0.5)])
+def test_a_timeout_is_a_duration_or_a_number_of_seconds(text: str, seconds: float) -> None:
+    assert context.parse_timeout(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1"])
+def test_a_timeout_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="read --timeout"):
+        context.parse_timeout(text)
+
+
+def test_a_section_of_the_spec_stands_together() -> None:
+    paths = ["power", "cpu.weight", "memory.limit", "cpu.guarantee", "memory.limit", "labels"]
+    assert [*describe._by_section(paths)] == ["power", "cpu.weight", "cpu.guarantee", "memory.limit", "labels"]
+
+
+def test_a_moment_is_what_every_program_reads() -> None:
+    assert datetime.fromisoformat(output.moment(NOW)).timestamp() == NOW
+    assert output.moment(NOW)[-3] == ":"

@@ -8,6 +8,7 @@ from ipaddress import ip_interface
 from random import Random
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,8 @@ from reconciler.twin import host
 from reconciler.twin.host import ALL_CAPABILITIES
 from tests.support.fleets import edits, fleets
 from tests.support.rig import V1, RecordingEffects, Rig, run, scratch_state
+
+pytestmark = pytest.mark.timeout(600)  # many small cases, on a machine that may be busy
 
 K = TypeVar("K")
 T = TypeVar("T")

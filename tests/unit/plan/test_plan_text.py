@@ -25,7 +25,7 @@ Changes:
   + create fresh
   ! restart busy rlimits: none -> nofile=100 [restart] (downtime unknown)
   ~ change tight memory.limit: 512Mi -> 64Mi [live-risk]
-  ~ change told description:  -> new words
+  ~ change told description: none -> new words
   - destroy gone [restart] (downtime unknown)
 
 Changed by hand, to be put right:
