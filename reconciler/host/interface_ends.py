@@ -11,7 +11,7 @@ from reconciler.host.site import Site
 from reconciler.kernel import link, rtnl
 from reconciler.model.identity import Uid, host_link_name, link_alias
 
-_DYING_S = 1.0
+_DYING_S = 0.5
 """How long the kernel may take to tear down a network namespace that nobody is in. Units: seconds."""
 
 

@@ -8,15 +8,15 @@ from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Re
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation
-from reconciler.model.observation import VeObservation
-from reconciler.model.power import PowerState
+from reconciler.model.observation import Facet, VeObservation
+from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record, RestoreVe, TrashEntry, WriteRecord
 from reconciler.plan import actions, boot, changes, compute, power, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import bookkeeping, carried_out, completing
 from reconciler.plan.changes import Known
-from reconciler.plan.field import nest
-from reconciler.plan.spec import origin_of, spec_values, unknown_paths
+from reconciler.plan.field import find_field, nest
+from reconciler.plan.spec import FIELDS, origin_of, spec_values, unknown_paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +69,12 @@ def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
 
 
 def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> VePlan:
-    """Plan a VE that exists on this host."""
-    if unknown := unknown_paths(observed):
-        return VePlan(unknown=tuple(f"{spec.name}.{path}: {reason}" for path, reason in unknown.items()))
-    known = changes.known(observed)
+    """Plan a VE that exists on this host. One that runs is held to its limits even if its network cannot be read."""
+    paths = unknown_paths(observed)
+    unknown = tuple(f"{spec.name}.{path}: {reason}" for path, reason in paths.items())
+    if paths and not _is_known_but_for_its_network(observed):
+        return VePlan(unknown=unknown)
+    known = changes.known(replace(observed, network=None) if paths else observed)
     impossible = (*_refuse_unsupported(spec), *_refuse_impossible(spec, context))
     if refused := (*impossible, *_refuse_lost_volume(spec, known)):
         return VePlan(refused=refused)
@@ -82,14 +84,21 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     steps = boot.power_steps(spec, known.record, known.power, decision, restarts, context)
     live = changes.live_actions(spec, known, kept, context, volume_only=steps.replaces_live)
     doing = (*live, *steps.actions)
-    books = () if steps.waiting else bookkeeping(spec, known.record, context, doing)
+    books = () if steps.waiting or unknown else bookkeeping(spec, known.record, context, doing)
     held = Refusal(ve=spec.name, uid=known.record.uid, rule=decision.rule, message=decision.message)
     return VePlan(
         actions=(*doing, *books),
         refused=(*_refuse_template(spec, known.record), *((held,) if decision.step is power.Step.HOLD else ())),
+        unknown=unknown,
         warned=tuple(warned),
         waiting=steps.waiting,
     )
+
+
+def _is_known_but_for_its_network(observed: VeObservation) -> bool:
+    """Say whether a VE runs and only what is inside its network is unknown: its root can bring that about at will."""
+    runs = isinstance(observed.power, PowerObservation) and observed.power.state is PowerState.RUNNING
+    return runs and unknown_paths(observed).keys() == {"network"}
 
 
 def _decide(spec: VeSpec, known: Known) -> power.Decision:
@@ -141,12 +150,19 @@ def unfulfilled(action: Action, spec: VeSpec, observed: VeObservation | None, co
     if observed is None:
         return f"{spec.name} is not there"
     part = plan_existing(spec, observed, context)
-    if part.unknown:
+    if part.unknown and not (_is_known_but_for_its_network(observed) and _is_of_outside(action)):
         return f"cannot tell: {part.unknown[0]}"
     for again in part.actions:
         if again.effects and _answers_for(action, again):
             return f"{again.path or again.op.value} is {again.before!r}, not {again.after!r}"
     return ""
+
+
+def _is_of_outside(action: Action) -> bool:
+    """Say whether what an action changes is seen without a look into the VE's network."""
+    if action.op is not Operation.UPDATE or action.path in ("", "power"):
+        return False
+    return find_field(FIELDS, action.path).facet in (Facet.COMPUTE, Facet.VOLUME)
 
 
 def _answers_for(action: Action, other: Action) -> bool:

@@ -99,8 +99,12 @@ def members(directory: Path) -> list[int]:
     return [int(word) for file in directory.rglob("cgroup.procs") for word in file.read_text().split()]
 
 
-def namespace_pid(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
+def namespace_pid(pid: int) -> int | None:
+    """Give the pid that a process has in its own namespace; None, if it has ended since it was listed."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     return next(int(line.split()[-1]) for line in status.splitlines() if line.startswith("NSpid"))
 
 

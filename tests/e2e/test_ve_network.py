@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fleet import Document, Fleet, network, reaches, ve
+from tests.support.fleet import Document, Fleet, network, reaches, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 from tests.support.world import HOST_V4, HOST_V6, WORLD_V4, WORLD_V6, World
@@ -48,6 +48,8 @@ def world(fleet: Fleet) -> Iterator[World]:
     with made_world(fleet) as made:
         fleet.start_agent()
         fleet.await_ready(*BRIDGED, *ROUTED, *ISOLATED, *PRIVATE)
+        for name in (*BRIDGED, *ROUTED):
+            until(lambda name=name: serves(fleet.ve(name)), f"the web server of {name}")  # type: ignore[misc]  # bound now
         yield made
         fleet.end_agent()
 
@@ -63,6 +65,10 @@ def subnets(number: int) -> tuple[str, str]:
 
 def described(name: str, on: str, *addresses: str) -> Document:
     return ve(name, *(f"{address}/{64 if ':' in address else 24}" for address in addresses), on=on)
+
+
+def serves(one: Ve) -> bool:
+    return one.try_run("wget", "-q", "-O", "-", "http://127.0.0.1/")[0] == 0
 
 
 def page(one: Ve, address: str, port: int = 80) -> str:

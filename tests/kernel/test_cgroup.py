@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -51,11 +52,13 @@ def layout() -> Layout:
 @pytest.fixture
 def tree(layout: Layout) -> Iterator[CgroupTree]:
     instance = f"/vectl-test-{os.getpid()}-{secrets.token_hex(3)}"
+    os.mkdir(f"{tempfile.gettempdir()}{instance}")  # by its name the next run finds what we leave if we are killed
     made = CgroupTree(layout, f"{instance}/ve1")
     made.create()
     yield made
     made.kill()
     made.remove()
+    os.rmdir(f"{tempfile.gettempdir()}{instance}")
     for hierarchy in layout.hierarchies():
         with suppress(FileNotFoundError):
             os.rmdir(hierarchy.path(instance))

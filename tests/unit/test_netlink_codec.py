@@ -7,6 +7,8 @@ import ipaddress
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -225,3 +227,17 @@ def test_an_acknowledgement_without_the_answer_is_an_error() -> None:
     scripted = ScriptedSocket([(netlink.NLMSG_ERROR, 0)])
     with nlsocket.NetlinkSocket(scripted) as sock, pytest.raises(KernelFormatError, match="gave no answer"):
         sock.ask(18, b"", doing="read link x")
+
+
+def test_encoding_brings_no_more_of_pyroute2_than_its_messages_and_takes_nothing_from_who_wants_the_rest() -> None:
+    program = """
+import sys
+from reconciler.kernel import rtnlencode
+rtnlencode.link([("IFLA_MASTER", 3)], index=5)
+assert "sqlite3" not in sys.modules
+import pyroute2
+rtnlencode.route([], {})
+print(pyroute2.IPRoute.__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("IPRoute\n", "")

@@ -41,5 +41,5 @@ def test_what_takes_long_is_told_once_for_each_step(
 
     asyncio.run(build())
     assert lines(capsys) == [
-        f"web1:memory.limit: {step}, still under way" for step in ("BuildTemplate", "CreateVolume")
+        f"web1:memory.limit: {step}, still under way" for step in ("build template", "create volume")
     ]

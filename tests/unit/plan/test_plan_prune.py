@@ -154,6 +154,27 @@ def test_a_new_ve_waits_while_the_trash_cannot_be_read(rig: Rig) -> None:
     assert any(text.startswith("b: it may be in the trash") for text in plan.unknown)
 
 
+def test_a_ve_cannot_escape_its_removal_by_a_network_that_cannot_be_read(rig: Rig) -> None:
+    rig.converge(fleet_of(ve("a"), ve("b")))
+    rig.world.hide(Facet.NETWORK, rig.uid("b"))
+    rig.converge(fleet_of(ve("a"), revision="r2"))
+    assert rig.names() == {"a"}
+
+
+def test_a_ve_cannot_escape_its_limits_by_a_network_that_cannot_be_read(rig: Rig) -> None:
+    rig.converge(fleet_of(ve("a")))
+    rig.world.hide(Facet.NETWORK, rig.uid("a"))
+    plan = rig.plan(narrowed := fleet_of(ve("a", spec="processes: 99"), revision="r2"))
+    assert [action.path for action in plan.actions] == ["processes"]
+    assert plan.unknown == ("a.network: input/output error",)
+    changed, *_ = run(rig.reconciler(narrowed).converge())
+    assert [outcome.error for outcome in changed.outcomes] == [None]
+    rig.world.reveal()
+    assert [action.path for action in rig.plan(narrowed).actions] == [""]  # the record that it is complete
+    rig.converge(narrowed)
+    assert rig.record("a").applied["processes"] == 99
+
+
 def test_who_waits_for_certainty_gets_no_identity(rig: Rig) -> None:
     rig.converge(fleet_of(ve("a")))
     before = rig.desk().inventory.read()
