@@ -139,7 +139,7 @@ class Agent:
 
     async def _follow_events(self) -> None:
         while True:
-            for wake in await self.events.wakes():
+            for wake in sorted(await self.events.wakes(), key=lambda wake: (wake.uid or "", wake.lost)):
                 name = self.reconciler.names.get(wake.uid) if wake.uid is not None else None
                 if wake.uid is not None and name is None:
                     continue  # being created just now, by a turn that will look at it
@@ -190,7 +190,7 @@ class Agent:
         for name in wanted:
             delay_s = 0.0 if is_asked_for else self._backoff.left(name, self.clock.monotonic())
             self.queue.add(name, priority=Priority.REVISION, reason="planned", delay_s=delay_s)
-        for name in {ve for text in result.plan.unknown if (ve := self._ve_in(text)) is not None}:
+        for name in dict.fromkeys(ve for text in result.plan.unknown if (ve := self._ve_in(text)) is not None):
             delay_s = self._backoff.left(name, self.clock.monotonic())
             self.queue.add(name, priority=Priority.DRIFT, reason="unknown", delay_s=delay_s)
         self.ready.set()

@@ -65,7 +65,8 @@ class Server:
             os.unlink(socket_path(self._instance))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        # Who asks while the agent ends is cut off: unsuppressed, asyncio would log that as an error of ours.
+        with suppress(ConnectionError, asyncio.CancelledError):
             while line := await reader.readline():
                 writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
                 await writer.drain()

@@ -184,7 +184,19 @@ def _values(
         return [(name, "") for name in _ve_names(given)]
     if parameter.name == "entry":
         return [(name, "") for name in _trashed_names(given)]
+    if parameter.name == "goal":
+        return [(goal, "") for goal in _goals()]
     return [(str(item.value), "") for item in parameter.shell_complete(context, last)]
+
+
+def _goals() -> Iterator[str]:
+    """Give what can be waited for of a VE."""
+    from reconciler.model.condition import OF_SOURCE, ConditionType
+    from reconciler.model.power import PowerState
+
+    yield from (f"condition={kind}" for kind in ConditionType if kind not in OF_SOURCE)
+    yield from (f"power={state}" for state in PowerState)
+    yield "delete"
 
 
 def _first(text: str | None) -> str:

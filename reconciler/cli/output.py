@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
-from reconciler.errors import UsageError, VectlError
+from reconciler.errors import ConfigError, UsageError, VectlError
 from reconciler.model.facts import Json
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def report_words(
     """Print what is wrong: one line, or one JSON object where JSON was asked for."""
     if as_json:
         sys.stderr.write(json.dumps({"error": message, "kind": kind, "exit_code": code, **more}) + "\n")
+    elif kind == ConfigError.__name__:  # a mistake on each line, and no word in them is a VE's
+        sys.stderr.write("".join(f"vectl: {one_line(line)}\n" for line in message.splitlines()))
     else:
         sys.stderr.write(f"vectl: {one_line(message)}\n")
     sys.stderr.flush()

@@ -40,7 +40,7 @@ def parse_goal(text: str) -> Wanted:
 
     Raises: UsageError.
     """
-    from reconciler.model.condition import ConditionType, Status
+    from reconciler.model.condition import OF_SOURCE, ConditionType, Status
     from reconciler.model.power import PowerState
 
     match text.split("="):
@@ -48,11 +48,12 @@ def parse_goal(text: str) -> Wanted:
             return lambda row: row is None or row.seen is None
         case ["power", state] if state in set(PowerState):
             return lambda row: row is not None and row.power_word == state
-        case ["condition", kind] if kind in set(ConditionType):
+        case ["condition", kind] if kind in set(ConditionType) - OF_SOURCE:
             return _has_condition(kind, Status.TRUE)
-        case ["condition", kind, status] if kind in set(ConditionType) and status in set(Status):
+        case ["condition", kind, status] if kind in set(ConditionType) - OF_SOURCE and status in set(Status):
             return _has_condition(kind, Status(status))
-    known = f"types are {', '.join(ConditionType)}; states are {', '.join(PowerState)}"
+    types = (kind for kind in ConditionType if kind not in OF_SOURCE)
+    known = f"types are {', '.join(types)}; states are {', '.join(PowerState)}"
     raise UsageError(f"read --for: expected {_EXPECTED}, got {text!r}; {known}")
 
 

@@ -24,6 +24,10 @@ class ConditionType(StrEnum):
     VALID = "Valid"
 
 
+OF_SOURCE = frozenset({ConditionType.FETCHED, ConditionType.VERIFIED, ConditionType.VALID})
+"""What is said of a source, and never of a VE."""
+
+
 class Status(StrEnum):
     """Whether a condition holds."""
 

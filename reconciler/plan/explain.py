@@ -59,9 +59,13 @@ def _texts(kind: str, path: str, desired: Json, observed: Json) -> Iterator[str]
     match kind:
         case "values_changed" | "type_changes":
             yield f"is {value_text(path, observed)}, should be {value_text(path, desired)}"
-        case "iterable_item_added" | "dictionary_item_added":
+        case "iterable_item_added":
+            yield f"{value_text('', observed)} is extra"
+        case "iterable_item_removed":
+            yield f"{value_text('', desired)} is missing"
+        case "dictionary_item_added":
             yield f"{value_text(path, observed)} is extra"
-        case "iterable_item_removed" | "dictionary_item_removed":
+        case "dictionary_item_removed":
             yield f"{value_text(path, desired)} is missing"
         case _:
             yield "differs"

@@ -183,6 +183,29 @@ def with_strangers(rules: FilterRules, observed: FilterRules | None) -> FilterRu
     )
 
 
+def with_undeclared(
+    rules: FilterRules,
+    observed: FilterRules | None,
+    instance: str,
+    *,
+    on: frozenset[NetworkName],
+    members: Iterable[Member],
+) -> FilterRules:
+    """Keep what is in force ``on`` networks that no manifest declares any more while VEs are still on them."""
+    if observed is None or not on:
+        return rules
+    bridges = {bridge_name(instance, name) for name in on}
+    links = [i for member in members for i in member.network.interfaces.values() if i.network in on]
+    ours = {address.ip for interface in links for address in interface.addresses}
+    listened = {(forward.protocol, forward.listen) for forward in rules.forwards}
+    forwards = {f for f in observed.forwards if f.to in ours and (f.protocol, f.listen) not in listened}
+    return FilterRules(
+        ports=rules.ports,
+        masquerades=rules.masquerades | {m for m in observed.masquerades if m.bridge in bridges},
+        forwards=rules.forwards | forwards,
+    )
+
+
 def filter_rules(instance: str, members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]) -> FilterRules:
     """Give the whole content of our nftables tables for these VEs on these networks."""
     present = list(members)

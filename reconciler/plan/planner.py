@@ -285,6 +285,10 @@ def _plan_networks(whole: _Whole) -> Iterator[Action]:
     rules = host_network.filter_rules(inputs.instance, whole.members, whole.networks)
     if blind:
         rules = host_network.with_strangers(rules, observed.filter.rules)
+    else:
+        kept_on = frozenset(kept) & (observed.networks.keys() - whole.networks.keys())
+        before = observed.filter.rules
+        rules = host_network.with_undeclared(rules, before, inputs.instance, on=kept_on, members=whole.members)
     yield from host_network.plan_filter(rules, observed.filter, changed=observed.filter.rules is not None)
 
 

@@ -433,8 +433,10 @@ def test_exec_is_bound_as_init_is(stand: Stand, make_ve: Callable[..., Ve]) -> N
         assert {**init, "SigIgn": ""} == {**program, "SigIgn": ""}
         assert int(program["CapBnd"], 16) == capabilities.mask(capabilities.SYSTEM)
         _, limits = await running.ve.run(running.keeper, running.init, "cat", "/proc/1/limits", "/proc/self/limits")
-        half = len(limits) // 2
-        assert limits[:half] == limits[half:]
+        # Where nobody may set the limits of another process, runc's language leaves init's soft limit of files raised.
+        told = [line for line in limits.splitlines() if execute.may_raise_limits() or "open files" not in line]
+        half = len(told) // 2
+        assert told[:half] == told[half:]
 
     with_ve(stand, make_ve(), test)
 

@@ -51,6 +51,11 @@ def test_options_and_their_words_are_completed() -> None:
     assert words("completion", "") == ["bash", "zsh", "fish"]
 
 
+def test_what_can_be_waited_for_is_completed() -> None:
+    assert words("wait", "web1", "--for", "condition=D") == ["condition=Drifted"]
+    assert set(words("wait", "web1", "--for", "p")) == {"power=running", "power=created", "power=stopped"}
+
+
 def test_names_of_ves_are_completed(instance: list[str]) -> None:
     assert words(*instance, "get", "") == ["db1", "web1"]
     assert words(*instance, "get", "web1", "d") == ["db1"]

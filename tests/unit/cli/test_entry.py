@@ -220,6 +220,17 @@ def test_a_wrong_command_line_is_told_with_the_help_that_tells_more(
     assert said.startswith(f"vectl: {words}")
 
 
+def test_each_mistake_in_the_configuration_has_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("instance: [1]\nbogus: 3\n")
+    assert entry.run(["--config", str(config), "doctor"]) == ExitCode.ERROR
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1:3] for line in said] == [
+        [f"read {config}:1:1", "instance"],
+        [f"read {config}:2:1", "bogus"],
+    ]
+
+
 def test_what_cannot_be_read_is_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run(["validate", str(tmp_path / "none")]) == ExitCode.USAGE
     assert capsys.readouterr().err == f"vectl: read {tmp_path / 'none'}: no such file or directory\n"

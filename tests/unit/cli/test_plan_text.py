@@ -162,6 +162,9 @@ def test_a_difference_is_explained_by_what_is_extra_and_missing() -> None:
     )
     (found,) = explain(plan(action, CREATE), "web1")
     assert (found.path, found.text) == ("interfaces.eth0.addresses", "10.0.0.9/24 is extra")
+    route: Json = {"to": "0.0.0.0/0", "via": "10.0.0.1"}
+    (found,) = explain(plan(replace(CHANGE, path="interfaces.eth0.routes", before=[], after=[route])), "web1")
+    assert found.text == "to 0.0.0.0/0 via 10.0.0.1 is missing"
     (found,) = explain(plan(CHANGE), "web1")
     assert (found.path, found.text) == ("memory.limit", "is 512Mi, should be 1Gi")
     (found,) = explain(plan(RESTART), "web1")

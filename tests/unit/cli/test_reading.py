@@ -59,7 +59,9 @@ def test_a_goal_is_reached_or_not(goal: str, found: Row | None, so: bool) -> Non
     assert waiting.parse_goal(goal)(found) is so
 
 
-@pytest.mark.parametrize("goal", ["Ready", "condition=Happy", "condition=Ready=Maybe", "power=on", "delete=now"])
+@pytest.mark.parametrize(
+    "goal", ["Ready", "condition=Happy", "condition=Ready=Maybe", "power=on", "delete=now", "condition=Valid"]
+)
 def test_a_goal_that_cannot_be_reached_is_refused(goal: str) -> None:
     with pytest.raises(UsageError, match="read --for: expected"):
         waiting.parse_goal(goal)
