@@ -40,14 +40,15 @@ def events(
     log = EventLog(layout.events_file(context.load_config().instance))
     found = log.read(ve=name)
     shown = found[len(found) - min(number, len(found)) :]
+    columns = output.Columns()
     if form is Format.JSON:
         _lines(shown)
     elif shown:
-        output.table(_HEADER, map(cells, shown))
+        columns = output.table(_HEADER, map(cells, shown))
     else:
         output.words("no events")
     if watch:
-        context.run(_follow(log, name, form, last=found[-1:]))
+        context.run(_follow(log, name, None if form is Format.JSON else columns, last=found[-1:]))
     return int(ExitCode.OK)
 
 
@@ -61,17 +62,18 @@ def _lines(found: Sequence[Event]) -> None:
         output.line({"format": 1, **event.to_json()})
 
 
-async def _follow(log: EventLog, name: str | None, form: Format, *, last: Sequence[Event]) -> None:
+async def _follow(log: EventLog, name: str | None, columns: output.Columns | None, *, last: Sequence[Event]) -> None:
+    """Print the events that come, as JSON lines where there are no columns."""
     import asyncio
 
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
         found = log.read(ve=name)
         fresh = newer(found, last)
-        if form is Format.JSON:
+        if columns is None:
             _lines(fresh)
         else:
-            output.columns(map(cells, fresh))
+            columns.add(map(cells, fresh))
         last = found[-1:] or last
 
 

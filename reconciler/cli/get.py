@@ -76,11 +76,11 @@ async def _get(question: _Question) -> None:
     async with context.looking(config, with_fleet=question.needs_fleet) as session:
         revision = context.revision_in_force(config)
         found = await _select(session, question, revision)
-        _print(session, found, revision, question.form)
+        columns = _print(session, found, revision, question.form)
         if question.form in (Format.TABLE, Format.WIDE):
             _tell_of_source(session, revision)
         if question.watch:
-            await _watch(session, question, found)
+            await _watch(session, question, found, columns)
 
 
 def _tell_of_source(session: Session, revision: str) -> None:
@@ -125,7 +125,8 @@ def _matches(labels: dict[str, str], wanted: str) -> bool:
     return labels.get(key) == value if sign else key in labels
 
 
-def _print(session: Session, found: list[Row], revision: str, form: Format) -> None:
+def _print(session: Session, found: list[Row], revision: str, form: Format) -> output.Columns:
+    """Print rows in a format; give the columns of a table, for what comes later."""
     host = session.config.instance.host
     match form:
         case Format.JSON | Format.YAML:
@@ -137,10 +138,11 @@ def _print(session: Session, found: list[Row], revision: str, form: Format) -> N
                 output.data(row.name)
         case _:
             header = _HEADER + (_WIDE if form is Format.WIDE else ())
-            output.table(header, _lines(session, found, revision, wide=form is Format.WIDE))
+            return output.table(header, _lines(session, found, revision, wide=form is Format.WIDE))
+    return output.Columns()
 
 
-async def _watch(session: Session, question: _Question, shown: list[Row]) -> None:
+async def _watch(session: Session, question: _Question, shown: list[Row], columns: output.Columns) -> None:
     """Look again and again; of VEs whose state changed print the lines, of those that are gone a word."""
     import asyncio
 
@@ -158,18 +160,18 @@ async def _watch(session: Session, question: _Question, shown: list[Row]) -> Non
         for gone in sorted(before.keys() - now.keys()):
             output.words(f"{gone} is gone")
         if changed:
-            _print_changed(session, changed, revision, question.form)
+            _print_changed(session, changed, revision, question.form, columns)
         before = now
 
 
-def _print_changed(session: Session, changed: list[Row], revision: str, form: Format) -> None:
+def _print_changed(session: Session, changed: list[Row], revision: str, form: Format, columns: output.Columns) -> None:
     if form is Format.JSON:
         for row in changed:
             output.line(view.item(session, row))
     elif form is Format.NAME:
         _print(session, changed, revision, form)
     else:
-        output.columns(_lines(session, changed, revision, wide=form is Format.WIDE))
+        columns.add(_lines(session, changed, revision, wide=form is Format.WIDE))
 
 
 def _state(row: Row) -> object:

@@ -126,23 +126,37 @@ def report_words(
     sys.stderr.flush()
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns, as kubectl does: no borders, so that awk can read them."""
-    lines = [[*header], *([one_line(cell) for cell in row] for row in rows)]
-    for text in _aligned(lines):
-        data(text)
+class Columns:
+    """Aligned columns without borders, as kubectl prints them, so that awk can read them.
+
+    What is printed later stands below what came before, unless a cell is wider than all of its column were.
+    """
+
+    def __init__(self, *, indent: str = "") -> None:
+        self._indent = indent
+        self._widths: list[int] = []
+
+    def add(self, rows: Iterable[Sequence[str]]) -> None:
+        """Print rows."""
+        lines = [[one_line(cell) for cell in row] for row in rows]
+        for line in lines:
+            widths = [len(cell) for cell in line]
+            self._widths = [max(both) for both in zip(widths, self._widths or widths, strict=True)]
+        for line in lines:
+            text = _COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(line, self._widths, strict=True))
+            data(f"{self._indent}{text.rstrip()}")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Columns:
+    """Print aligned columns below a header; give them, for what comes later."""
+    columns = Columns()
+    columns.add([header, *rows])
+    return columns
 
 
 def columns(rows: Iterable[Sequence[str]], *, indent: str = "") -> None:
     """Print aligned columns without a header."""
-    for text in _aligned([[one_line(cell) for cell in row] for row in rows]):
-        data(f"{indent}{text}")
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))] if lines else []
-    for row in lines:
-        yield _COLUMN_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    Columns(indent=indent).add(rows)
 
 
 def moment(at: float) -> str:

@@ -19,6 +19,8 @@ from reconciler.kernel import terminal
 
 _CHUNK = 65536
 _END_OF_INPUT = b"\x04"
+_LEFT = 1 << 18
+"""More than a pipe or a terminal holds: what comes beyond it was written after the program's end. Units: bytes."""
 
 Starter: TypeAlias = Callable[[tuple[int, int, int] | None], Awaitable[Execution]]
 """Starts the program, on these descriptors or on a terminal of its own."""
@@ -129,7 +131,9 @@ async def _finish(task: asyncio.Task[None], source: int, target: int) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    while data := _read(source):
+    left = _LEFT
+    while left > 0 and (data := _read(source)):
+        left -= len(data)
         while data:
             data = data[_write(target, data) :]
 

@@ -144,7 +144,7 @@ class Neighbour:
     protocol: int
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def parse_link(payload: bytes) -> Link:
     """Parse RTM_NEWLINK.
 
@@ -173,7 +173,7 @@ def parse_link(payload: bytes) -> Link:
     )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def parse_address(payload: bytes) -> Address:
     """Parse RTM_NEWADDR.
 
@@ -196,7 +196,7 @@ def parse_address(payload: bytes) -> Address:
     )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def parse_route(payload: bytes) -> Route:
     """Parse RTM_NEWROUTE; a default route has the destination ``0.0.0.0/0`` or ``::/0``.
 
@@ -224,7 +224,7 @@ def parse_route(payload: bytes) -> Route:
     )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def parse_neighbour(payload: bytes) -> Neighbour:
     """Parse RTM_NEWNEIGH.
 

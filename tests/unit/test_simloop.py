@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator
 from random import Random
@@ -137,12 +138,14 @@ def test_timeouts_and_cancelled_timers_work_in_virtual_time() -> None:
     assert simloop.run(0, time_out()) == 6
 
 
-def test_threads_are_refused() -> None:
-    async def use_thread() -> None:
-        await asyncio.to_thread(print)
+def test_what_is_meant_for_a_thread_is_done_in_its_place() -> None:
+    async def use_thread() -> int:
+        with pytest.raises(ValueError, match="invalid literal"):
+            await asyncio.to_thread(int, "x")
+        thread: int = await asyncio.to_thread(threading.get_ident)
+        return thread
 
-    with pytest.raises(RuntimeError, match="no threads"):
-        simloop.run(0, use_thread())
+    assert simloop.run(0, use_thread()) == threading.get_ident()
 
 
 def test_the_clock_goes_with_the_loop() -> None:

@@ -115,7 +115,7 @@ def test_a_halt_from_inside_stays_down_until_somebody_starts_it() -> None:
     simloop.run(0, main())
 
 
-@pytest.mark.parametrize("facet", [Facet.POWER, Facet.COMPUTE, Facet.NETWORK, Facet.VOLUME])
+@pytest.mark.parametrize("facet", [Facet.POWER, Facet.COMPUTE, Facet.VOLUME])
 def test_what_cannot_be_read_is_told_left_alone_and_looked_at_again(facet: Facet) -> None:
     async def main() -> None:
         with clocked_rig() as rig:
@@ -133,6 +133,23 @@ def test_what_cannot_be_read_is_told_left_alone_and_looked_at_again(facet: Facet
                 rig.world.reveal()
                 await agent.ready("web1", within_s=150)
                 assert rig.machine.cgroups[rig.uid("web1")].limits[Limit.MEMORY_LIMIT] == 512 << 20
+
+    simloop.run(0, main())
+
+
+def test_a_ve_whose_network_cannot_be_read_is_held_to_its_limits() -> None:
+    async def main() -> None:
+        with clocked_rig() as rig:
+            async with agent_on(rig, FILES) as agent:
+                await agent.ready("web1", "web2")
+                limits = rig.machine.cgroups[rig.uid("web1")].limits
+                rig.world.hide(Facet.NETWORK, rig.uid("web1"))
+                DRIFTS["limit"][1](rig)
+                agent.happened("web1")
+                await agent.until(lambda: limits[Limit.MEMORY_LIMIT] == 512 << 20, "the limit to be put right")
+                await agent.until(lambda: agent.condition("web1").reason == "ObservationUnknown", "it to be told")
+                rig.world.reveal()
+                await agent.ready("web1", within_s=150)
 
     simloop.run(0, main())
 

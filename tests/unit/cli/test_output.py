@@ -63,3 +63,11 @@ def test_colours_are_where_they_belong(
 def test_yaml_keeps_the_order_and_quotes_what_would_be_another_type() -> None:
     text = output.yaml_text({"b": "0-1", "a": ["on", "1e3", "null"], "c": {"x": "10.0.0.1/24"}})
     assert text == "b: 0-1\na:\n- on\n- '1e3'\n- 'null'\nc:\n  x: 10.0.0.1/24\n"
+
+
+def test_rows_that_come_later_stand_below_those_before(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = output.table(("NAME", "READY"), [("a-long-name", "True")])
+    columns.add([("b", "False"), ("the-longest-of-all", "-")])
+    columns.add([("c", "True")])
+    shown = capsys.readouterr().out.splitlines()
+    assert [len(line) - len(line.split()[-1]) for line in shown] == [14, 14, 21, 21, 21]

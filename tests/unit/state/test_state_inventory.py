@@ -210,6 +210,13 @@ def test_an_unreadable_entry_stops_allocation(host: Host, tmp_path: Path) -> Non
         host.allocate("web2")
 
 
+def test_an_entry_that_a_power_cut_emptied_stops_nobody_if_a_record_tells_the_range(host: Host, tmp_path: Path) -> None:
+    first = host.allocate("web")
+    (tmp_path / "inventory" / f"{first.uid}.json").write_bytes(b"")
+    host.existing[first.uid] = first.id_base
+    assert host.allocate("db").id_base == first.id_base + 65536
+
+
 def test_an_identity_pinned_by_the_manifest_is_kept(host: Host) -> None:
     assert host.allocate("web1", uid=UID) == Allocation(uid=UID, id_base=524288)
     assert host.allocate("web1", uid=UID) == Allocation(uid=UID, id_base=524288)
