@@ -18,6 +18,8 @@ from tests.support import deadruns, scratch, skips
 
 _HERE = Path(__file__).parent
 _NEED_ROOT = ("kernel", "e2e", "vm")
+_E2E_S = 300
+"""Many commands, and a module's VEs: what hangs is told by shorter deadlines, and a machine may be busy."""
 _RUN = pytest.StashKey[scratch.RunDirectory]()
 
 
@@ -73,6 +75,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             directory = item.path.relative_to(_HERE).parts[0]
             if directory in _NEED_ROOT and item.get_closest_marker(directory) is None:
                 item.add_marker(directory)
+            if directory == "e2e" and item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(_E2E_S))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,7 @@
 """The OCI configuration of a VE, built from typed values: nothing of it is ever text that was put together.
 
-Every namespace is new. The user namespace is made before the runtime starts, and given to it by its path, so that it
-belongs to an id of the VE and not to root; all others the runtime makes inside it. The cgroup is the inner part of the
-VE's. Limits are none of the runtime's business.
+Every namespace is new and none is given by path: the runtime makes the network's inside the VE's user namespace. The
+cgroup is the inner part of the VE's. Limits are none of the runtime's business.
 
 Source: opencontainers/runtime-spec, config.md and config-linux.md.
 """
@@ -37,7 +36,7 @@ _MASKED = (
     "/sys/firmware",
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-_NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup", "network")
+_NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup", "network", "user")
 # null, zero, full, random, urandom, tty, ptmx; terminals have a major number of their own.
 _CHARACTER_DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2))
 _TERMINALS = 136
@@ -67,15 +66,13 @@ class Device:
 class BundleSpec:
     """What a VE's runtime configuration says.
 
-    Shape: ``cgroup`` is the VE's path, ``/<instance>/<uid>``; ``user_namespace`` is the file where it is found, with
-    the ids that are said here; ``rlimits`` maps ``RLIMIT_...`` to soft and hard;
+    Shape: ``cgroup`` is the VE's path, ``/<instance>/<uid>``; ``rlimits`` maps ``RLIMIT_...`` to soft and hard;
     ``criu_config`` a file of options for every dump and restore that the runtime makes.
     Units: ids of the host.
     """
 
     hostname: str
     rootfs: str
-    user_namespace: str
     id_base: int
     cgroup: str
     id_count: int = 65_536
@@ -160,7 +157,7 @@ def _bind(bind: Bind) -> dict[str, object]:
 def _linux(spec: BundleSpec) -> dict[str, object]:
     mapping = [{"containerID": 0, "hostID": spec.id_base, "size": spec.id_count}]
     return {
-        "namespaces": [{"type": "user", "path": spec.user_namespace}, *({"type": kind} for kind in _NAMESPACES)],
+        "namespaces": [{"type": kind} for kind in _NAMESPACES],
         "uidMappings": mapping,
         "gidMappings": mapping,
         "cgroupsPath": f"{spec.cgroup}/{INNER}",

@@ -13,10 +13,10 @@ from reconciler.host import bundle, compute, power, runtime, templates
 from reconciler.host.keeper import protocol
 from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
-from reconciler.kernel import command, execute, files, runc
+from reconciler.kernel import command, files, runc
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.overlay import OverlayMount
-from reconciler.model.identity import IDS_PER_VE, Uid
+from reconciler.model.identity import IDS_PER_VE
 from reconciler.model.power import CreateRuntime, Launch, PowerState, StartRuntime, launch_to_json
 
 _CREATE_S = 60.0
@@ -54,7 +54,6 @@ async def create(site: Site, effect: CreateRuntime) -> None:
             argv=maker.create_argv(uid, bundle=f"{directory}/bundle", pid_file=pid_file),
             env={"PATH": os.environ.get("PATH", os.defpath)},
             overlay=overlay,
-            rlimits=rlimits(effect.launch),
         ),
         pid_file=pid_file,
         timeout_s=_CREATE_S,
@@ -87,26 +86,19 @@ def _overlay(site: Site, effect: CreateRuntime) -> OverlayMount:
         id_base=effect.launch.id_base,
         id_count=IDS_PER_VE,
         nfs_export=True,
-        user_namespace=_user_namespace(site, uid),
     )
-
-
-def _user_namespace(site: Site, uid: Uid) -> str:
-    """Give the file at which the runtime finds the VE's user namespace, in a mount table that is its own."""
-    return f"{site.instance.ve_run_dir(uid)}/bundle/user"
 
 
 def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str) -> None:
     spec = bundle.BundleSpec(
         hostname=effect.hostname,
         rootfs=rootfs,
-        user_namespace=_user_namespace(site, effect.uid),
         id_base=effect.launch.id_base,
         id_count=IDS_PER_VE,
         cgroup=site.instance.ve_cgroup(effect.uid),
         init=effect.launch.init,
         nesting=effect.launch.nesting,
-        rlimits=rlimits(effect.launch) if execute.may_raise_limits() else {},
+        rlimits=rlimits(effect.launch),
         binds=_proc_binds(),
         cgroup_mount="v2" if site.layout.is_pure_v2 else "hybrid",
         criu_config=f"{site.instance.run_dir}/criu.conf",

@@ -112,22 +112,15 @@ def allowed_rlimits(rlimits: Mapping[str, tuple[int, int]]) -> dict[str, tuple[i
 
     Units: as the kernel counts each; -1 is unlimited.
     """
-    if may_raise_limits():
+    if capabilities.parse_status(cgroup_file.read("/proc/self/status"))["CapEff"] & capabilities.mask(
+        ["CAP_SYS_RESOURCE"]
+    ):
         return dict(rlimits)
     allowed = {}
     for name, (soft, hard) in rlimits.items():
         top = resource.getrlimit(_rlimit_number(name))[1]
         allowed[name] = (_lower(soft, top), _lower(hard, top))
     return allowed
-
-
-def may_raise_limits() -> bool:
-    """Tell whether this process may raise hard limits, and set those of others.
-
-    Raises: KernelError.
-    """
-    held = capabilities.parse_status(cgroup_file.read("/proc/self/status"))["CapEff"]
-    return bool(held & capabilities.mask(["CAP_SYS_RESOURCE"]))
 
 
 def _lower(limit: int, top: int) -> int:

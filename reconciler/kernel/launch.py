@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NoReturn
 
-from reconciler.kernel import child, execute, mount, overlay
+from reconciler.kernel import child, mount, overlay
 from reconciler.kernel.overlay import OverlayMount
 
 
@@ -19,15 +19,13 @@ from reconciler.kernel.overlay import OverlayMount
 class LaunchSpec:
     """What to run. ``output``: a file for what it prints; None throws it away, as init inherits it.
 
-    CRIU cannot dump a process that holds a file of the host: so what creates a VE has no output. ``rlimits`` are those
-    that the command begins with, and what it makes: where root lacks CAP_SYS_RESOURCE, a runtime cannot set any.
+    CRIU cannot dump a process that holds a file of the host: so what creates a VE has no output.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     overlay: OverlayMount | None
     output: str | None = None
-    rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def launch(spec: LaunchSpec) -> NoReturn:
@@ -42,5 +40,4 @@ def launch(spec: LaunchSpec) -> NoReturn:
     mount.enter_private_namespace()
     if spec.overlay is not None:
         overlay.mount_overlay(spec.overlay)
-    execute.set_rlimits(spec.rlimits)
     child.execute(spec.argv, spec.env)

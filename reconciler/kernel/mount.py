@@ -32,7 +32,6 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
-_MS_BIND = 1 << 12
 _MS_REC = 1 << 14
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
@@ -153,17 +152,6 @@ def mount_tmpfs(target: str, *, size: int) -> None:
     Raises: KernelError.
     """
     _mount("tmpfs", target, "tmpfs", flags=_MS_NOSUID | _MS_NODEV, options=(f"size={size}", "mode=755"))
-
-
-def bind_namespace(descriptor: int, target: str) -> None:
-    """Show a namespace, given by a descriptor, at a file, which is made if it is not there.
-
-    Raises: KernelError.
-    Source: namespaces(7), "Namespace lifetime".
-    """
-    with file_errors("make", target):
-        os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    _mount(f"/proc/self/fd/{descriptor}", target, "", flags=_MS_BIND, options=())
 
 
 def clone(path: str, *, id_map: int) -> int:

@@ -41,7 +41,6 @@ class OverlayMount:
     """What to mount: a template's directory below, ``volume`` with ``upper`` and ``work`` above, the result at target.
 
     With ``nfs_export`` inotify watches survive a checkpoint, and a file copied up shows one link too many.
-    ``user_namespace``: a file, made if it is not there, at which the namespace of the id map is found from then on.
     """
 
     lower: str
@@ -50,7 +49,6 @@ class OverlayMount:
     id_base: int
     id_count: int
     nfs_export: bool
-    user_namespace: str | None = None
 
 
 def make_layers(volume: str) -> None:
@@ -78,8 +76,6 @@ def mount_overlay(spec: OverlayMount) -> None:
     try:
         with _layers(spec, id_map), userns.acting_as(spec.id_base, spec.id_base):
             overlay = _create(spec)
-        if spec.user_namespace is not None:
-            mount.bind_namespace(id_map, spec.user_namespace)
     finally:
         os.close(id_map)
     try:

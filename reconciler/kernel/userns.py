@@ -25,19 +25,17 @@ _NO_ID = 0xFFFFFFFF  # as an argument of setfsuid: an id that is never valid, so
 def open_user_namespace(base: int, count: int) -> int:
     """Open a new user namespace that maps ``count`` ids from 0 to ``base`` and up, for users and groups alike.
 
-    No process is left in it: it lives as long as the descriptor, or as a mount that is mapped by it. Its owner is the
-    first of its ids: what the kernel counts for each user (inotify instances, namespaces) is so counted for that id,
-    and nobody in it can use up what root and other namespaces are given.
+    No process is left in it: it lives as long as the descriptor, or as a mount that is mapped by it.
 
     Raises: KernelError.
-    Source: user_namespaces(7); namespaces(7), "/proc/sys/user".
+    Source: user_namespaces(7).
     """
     ready, ready_child = os.pipe()
     hold_child, hold = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(hold)
-        _stay_in_namespace(ready_child, hold_child, owner=base)
+        _stay_in_namespace(ready_child, hold_child)
     os.close(ready_child)
     os.close(hold_child)
     try:
@@ -72,10 +70,8 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
         _set_securebits(bits)
 
 
-def _stay_in_namespace(ready: int, hold: int, *, owner: int) -> NoReturn:
+def _stay_in_namespace(ready: int, hold: int) -> NoReturn:
     try:
-        _set_securebits(_SECBIT_NO_SETUID_FIXUP)  # the capabilities stay: some hosts let nobody else do it
-        os.setresuid(-1, owner, -1)  # the real id stays root, which has no limit of processes to hand on
         error = ctypes.get_errno() if libc.unshare(_CLONE_NEWUSER) else 0
         os.write(ready, bytes([error]))
         os.read(hold, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,6 @@ pytestmark = pytest.mark.xdist_group("ve-hostile")
 GATEWAY = "10.191.31.1"
 ADDRESS = "10.191.31.11"
 NO_TEXT = r"""$(printf '\377\033[31m')"""
-NS_GET_OWNER_UID = 0xB704  # Source: ioctl_ns(2)
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +101,6 @@ def leased(file: Path) -> Iterator[None]:
             yield
     finally:
         signal.signal(signal.SIGIO, former)
-
-
-def test_what_a_ve_uses_up_is_counted_for_itself(evil: Ve) -> None:
-    owner = bytearray(4)
-    descriptor = os.open(f"/proc/{evil.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(descriptor, NS_GET_OWNER_UID, owner)
-    finally:
-        os.close(descriptor)
-    first = int(Path(f"/proc/{evil.pid}/uid_map").read_text().split()[1])
-    assert int.from_bytes(owner, sys.byteorder) == first > 0
 
 
 def test_cgroups_as_deep_as_can_be_do_not_keep_a_ve_from_being_stopped(fleet: Fleet, evil: Ve) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,6 @@ from tests.support.storage import in_child, read
 pytestmark = pytest.mark.kernel
 
 BASE = 1_000_000
-NS_GET_OWNER_UID = 0xB704  # Source: ioctl_ns(2)
 
 
 def status(key: str) -> list[str]:
@@ -48,15 +45,6 @@ def test_only_the_namespaces_descriptor_is_left_open() -> None:
         return set(os.listdir("/proc/self/fd")) - before - {str(fd)}
 
     assert in_child(opened) == set()
-
-
-def test_what_is_done_in_a_namespace_is_counted_for_its_first_id_and_not_for_root() -> None:
-    def owner_of() -> int:
-        owner = bytearray(4)
-        fcntl.ioctl(userns.open_user_namespace(BASE, 65536), NS_GET_OWNER_UID, owner)
-        return int.from_bytes(owner, sys.byteorder)
-
-    assert in_child(owner_of) == BASE
 
 
 def test_a_map_that_the_kernel_refuses_is_an_error_and_leaves_no_process() -> None:

@@ -11,18 +11,17 @@ import pytest
 from reconciler.host import bundle
 from reconciler.host.bundle import Bind, BundleSpec, Device
 
-SPEC = BundleSpec(hostname="web1", rootfs="/r", user_namespace="/u", id_base=100_000, cgroup="/vectl/u1")
+SPEC = BundleSpec(hostname="web1", rootfs="/r", id_base=100_000, cgroup="/vectl/u1")
 
 
 def config(spec: BundleSpec = SPEC) -> Any:
     return json.loads(json.dumps(bundle.build_config(spec)))
 
 
-def test_every_namespace_is_new_in_a_user_namespace_made_before() -> None:
-    user, *others = config()["linux"]["namespaces"]
-    assert user == {"type": "user", "path": "/u"}
-    assert all(set(namespace) == {"type"} for namespace in others)
-    assert {n["type"] for n in others} == {"pid", "ipc", "uts", "mount", "cgroup", "network"}
+def test_every_namespace_is_new() -> None:
+    namespaces = config()["linux"]["namespaces"]
+    assert all(set(namespace) == {"type"} for namespace in namespaces)
+    assert {n["type"] for n in namespaces} == {"pid", "ipc", "uts", "mount", "cgroup", "network", "user"}
 
 
 def test_root_of_the_ve_is_nobody_on_the_host() -> None:

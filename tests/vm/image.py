@@ -19,7 +19,7 @@ HOST_PACKAGES = (
     *("runc", "crun", "criu", "lxcfs", "skopeo", "mmdebstrap", "debian-archive-keyring", "ca-certificates"),
     *("btrfs-progs", "e2fsprogs", "xfsprogs", "erofs-utils", "quota", "zstd", "xz-utils", "attr", "acl"),
     *("iproute2", "iputils-ping", "iputils-arping", "nftables", "iptables", "openssl", "openssh-client"),
-    *("python3", "python3-venv", "busybox-static", "make", "git", "gpg", "tar", "gcc", "libc6-dev"),
+    *("python3", "python3-venv", "busybox-static", "make", "git", "gpg", "tar", "gcc", "libc6-dev", "groff-base"),
 )
 APT_OPTIONS = (
     "--aptopt=APT::Install-Recommends false",
