@@ -27,6 +27,15 @@ ID_BASE, ID_COUNT = 3 << 29, 65_536
 COMMAND_S = 60.0
 GONE_S = 10.0
 _PAYLOAD = f"lxc.payload.{NAME}-"
+# The daemon looks for its bridge in sysfs, which shows the network namespace that it was mounted in.
+_INCUSD = """
+mount --rbind /sys/fs/cgroup "$1"
+mount -t sysfs sysfs /sys
+mount --rbind "$1" /sys/fs/cgroup
+ip link set lo up
+ip link add "$2" up type bridge
+exec "$3" --group root
+"""
 # Where Debian keeps a daemon that nobody is to start by hand.
 _DAEMONS = "/usr/libexec/incus:/usr/lib/incus"
 
@@ -86,17 +95,15 @@ def _start_all(start: Start, count: int, workers: int) -> None:
 
 @contextmanager
 def _place() -> Iterator[Path]:
-    """Give a directory with the template in it, and a bridge; take away all that came since, cgroups too."""
+    """Give a directory with the template in it; take it away, and the cgroups that came since."""
     before = _cgroups()
     place = Path(tempfile.mkdtemp(prefix="vectl-bench-peers-", dir="/var/tmp"))
     try:
         place.chmod(0o711)  # ids of containers pass through
         (place / "rootfs").mkdir()
         common.build_template(place / "rootfs")
-        _run("ip", "link", "add", NAME, "up", "type", "bridge")
         yield place
     finally:
-        _quietly("ip", "link", "delete", NAME)
         _remove_cgroups(before)
         _remove_tree(place)
 
@@ -138,10 +145,12 @@ def _lxc(place: Path, count: int) -> Iterator[Start]:
     _run("chown", "-R", "-h", f"{ID_BASE}:{ID_BASE}", str(base / "rootfs"))
     (base / "config").write_text("".join(f"{name} = {value}\n" for name, value in _lxc_settings(base)))
     try:
+        _run("ip", "link", "add", NAME, "up", "type", "bridge")
         yield lambda number: _lxc_start(place, number)
     finally:
         for number in range(count):
             _quietly("lxc-stop", "-P", str(place), "-k", "-n", f"{NAME}-{number}")
+        _quietly("ip", "link", "delete", NAME)
 
 
 def _lxc_start(place: Path, number: int) -> None:
@@ -185,7 +194,7 @@ def _lxc_limits() -> tuple[tuple[str, str], ...]:
 
 @contextmanager
 def _incus(place: Path, count: int) -> Iterator[Start]:
-    """Run a daemon in a PID and a mount namespace of its own: with it ends all that it started and mounted."""
+    """Run a daemon in namespaces of its own: with it ends all that it started, mounted and connected."""
     directory = place / "incus"
     directory.mkdir(mode=0o711)
     env = {**os.environ, "INCUS_DIR": str(directory), "INCUS_CONF": str(place / "client")}
@@ -196,19 +205,16 @@ def _incus(place: Path, count: int) -> Iterator[Start]:
         _incus_launch(count, env)  # the first one unpacks the image
         yield lambda number: _incus_launch(number, env)
     finally:
-        _quietly("incus", "delete", "--force", *(f"{NAME}-{number}" for number in range(count + 1)), env=env)
-        _quietly("incus", "admin", "shutdown", env=env)
-        with suppress(subprocess.TimeoutExpired):
-            daemon.wait(GONE_S)
         daemon.kill()  # unshare, which takes the first process of the namespace along
         daemon.wait()
 
 
 def _incus_daemon(place: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    own = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
-    null = subprocess.DEVNULL
+    own = ("unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc")
+    cgroups, null = place / "cgroup", subprocess.DEVNULL
+    cgroups.mkdir()
     with (place / "incusd.log").open("wb") as log:
-        command = [*own, _find("incusd") or "incusd", "--group", "root"]
+        command = [*own, "sh", "-euc", _INCUSD, "sh", str(cgroups), NAME, _find("incusd") or "incusd"]
         return subprocess.Popen(command, env=env, stdin=null, stdout=log, stderr=log)
 
 
