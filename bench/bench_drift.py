@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,19 +24,12 @@ DEADLINE_S = 30.0
 def main() -> None:
     """Run an agent, spoil one thing after the other, and time the mending."""
     common.machine()
-    with common.place("bndrift", ves=COUNT) as place:
-        command = [*common.VECTL, "--config", str(place.config), "agent", "--source", str(place.manifests)]
-        null = subprocess.DEVNULL
-        agent = subprocess.Popen(command, cwd=common.ROOT, stdout=null, stderr=null, stdin=null)
-        try:
-            ves = _all_running(place)
-            _memory(agent.pid)
-            _limits(place, ves)
-            _addresses(place, ves)
-            _inits(place, ves)
-        finally:
-            agent.send_signal(signal.SIGTERM)
-            agent.wait(30)
+    with common.place("bndrift", ves=COUNT) as place, common.agent(place) as pid:
+        ves = _all_running(place)
+        _memory(pid)
+        _limits(place, ves)
+        _addresses(place, ves)
+        _inits(place, ves)
 
 
 def _all_running(place: common.Place) -> list[str]:

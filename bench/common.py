@@ -38,11 +38,17 @@ class Place:
         )
 
 
+def volatile() -> Path:
+    """Give a directory in memory, as /run is on a host that systemd has booted."""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", "/run"], check=True, capture_output=True, text=True).stdout
+    return Path("/run" if kind == "tmpfs\n" else "/dev/shm")
+
+
 @contextmanager
 def place(name: str, *, ves: int, pool_gib: int = 4) -> Iterator[Place]:
     """Make an instance with manifests of so many VEs; everything is removed at the end."""
     scratch = Path(tempfile.mkdtemp(prefix=f"vectl-bench-{name}-", dir="/var/tmp"))
-    state, run = scratch / "state", Path("/run") / f"vectl-bench-{name}"
+    state, run = scratch / "state", volatile() / f"vectl-bench-{name}"
     instance = Instance(
         name=name,
         host=HostName("bench"),
@@ -66,6 +72,19 @@ def place(name: str, *, ves: int, pool_gib: int = 4) -> Iterator[Place]:
             sys.stderr.write(gone.stderr)
         else:
             shutil.rmtree(scratch)
+
+
+@contextmanager
+def agent(place: Place) -> Iterator[int]:
+    """Run an agent on the manifests for the length of the block; gives its pid."""
+    command = [*VECTL, "--config", str(place.config), "agent", "--source", str(place.manifests)]
+    null = subprocess.DEVNULL
+    running = subprocess.Popen(command, cwd=ROOT, stdout=null, stderr=null, stdin=null)
+    try:
+        yield running.pid
+    finally:
+        running.terminate()
+        running.wait(30)
 
 
 def write_manifests(directory: Path, ves: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, TypeAlias
 
 from reconciler.kernel import capabilities, seccomp
@@ -164,7 +165,7 @@ def _linux(spec: BundleSpec) -> dict[str, object]:
         "resources": {"devices": _device_rules(spec)},
         "devices": [_device(device) for device in spec.devices],
         "sysctl": dict(spec.sysctls),
-        "seccomp": seccomp.to_oci(seccomp.profile(nesting=spec.nesting)),
+        "seccomp": _seccomp(nesting=spec.nesting),
         "maskedPaths": list(_MASKED),
         "readonlyPaths": list(_READ_ONLY),
     }
@@ -188,3 +189,8 @@ def _device(device: Device) -> dict[str, object]:
     kind = "b" if device.block else "c"
     node = {"path": device.path, "type": kind, "major": device.major, "minor": device.minor}
     return {**node, "fileMode": 0o666, "uid": 0, "gid": 0}
+
+
+@cache
+def _seccomp(*, nesting: bool) -> dict[str, object]:
+    return seccomp.to_oci(seccomp.profile(nesting=nesting))

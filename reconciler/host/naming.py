@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 
 from reconciler.errors import KernelError
@@ -46,32 +47,37 @@ def _render_resolver(resolver: Resolver) -> str:
     return "\n".join([_RESOLVER_MARK, *search, *(f"nameserver {server}" for server in resolver.servers), ""])
 
 
-def set_hostname(site: Site, effect: SetHostname) -> None:
+async def set_hostname(site: Site, effect: SetHostname) -> None:
     """Set the hostname in the VE's namespace and in its file.
 
     Raises: KernelError, if it is too long; StateError, if the VE does not run.
     """
     into = interface_ends.inside(site, effect.uid)
     uts.set_hostname(into.uts, effect.hostname)
-    _write(site, effect.uid, into, "etc/hostname", f"{effect.hostname}\n")
+    await _write(site, effect.uid, into, "etc/hostname", f"{effect.hostname}\n")
 
 
-def set_resolver(site: Site, effect: SetResolver) -> None:
+async def set_resolver(site: Site, effect: SetResolver) -> None:
     """Write the VE's /etc/resolv.conf, whatever the VE's root has put in its place.
 
     Raises: KernelError, if /etc is not to be written in; StateError, if the VE does not run.
     """
     into = interface_ends.inside(site, effect.uid)
-    _write(site, effect.uid, into, "etc/resolv.conf", _render_resolver(effect.resolver))
+    await _write(site, effect.uid, into, "etc/resolv.conf", _render_resolver(effect.resolver))
 
 
-def _write(site: Site, uid: Uid, into: Inside, path: str, text: str) -> None:
+async def _write(site: Site, uid: Uid, into: Inside, path: str, text: str) -> None:
     owner = site.need_record(uid).id_base
     try:
-        with into.root() as root, userns.acting_as(owner, owner):
-            rootfs.write_in_root(root, path, text.encode(), mode=0o644, uid=owner, gid=owner)
+        with into.root() as root:
+            await asyncio.to_thread(_write_as, owner, root, path, text)
     except KernelError as err:
         volume = site.instance.volume(uid)
         raise KernelError(
             f"name VE {uid}: {err}; put it right inside it, or in {volume}/upper", errno=err.errno
         ) from err
+
+
+def _write_as(owner: int, root: int, path: str, text: str) -> None:
+    with userns.acting_as(owner, owner):
+        rootfs.write_in_root(root, path, text.encode(), mode=0o644, uid=owner, gid=owner)

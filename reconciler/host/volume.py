@@ -71,23 +71,27 @@ def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
 
 
 async def write_record(site: Site, effect: WriteRecord) -> None:
-    """Write a VE's record durably. The directory of a new VE appears with the record in it, or not at all.
+    """Write a VE's record. The directory of a new VE appears with the record in it, or not at all.
 
+    All of it is on disk afterwards, but for the record that ends a creation: with the one before, that is ended anew.
     Raises: TemplateError, if the template that it names was not built; NoSpaceError.
     """
     await asyncio.to_thread(_write_record, site, _with_digest(site, effect))
 
 
 def _write_record(site: Site, record: Record) -> None:
-    directory = site.instance.ve_dir(record.uid)
-    if os.path.isdir(directory):
-        files.write_atomic(site.instance.record_file(record.uid), encode_record(record))
-        return
-    unborn = f"{site.instance.ves}/.{record.uid}"
-    os.makedirs(unborn, mode=0o700, exist_ok=True)
-    files.write_atomic(f"{unborn}/record.json", encode_record(record))
-    os.rename(unborn, directory)
-    files.sync_directory(site.instance.ves)
+    directory, known = site.instance.ve_dir(record.uid), site.read_record(record.uid)
+    path = site.instance.record_file(record.uid)
+    if known is not None and not known.applied:
+        # btrfs writes out a file before it takes another one's place: a power cut leaves one of the two, whole.
+        files.write_volatile(path, encode_record(record))
+    elif os.path.isdir(directory):
+        files.write_atomic(path, encode_record(record))
+    else:
+        unborn = f"{site.instance.ves}/.{record.uid}"
+        os.makedirs(unborn, mode=0o700, exist_ok=True)
+        files.write_whole(f"{unborn}/record.json", encode_record(record))
+        os.rename(unborn, directory)
 
 
 def _with_digest(site: Site, effect: WriteRecord) -> Record:

@@ -26,6 +26,15 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600) -> None:
 
     Raises: KernelError, NoSpaceError.
     """
+    write_whole(path, data, mode=mode)
+    sync_directory(os.path.dirname(path) or ".")
+
+
+def write_whole(path: str, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file as `write_atomic` does, but after a power cut it may be the old one, or none if there was none.
+
+    Raises: KernelError, NoSpaceError.
+    """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.urandom(4).hex()}.tmp")
     with file_errors("write", path):
@@ -36,7 +45,6 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600) -> None:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-    sync_directory(directory or ".")
 
 
 def write_volatile(path: str, data: bytes, *, mode: int = 0o600) -> None:

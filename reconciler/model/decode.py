@@ -152,7 +152,7 @@ def parse_object(data: bytes, *, format: int, where: str, remedy: str = "") -> F
 
 def render_object(content: Mapping[str, Json], *, format: int) -> bytes:
     """Give the text of a file of ours, the same for the same content."""
-    return (json.dumps({"format": format, **content}, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    return (json.dumps({"format": format, **content}, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _tail(remedy: str) -> str:

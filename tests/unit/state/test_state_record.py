@@ -37,28 +37,13 @@ _records = st.builds(
     snapshot_births=st.dictionaries(st.text(), _numbers, max_size=3),
 )
 
-GOLDEN = b"""{
- "applied": {
-  "memory.limit": 268435456
- },
- "created_at": 1700000000.5,
- "format": 1,
- "id_base": 524288,
- "init": [
-  "/sbin/init"
- ],
- "name": "web1",
- "protect": true,
- "requests_done": [],
- "snapshot_births": {
-  "golden": 1700000001.0
- },
- "source": "dir:/srv/desired",
- "template": "busybox",
- "template_digest": null,
- "uid": "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-}
-"""
+GOLDEN = (
+    b'{"applied": {"memory.limit": 268435456}, "created_at": 1700000000.5, "format": 1, '
+    b'"id_base": 524288, "init": ["/sbin/init"], "name": "web1", '
+    b'"protect": true, "requests_done": [], "snapshot_births": {"golden": 1700000001.0}, '
+    b'"source": "dir:/srv/desired", "template": "busybox", '
+    b'"template_digest": null, "uid": "7c9e6679-7425-40de-944b-e07fc1f90ae7"}\n'
+)
 
 RECORD = Record(
     uid=Uid("7c9e6679-7425-40de-944b-e07fc1f90ae7"),
