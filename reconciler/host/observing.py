@@ -17,7 +17,6 @@ from reconciler.host import (
     ending,
     filter,
     host_network,
-    interface_ends,
     network,
     power,
     templates,
@@ -27,12 +26,13 @@ from reconciler.host.attachment import HostSide
 from reconciler.host.namespaces import Inside, read_hostnames
 from reconciler.host.site import Site
 from reconciler.kernel import rtnl
+from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.compute import ComputeObservation
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import NetworkName, Uid
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet, HostObservation, Scope, VeObservation
-from reconciler.model.power import EndCause, PowerObservation, PowerState
+from reconciler.model.power import EndCause, PowerObservation
 from reconciler.model.volume import TrashEntry, VolumeObservation
 
 _Fact = TypeVar("_Fact")
@@ -141,10 +141,11 @@ class _Look:
     def _inside(self, uid: Uid, power: PowerObservation | Unknown) -> Inside | Unknown | None:
         if isinstance(power, Unknown):
             return power
-        if power.state is PowerState.STOPPED:
+        if power.pid is None or power.start_time is None:
             self.site.namespaces.forget(uid)
             return None
-        return _known(interface_ends.inside, self.site, uid)
+        init = ProcessId(pid=power.pid, start_time=power.start_time)
+        return _known(self.site.namespaces.of, uid, init, self.site.rtnl)
 
     def _look_inside(
         self, insides: Mapping[Uid, Inside], links: list[rtnl.Link] | Unknown

@@ -144,7 +144,7 @@ class Neighbour:
     protocol: int
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)  # some 1.5 KB each
 def parse_link(payload: bytes) -> Link:
     """Parse RTM_NEWLINK.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 
-from reconciler.errors import KernelError, NoSpaceError
+from reconciler.errors import KernelError, NoSpaceError, VectlError
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,28 +41,38 @@ def file_error(call: str, what: str, error: int) -> KernelError | NoSpaceError:
     return kernel_error(call, what, error)
 
 
-@contextmanager
-def translated(call: str, what: str) -> Iterator[None]:
+class _Translation:
+    """Turns an OSError of its block into ours. Each look at the host opens thousands: a generator would cost thrice."""
+
+    __slots__ = ("_call", "_error", "_what")
+
+    def __init__(self, error: Callable[[str, str, int], VectlError], call: str, what: str) -> None:
+        self._error, self._call, self._what = error, call, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise self._error(self._call, self._what, error.errno or 0) from error
+
+
+def translated(call: str, what: str) -> AbstractContextManager[None]:
     """Turn an OSError of the block into ours.
 
     Raises: KernelError.
     """
-    try:
-        yield
-    except OSError as err:
-        raise kernel_error(call, what, err.errno or 0) from err
+    return _Translation(kernel_error, call, what)
 
 
-@contextmanager
-def file_errors(call: str, what: str) -> Iterator[None]:
+def file_errors(call: str, what: str) -> AbstractContextManager[None]:
     """Turn an OSError of the block, which works on files, into ours.
 
     Raises: KernelError, NoSpaceError.
     """
-    try:
-        yield
-    except OSError as err:
-        raise file_error(call, what, err.errno or 0) from err
+    return _Translation(file_error, call, what)
 
 
 def checked(result: int, call: str, what: str) -> int:
