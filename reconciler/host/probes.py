@@ -21,6 +21,7 @@ from reconciler.model.instance import Instance
 from reconciler.model.probe import Level, Probe
 from reconciler.model.units import format_size
 
+_INOTIFY_INSTANCES = 1024  # an init such as systemd takes some ten
 _FILE_SYSTEMS = ("overlay", "erofs", "btrfs")
 _LXCFS = "/var/lib/lxcfs/proc/meminfo"
 _MAC = "02:76:00:00:00:01"
@@ -63,6 +64,7 @@ def _kernel() -> Iterator[Probe]:
             remedy = "boot a kernel that has it, such as Debian's"
             yield Probe(name=name, level=Level.FAIL, found="not in this kernel", remedy=remedy)
     yield from _tried("user namespaces", _user_namespaces)
+    yield from examine_inotify()
     has_time = os.path.exists("/proc/self/ns/time")
     yield Probe(
         name="time namespaces",
@@ -91,6 +93,19 @@ def _user_namespaces() -> str:
     if most < 1:
         raise VectlError("user.max_user_namespaces is 0; set it to 10000")
     return f"up to {most}"
+
+
+def examine_inotify() -> Iterator[Probe]:
+    """Examine how many inotify instances there are: the kernel counts those of all VEs for the host's root."""
+    yield from _tried("inotify", _inotify_instances, level=Level.WARN)
+
+
+def _inotify_instances() -> str:
+    name = "fs.inotify.max_user_instances"
+    most = int(sysctl.read(name))
+    if most < _INOTIFY_INSTANCES:
+        raise VectlError(f"root and all VEs share {most} instances, which one VE can use up; set {name} to 8192")
+    return f"{most} instances for root and all VEs"
 
 
 def _tried(name: str, attempt: Callable[[], str], *, level: Level = Level.FAIL) -> Iterator[Probe]:

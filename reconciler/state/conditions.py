@@ -10,7 +10,7 @@ from reconciler.errors import StateError, UsageError
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.decode import Fields
 from reconciler.state import layout
-from reconciler.state.document import Document
+from reconciler.state.document import Document, Durability
 
 SOURCE = "_source"
 """The subject under which the source's conditions are kept; no VE can have this name."""
@@ -93,7 +93,7 @@ class Conditions:
             raise UsageError(f"find conditions of {subject!r}: expected the name of a VE")
         remedy = "remove it: the agent writes it anew"
         path = f"{self._directory}/{subject}{_SUFFIX}"
-        return Document(path=path, format=_FORMAT, remedy=remedy, volatile=True)
+        return Document(path=path, format=_FORMAT, remedy=remedy, durability=Durability.NONE)
 
 
 def since_last_transition(

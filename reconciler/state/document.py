@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 from reconciler.kernel import files
 from reconciler.model.decode import Fields, parse_object, render_object
@@ -15,17 +16,32 @@ from reconciler.state import layout
 _LOCK_WAIT_S = 10.0
 
 
+class Durability(Enum):
+    """What a power cut may do to a file that was just written."""
+
+    NONE = "none"
+    """Anything: it need not outlive this boot, and nobody waits for the disk."""
+    WHOLE = "whole"
+    """Bring back the one before, or none if there was none."""
+    LASTING = "lasting"
+    """Nothing."""
+
+
+_WRITERS: Mapping[Durability, Callable[[str, bytes], None]] = {
+    Durability.NONE: files.write_volatile,
+    Durability.WHOLE: files.write_whole,
+    Durability.LASTING: files.write_atomic,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A file that holds an object of one ``format``. ``remedy``: what to do when it is damaged.
-
-    ``volatile``: it need not outlive this boot, so nobody waits for the disk.
-    """
+    """A file that holds an object of one ``format``. ``remedy``: what to do when it is damaged."""
 
     path: str
     format: int
     remedy: str
-    volatile: bool = False
+    durability: Durability = Durability.LASTING
 
     def exists(self) -> bool:
         """Tell whether there is a file."""
@@ -42,13 +58,12 @@ class Document:
         return parse_object(data, format=self.format, where=self.path, remedy=self.remedy)
 
     def write(self, content: Mapping[str, Json]) -> None:
-        """Replace the file, durably unless it is volatile; makes its directory.
+        """Replace the file; makes its directory.
 
         Raises: KernelError, NoSpaceError.
         """
         layout.make_directory(os.path.dirname(self.path))
-        write = files.write_volatile if self.volatile else files.write_atomic
-        write(self.path, render_object(content, format=self.format))
+        _WRITERS[self.durability](self.path, render_object(content, format=self.format))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

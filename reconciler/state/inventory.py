@@ -13,7 +13,7 @@ from reconciler.model.decode import parse_object
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid, VeName
 from reconciler.state import layout
-from reconciler.state.document import Document
+from reconciler.state.document import Document, Durability
 
 _FORMAT = 1
 _REMEDY = "mend it, or remove it: then its VE is never pruned"
@@ -65,13 +65,15 @@ class Inventory:
         return self._read(uid)
 
     def put(self, entry: Entry) -> None:
-        """Write an entry, durably, before what it announces is done.
+        """Write an entry before what it announces is done.
 
-        That a VE is present now announces nothing: its record says so too, and the disk is not waited for.
+        That a VE is removed is on disk for sure then. One that is made has a record with the same ids, and without
+        that nothing of it is there.
 
         Raises: KernelError, NoSpaceError.
         """
-        self._document(entry.uid, volatile=entry.phase is Phase.PRESENT).write(
+        durability = Durability.LASTING if entry.phase is Phase.REMOVING else Durability.WHOLE
+        self._document(entry.uid, durability=durability).write(
             {
                 "uid": entry.uid,
                 "name": entry.name,
@@ -88,11 +90,11 @@ class Inventory:
         """
         layout.remove_file(self._document(uid).path)
 
-    def _document(self, uid: Uid, *, volatile: bool = False) -> Document:
+    def _document(self, uid: Uid, *, durability: Durability = Durability.LASTING) -> Document:
         path = f"{self._directory}/{uid}.json"
         if _FILE.match(f"{uid}.json") is None:
             raise StateError(f"write {path}: expected a UUID in lower case, got {uid!r}")
-        return Document(path=path, format=_FORMAT, remedy=_REMEDY, volatile=volatile)
+        return Document(path=path, format=_FORMAT, remedy=_REMEDY, durability=durability)
 
     def _read(self, uid: Uid) -> Entry | Unknown | None:
         try:

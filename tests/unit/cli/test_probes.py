@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.host import probes
-from reconciler.kernel import cgroup_file, cgroup_layout
+from reconciler.kernel import cgroup_file, cgroup_layout, sysctl
 from reconciler.kernel.cgroup_layout import Layout
 from reconciler.model.probe import Level, Probe
 
@@ -41,3 +41,13 @@ def test_where_protection_is_passed_down_or_is_none_nothing_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, layout: Layout, options: str
 ) -> None:
     assert guarantees(monkeypatch, layout, options).level is Level.OK
+
+
+@pytest.mark.parametrize(("instances", "level"), [("128\n", Level.WARN), ("8192\n", Level.OK)])
+def test_few_inotify_instances_for_everybody_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, instances: str, level: Level
+) -> None:
+    monkeypatch.setattr(sysctl, "read", lambda name: instances.strip())
+    [found] = probes.examine_inotify()
+    assert found.level is level
+    assert instances.strip() in found.found
