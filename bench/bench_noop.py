@@ -21,6 +21,8 @@ from reconciler.state.config import Config
 
 COUNT = int(sys.argv[1]) if len(sys.argv) > 1 else 300
 PASSES = 15
+BOOT_S = 5.0
+"""How long the VEs take until they have booted, and share the CPUs no more. Units: seconds."""
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ async def _measure(place: common.Place) -> None:
     source = f"dir:{place.manifests}"
     async with open_session(Config(instance=place.instance), source=source, fleet=fleet) as session:
         await session.reconciler.converge()
+        await asyncio.sleep(BOOT_S)
         before = session.counter.total
         samples = [await _pass(session) for _ in range(PASSES)]
         print("no-op pass:", common.distribution(samples))

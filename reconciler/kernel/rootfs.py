@@ -20,6 +20,8 @@ from reconciler.kernel.syscalls import file_errors
 READ_LIMIT = 1 << 20
 """The most that is read of one file; a tenant can make a sparse one of any size."""
 
+_CHUNK = 1 << 14
+
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 
 # A FIFO or a terminal opened without these would block or become ours.
@@ -87,11 +89,14 @@ def write_in_root(root_fd: int, path: str, data: bytes, *, mode: int, uid: int, 
 
 
 def _read_all(fd: int, path: str) -> bytes:
-    with file_errors("read", path), open(fd, "rb", closefd=False) as file:
-        data = file.read(READ_LIMIT + 1)
-    if len(data) > READ_LIMIT:
+    chunks, left = [], READ_LIMIT + 1
+    with file_errors("read", path):
+        while left > 0 and (chunk := os.read(fd, min(left, _CHUNK))):
+            chunks.append(chunk)
+            left -= len(chunk)
+    if left <= 0:
         raise KernelError(f"read {path}: expected at most {READ_LIMIT} bytes", errno=errno.EFBIG)
-    return data
+    return b"".join(chunks)
 
 
 @contextmanager
