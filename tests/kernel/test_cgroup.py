@@ -322,7 +322,7 @@ def test_the_cpu_set_of_a_used_cgroup_shrinks_and_grows(
 
 @pytest.mark.kernel
 def test_a_set_of_all_cpus_is_no_limit(layout: Layout, tree: CgroupTree) -> None:
-    everything = frozenset(os.sched_getaffinity(0))
+    everything = cgroup_limits.all_members(layout, "cpu.cpus")
     tree.write_limits({"cpu.cpus": everything})
     read = tree.read_limits()
     assert read is not None
