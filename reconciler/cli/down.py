@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,14 +83,19 @@ def _what_goes(instance: Instance, stock: Stock | None) -> Iterator[str]:
 
     yield f"down removes all of {instance.name} from this host:"
     if stock is not None:
-        names = sorted((*(record.name for record in stock.records), *stock.unread))
-        shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-        yield f"  VEs with their data: {len(names)}{shown and ': '}{shown}"
+        yield f"  VEs with their data: {_counted(sorted((*(record.name for record in stock.records), *stock.unread)))}"
         yield f"  removed VEs whose data is in the trash: {stock.trashed}"
     elif ground.has_pool(instance):
         yield f"  the VEs in the pool {instance.pool}: it is not mounted, so they cannot be counted"
     yield "  its networks, its filter, its templates, and what it knows of the past"
-    yield f"  {instance.state_dir}" + (f", with the pool in {ground.pool_image(instance)}" * (not instance.pool_path))
+    with_pool = "" if instance.pool_path is not None else f", with the pool in {ground.pool_image(instance)}"
+    yield f"  {instance.state_dir}{with_pool}"
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Give how many there are, and the first of them by name, e.g. ``2: app, web``."""
+    shown = [*names[:_NAMES_SHOWN], *(["..."] if len(names) > _NAMES_SHOWN else [])]
+    return f"{len(names)}: {', '.join(shown)}" if names else "0"
 
 
 def _refuse_guarded(stock: Stock, destroy: frozenset[str]) -> None:

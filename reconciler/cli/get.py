@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from reconciler.errors import UsageError
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
     from reconciler.model.compute import ComputeObservation
+    from reconciler.model.condition import Condition
     from reconciler.model.facts import Json, Unknown
 
 _HEADER = ("NAME", "HOST", "POWER", "READY", "CPU", "MEM", "DISK", "ADDRESSES", "AGE", "REVISION")
@@ -84,18 +85,27 @@ async def _get(question: _Question) -> None:
 
 
 def _tell_of_source(session: Session, revision: str) -> None:
-    """Tell where the newest manifests are not those in force, of which alone the table speaks."""
-    from reconciler.model.condition import ConditionType, Status
     from reconciler.state.conditions import SOURCE
 
-    by_type = {condition.type: condition for condition in session.desk.conditions.read(SOURCE)}
-    valid, fetched = by_type.get(ConditionType.VALID), by_type.get(ConditionType.FETCHED)
-    if valid is None or valid.status is Status.TRUE or valid.revision != revision:
-        return
-    if fetched is not None and fetched.status is Status.FALSE:
-        output.words(f"vectl: the manifests cannot be read: {output.one_line(fetched.message)}; {valid.message}")
-    elif valid.status is Status.FALSE:
-        output.words(f"vectl: the newest manifests are not valid: {output.one_line(valid.message)}")
+    if words := source_words(session.desk.conditions.read(SOURCE), revision):
+        output.words(f"vectl: {output.one_line(words)}")
+
+
+def source_words(conditions: Iterable[Condition], revision: str) -> str:
+    """Say why the manifests in force, of which alone the table speaks, are not the newest; empty, if they may be.
+
+    ``revision``: the one in force; what was said beside another one is no longer so.
+    """
+    from reconciler.model.condition import ConditionType, source_problem
+
+    found = tuple(conditions)
+    valid = next((condition for condition in found if condition.type is ConditionType.VALID), None)
+    problem = source_problem(found)
+    if valid is None or valid.revision != revision or problem is None:
+        return ""
+    if problem.type is ConditionType.FETCHED:
+        return f"the manifests cannot be read: {problem.message}; {valid.message}"
+    return f"the newest manifests are not valid: {problem.message}"
 
 
 def _print_empty(form: Format, host: str) -> None:

@@ -63,18 +63,6 @@ def standing(fleet: Fleet, stored: Mapping[str, tuple[Condition, ...]], host: st
     return Standing(stalled=stalled, failing=failing, waiting=frozenset(waiting))
 
 
-def problem(stored: Mapping[str, tuple[Condition, ...]]) -> str:
-    """Say why the agent holds on to older manifests; empty, if it does not say so itself."""
-    from reconciler.model.condition import ConditionType, Status
-    from reconciler.state.conditions import SOURCE
-
-    by_type = {condition.type: condition for condition in stored.get(SOURCE, ())}
-    for kind in (ConditionType.FETCHED, ConditionType.VALID):
-        if kind in by_type and by_type[kind].status is Status.FALSE:
-            return by_type[kind].message
-    return ""
-
-
 async def await_agent(name: str, instance: Instance, fleet: Fleet, timeout_s: float) -> Standing:
     """Wait until the agent has settled every VE of a revision, or what failed fails on. ``name``: of what is applied.
 
@@ -82,8 +70,9 @@ async def await_agent(name: str, instance: Instance, fleet: Fleet, timeout_s: fl
     """
     import asyncio
 
+    from reconciler.model.condition import source_problem
     from reconciler.state import layout
-    from reconciler.state.conditions import Conditions
+    from reconciler.state.conditions import SOURCE, Conditions
     from reconciler.state.lastgood import LastGood
 
     last_good = LastGood(instance.state_dir)
@@ -92,8 +81,8 @@ async def await_agent(name: str, instance: Instance, fleet: Fleet, timeout_s: fl
     while True:
         now, stored, kept = time.monotonic(), conditions.read_all(), last_good.read()
         is_in_force = kept is not None and kept.revision == fleet.revision
-        if not is_in_force and now - moved_at >= _PATIENCE_S and (why := problem(stored)):
-            raise RefusedError(f"apply {name}: the agent does not take it: {output.one_line(why)}")
+        if not is_in_force and now - moved_at >= _PATIENCE_S and (wrong := source_problem(stored.get(SOURCE, ()))):
+            raise RefusedError(f"apply {name}: the agent does not take it: {output.one_line(wrong.message)}")
         found = standing(fleet, stored, instance.host)
         if found != before:
             _tell(found, before)

@@ -114,6 +114,32 @@ def test_who_is_ready_and_yet_left_alone_shows_it(conditions: tuple[Condition, .
     assert get._ready_text(row(*conditions)) == shown
 
 
+def of_source(kind: ConditionType, status: Status, message: str = "", *, revision: str = "r1") -> Condition:
+    return Condition(type=kind, status=status, reason="So", message=message, revision=revision)
+
+
+READ = of_source(ConditionType.FETCHED, Status.TRUE, revision="r2")
+GONE = of_source(ConditionType.FETCHED, Status.FALSE, "/srv: no such directory", revision="")
+VALID = of_source(ConditionType.VALID, Status.TRUE)
+INVALID = of_source(ConditionType.VALID, Status.FALSE, "1 mistake; r1 stays in force")
+NOT_READ = of_source(ConditionType.VALID, Status.UNKNOWN, "r1 stays in force")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "shown"),
+    [
+        ((), ""),
+        ((READ, VALID), ""),
+        ((READ, NOT_READ), ""),
+        ((READ, INVALID), "the newest manifests are not valid: 1 mistake; r1 stays in force"),
+        ((GONE, NOT_READ), "the manifests cannot be read: /srv: no such directory; r1 stays in force"),
+    ],
+)
+def test_a_table_of_older_manifests_says_so(conditions: tuple[Condition, ...], shown: str) -> None:
+    assert get.source_words(conditions, "r1") == shown
+    assert get.source_words(conditions, "r0") == ""
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("2m", 120.0), ("0.5s", 0.5)])
 def test_a_timeout_is_a_duration_or_a_number_of_seconds(text: str, seconds: float) -> None:
     assert context.parse_timeout(text) == seconds
