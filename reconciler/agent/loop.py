@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,7 +14,7 @@ from reconciler.agent.patience import Patience
 from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
 from reconciler.errors import VectlError
-from reconciler.model.action import Action, Operation, Reason
+from reconciler.model.action import Action, Operation, Reason, UnknownFact
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
 from reconciler.model.observation import HostObservation
@@ -190,7 +189,8 @@ class Agent:
         for name in wanted:
             delay_s = 0.0 if is_asked_for else self._backoff.left(name, self.clock.monotonic())
             self.queue.add(name, priority=Priority.REVISION, reason="planned", delay_s=delay_s)
-        for name in dict.fromkeys(ve for text in result.plan.unknown if (ve := self._ve_in(text)) is not None):
+        unread = {fact.ve for fact in result.plan.unknown}
+        for name in (name for name in self.reconciler.fleet.ves if name in unread):
             delay_s = self._backoff.left(name, self.clock.monotonic())
             self.queue.add(name, priority=Priority.DRIFT, reason="unknown", delay_s=delay_s)
         self.ready.set()
@@ -217,17 +217,16 @@ class Agent:
             )
         for outcome in failed:
             self._failed(turn.key, type(outcome.error).__name__, str(outcome.error))
-        unknown = [text for text in result.plan.unknown if turn.key != HOST or self._ve_in(text) is None]
+        unknown = [fact for fact in result.plan.unknown if turn.key != HOST or not self._has_turns(fact)]
         if unknown and not failed:
-            self._failed(turn.key, "ObservationUnknown", unknown[0])
+            self._failed(turn.key, "ObservationUnknown", str(unknown[0]))
         elif not failed:
             self._backoff.succeeded(turn.key)
             self._go_on(turn, result)
 
-    def _ve_in(self, unknown: str) -> VeName | None:
-        """Say of which VE with a manifest a fact is unknown. It has turns of its own, and delays no others'."""
-        name = VeName(re.split("[.:]", unknown, maxsplit=1)[0])
-        return name if name in self.reconciler.fleet.ves else None
+    def _has_turns(self, fact: UnknownFact) -> bool:
+        """Say whether a fact is of a VE with a manifest: that has turns of its own, and delays no others'."""
+        return fact.ve in self.reconciler.fleet.ves
 
     def _go_on(self, turn: Turn, result: Result) -> None:
         """Ask for the turns that follow from one that went well."""

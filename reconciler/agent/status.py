@@ -32,7 +32,7 @@ def conditions(seen: Seen) -> tuple[Condition, ...]:
     name, plan = seen.name, seen.plan
     failed = [o for o in seen.outcomes if o.action.ve == name and o.error is not None]
     refused = [r for r in plan.refused if r.ve == name]
-    unknown = [text for text in plan.unknown if text.startswith((f"{name}.", f"{name}:"))]
+    unknown = [fact for fact in plan.unknown if fact.ve == name]
     found: list[Condition] = []
     stalling = [hold for hold in seen.holds if hold.stalled]
     if refused or stalling or any(isinstance(o.error, TerminalError) for o in failed):
@@ -44,7 +44,7 @@ def conditions(seen: Seen) -> tuple[Condition, ...]:
     elif seen.holds:
         found += _pair(seen, ConditionType.RECONCILING, seen.holds[0].reason, seen.holds[0].message)
     elif unknown:
-        found += _pair(seen, ConditionType.RECONCILING, "ObservationUnknown", unknown[0])
+        found += _pair(seen, ConditionType.RECONCILING, "ObservationUnknown", str(unknown[0]))
     elif name in plan.waiting and not seen.paused:
         found += _pair(seen, ConditionType.RECONCILING, "Waiting", plan.waiting[name])
     elif seen.paused and name in plan.waiting:

@@ -178,18 +178,37 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownFact:
+    """What could not be read, so that nothing that depends on it is changed.
+
+    ``ve``: the VE's name, or its uid where its record is unreadable; None for the host. ``path``: of the fact, empty
+    where nothing is known of the VE, or where ``reason`` says all of it.
+    """
+
+    reason: str
+    ve: str | None = None
+    path: str = ""
+
+    def __str__(self) -> str:
+        """Give it in words, as plans have it, e.g. ``web1.network: Input/output error``."""
+        if self.ve is None:
+            return f"the host's {self.path}: {self.reason}" if self.path else self.reason
+        return f"{self.ve}.{self.path}: {self.reason}" if self.path else f"{self.ve}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What to do on one host for one revision. ``waiting``: VE name to what it waits for. ``orphans``: VEs that no
     manifest names any more and that are left alone because nobody asked to prune.
 
-    ``unknown``: paths of facts that could not be read. ``ve_hashes``: by VE name, for consent.
+    ``ve_hashes``: by VE name, for consent.
     """
 
     host: HostName
     revision: str
     actions: tuple[Action, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[UnknownFact, ...] = ()
     warned: tuple[Drift, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
     orphans: tuple[str, ...] = ()

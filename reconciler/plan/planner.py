@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.model.action import Action, Operation, Plan, Refusal
+from reconciler.model.action import Action, Operation, Plan, Refusal, UnknownFact
 from reconciler.model.facts import JsonMap, Unknown
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
@@ -208,7 +208,7 @@ def _plan_ves(
         if only is not None and spec.name not in only:
             continue
         if doubt:
-            yield spec.name, ve.VePlan(unknown=(f"{spec.name}: {doubt}",))
+            yield spec.name, ve.VePlan(unknown=(UnknownFact(ve=spec.name, reason=doubt),))
         elif spec.name in refused:
             yield spec.name, ve.VePlan(refused=(refused[spec.name],))
         elif entry := entries.get(spec.name):
@@ -221,7 +221,7 @@ def _plan_new(inputs: Inputs, spec: VeSpec, context: Context) -> ve.VePlan:
     allocation = inputs.allocations.get(spec.name)
     if allocation is None and not spec.unsupported:
         reason = inputs.unallocated.get(spec.name, "no identity was allocated to it")
-        return ve.VePlan(unknown=(f"{spec.name}: {reason}",))
+        return ve.VePlan(unknown=(UnknownFact(ve=spec.name, reason=reason),))
     return ve.plan_new(spec, allocation or Allocation(uid=Uid(""), id_base=0), context)
 
 
@@ -247,7 +247,9 @@ def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
 
 def _plan_removal(inputs: Inputs, matches: Matches) -> prune.PrunePlan:
     if not inputs.observed.complete:
-        return prune.PrunePlan(unknown=("not all VEs of the host could be read; nothing is removed",))
+        return prune.PrunePlan(
+            unknown=(UnknownFact(reason="not all VEs of the host could be read; nothing is removed"),)
+        )
     if "*" in inputs.paused:
         return prune.PrunePlan()
     unclaimed = [seen for seen in matches.unclaimed if not _is_paused(inputs, seen)]
@@ -292,11 +294,11 @@ def _plan_networks(whole: _Whole) -> Iterator[Action]:
     yield from host_network.plan_filter(rules, observed.filter, changed=observed.filter.rules is not None)
 
 
-def _unknown_of_host(observed: HostObservation) -> Iterator[str]:
+def _unknown_of_host(observed: HostObservation) -> Iterator[UnknownFact]:
     facts = {"networks": observed.networks, "filter": observed.filter, "trash": observed.trash}
     for name, fact in facts.items():
         if isinstance(fact, Unknown):
-            yield f"the host's {name}: {fact.reason}"
+            yield UnknownFact(path=name, reason=fact.reason)
 
 
 def _assemble(

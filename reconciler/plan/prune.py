@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reconciler.model.action import Action, Downtime, Impact, Operation, Origin, Phase, Reason, Refusal, Reversible
+from reconciler.model.action import (
+    Action,
+    Downtime,
+    Impact,
+    Operation,
+    Origin,
+    Phase,
+    Reason,
+    Refusal,
+    Reversible,
+    UnknownFact,
+)
 from reconciler.model.compute import RemoveCgroup
 from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import VeSpec
@@ -61,7 +72,7 @@ class PrunePlan:
 
     actions: tuple[Action, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[UnknownFact, ...] = ()
     waiting: tuple[tuple[str, str], ...] = ()
     orphans: tuple[str, ...] = ()
     mass: int = 0
@@ -74,7 +85,7 @@ def plan_prune(
     actions, refused, unknown, waiting, orphans = [], [], [], [], []
     for ve in unclaimed:
         if paths := {path: reason for path, reason in unknown_paths(ve).items() if path != _GOES_ALONG}:
-            unknown += [f"{_name(ve)}.{path}: {reason}" for path, reason in paths.items()]
+            unknown += [UnknownFact(ve=_name(ve), path=path, reason=reason) for path, reason in paths.items()]
             continue
         assert isinstance(ve.record, Record)
         record = ve.record

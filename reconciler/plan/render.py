@@ -43,7 +43,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "refused": [refusal.to_json() for refusal in plan.refused],
         "waiting": dict(plan.waiting),
         "orphans": list(plan.orphans),
-        "unknown": list(plan.unknown),
+        "unknown": [str(fact) for fact in plan.unknown],
     }
 
 
@@ -81,7 +81,7 @@ def render_text(plan: Plan, *, paint: Paint, verbose: bool = False) -> str:
         ("Changed by hand, to be put right", list(_actions(drift, paint))),
         ("Changed by hand, left alone", [f"  {d.ve} {d.path}: {value_text(d.path, d.observed)}" for d in plan.warned]),
         ("Waiting", [f"  {name}: {printable(why)}" for name, why in sorted(plan.waiting.items())]),
-        ("Not known, so left alone", [f"  {printable(text)}" for text in plan.unknown]),
+        ("Not known, so left alone", [f"  {printable(str(fact))}" for fact in plan.unknown]),
     )
     lines: list[str] = []
     for title, body in sections:
@@ -162,7 +162,7 @@ def render_diff(plan: Plan, *, paint: Paint) -> str:
         lines += [paint(f"--- {name} (observed)", "strong"), paint(f"+++ {name} (desired)", "strong")]
         lines += [line for action in shown if action.ve == name for line in _diff_lines(action, paint)]
     lines += [paint(f"x {refusal.ve}: {printable(refusal.message)}", "bad") for refusal in plan.refused]
-    lines += [f"? {printable(text)}" for text in plan.unknown]
+    lines += [f"? {printable(str(fact))}" for fact in plan.unknown]
     return "".join(f"{line}\n" for line in lines)
 
 

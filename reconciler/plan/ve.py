@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Reason, Refusal
+from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Reason, Refusal, UnknownFact
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation
@@ -25,7 +25,7 @@ class VePlan:
 
     actions: tuple[Action, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[UnknownFact, ...] = ()
     warned: tuple[Drift, ...] = ()
     waiting: str = ""
 
@@ -71,7 +71,7 @@ def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
 def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> VePlan:
     """Plan a VE that exists on this host. One that runs is held to its limits even if its network cannot be read."""
     paths = unknown_paths(observed)
-    unknown = tuple(f"{spec.name}.{path}: {reason}" for path, reason in paths.items())
+    unknown = tuple(UnknownFact(ve=spec.name, path=path, reason=reason) for path, reason in paths.items())
     if paths and not _is_known_but_for_its_network(observed):
         return VePlan(unknown=unknown)
     known = changes.known(replace(observed, network=None) if paths else observed)

@@ -17,6 +17,7 @@ from reconciler.model.action import (
     Plan,
     Reason,
     Refusal,
+    UnknownFact,
 )
 from reconciler.model.compute import Limit, SetLimit
 from reconciler.model.facts import Json
@@ -106,7 +107,12 @@ def test_bookkeeping_is_no_change() -> None:
 
 def test_what_is_left_alone_is_told() -> None:
     drift = Drift(ve="web1", path="cpu.limit", desired=None, observed=150_000, policy="warn")
-    made = plan(warned=(drift,), waiting={"web2": "waits for db1"}, unknown=("web3.power: gone",), orphans=("old",))
+    made = plan(
+        warned=(drift,),
+        waiting={"web2": "waits for db1"},
+        unknown=(UnknownFact(ve="web3", path="power", reason="gone"),),
+        orphans=("old",),
+    )
     shown = text(made)
     assert "  web1 cpu.limit: 1.5" in shown
     assert "  web2: waits for db1" in shown

@@ -180,7 +180,7 @@ class Case:
                 for action, wanted in zip(actions, asked, strict=False)
             ],
             "refused": [f"{refusal.ve} {refusal.rule}" for refusal in plan.refused],
-            "unknown": list(plan.unknown),
+            "unknown": [str(fact) for fact in plan.unknown],
             "waiting": dict(plan.waiting),
             "warned": [f"{drift.ve} {drift.path} {drift.policy}" for drift in plan.warned],
             "orphans": list(plan.orphans),
