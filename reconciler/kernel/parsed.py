@@ -29,16 +29,26 @@ _TICK_NS = 20_000_000
 """Longer than the clock of file systems stands still (a jiffy, 10 ms at most). Units: nanoseconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """``young``: the content, of a file that was read so soon after it was written that its identity proves nothing."""
+
+    identity: _Identity
+    parse: Callable[..., Any]
+    value: Any
+    young: bytes | None
+
+
 @dataclass(slots=True)
 class ParsedFiles:
     """What files were parsed to, by path. A file is another one if its inode, its time or its size is another.
 
-    One that was just written is parsed at each look: while its time stands still, another may follow it with the same
+    One that was just written is read at each look: while its time stands still, another may follow it with the same
     time, the same size, and the number of an inode that was freed a moment ago.
     Source: git, Documentation/technical/racy-git.txt.
     """
 
-    _known: dict[str, tuple[_Identity, Callable[..., Any], Any]] = field(default_factory=dict)
+    _known: dict[str, _Known] = field(default_factory=dict)
 
     def read(self, path: str, parse: Parser[_Value]) -> _Value | None:
         """Give the value of a file, None if there is none.
@@ -53,16 +63,17 @@ class ParsedFiles:
                 return None
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
-        if known is not None and known[0] == identity and known[1] is parse:
-            value: _Value = known[2]
-            return value
-        data = files.read_bytes_if_exists(path)
-        if data is None:
-            return None
-        parsed = parse(data, where=path)
-        if time.time_ns() - status.st_mtime_ns > _TICK_NS:
-            self._known[path] = (identity, parse, parsed)
-        return parsed
+        if known is not None and known.parse is not parse:
+            known = None
+        if known is None or known.young is not None or known.identity != identity:
+            data = files.read_bytes_if_exists(path)
+            if data is None:
+                return None
+            value = known.value if known is not None and known.young == data else parse(data, where=path)
+            young = data if time.time_ns() - status.st_mtime_ns <= _TICK_NS else None
+            known = self._known[path] = _Known(identity, parse, value, young)
+        found: _Value = known.value
+        return found
 
     def forget_below(self, directory: str) -> None:
         """Drop what is kept of the files below a directory that is no more."""

@@ -57,11 +57,18 @@ def test_a_file_of_another_time_or_size_is_parsed_anew(tmp_path: Path, data: byt
 
 
 def test_a_file_that_follows_within_one_tick_of_the_clock_is_seen(tmp_path: Path) -> None:
-    files, parse, path, now = ParsedFiles(), Counting(), tmp_path / "a.json", time.time_ns()
+    files, parse, path, now = ParsedFiles(), Counting(), tmp_path / "a.json", time.time_ns() + 3600 * 10**9
     write(path, b"one", modified_ns=now)
     assert files.read(str(path), parse) == "one"
     write(path, b"two", modified_ns=now)
     assert files.read(str(path), parse) == "two"
+
+
+def test_a_file_that_stays_as_it_was_written_is_parsed_once(tmp_path: Path) -> None:
+    files, parse, path = ParsedFiles(), Counting(), tmp_path / "a.json"
+    write(path, b"one", modified_ns=time.time_ns() + 3600 * 10**9)  # young for an hour
+    assert [files.read(str(path), parse) for _ in range(3)] == ["one"] * 3
+    assert parse.count == 1
 
 
 def test_a_file_that_is_gone_is_none_and_forgotten(tmp_path: Path) -> None:
