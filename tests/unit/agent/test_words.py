@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from reconciler.agent import desk, status
-from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Phase, Plan, Reason
+from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Plan, Reason
 from reconciler.model.condition import ConditionType
 from reconciler.model.facts import Json
 from reconciler.model.identity import HostName, VeName
@@ -23,8 +23,6 @@ def update(path: str, before: Json, after: Json) -> Action:
         reason=Reason.DRIFTED,
         impact=Impact.LIVE,
         origin=Origin.DRIFT,
-        phase=Phase.GROW,
-        effects=(),
     )
 
 
@@ -37,7 +35,7 @@ def test_an_event_gives_values_as_people_write_them() -> None:
 
 def test_drift_that_is_left_alone_is_told_in_the_same_words() -> None:
     drift = Drift(ve="web1", path="cpu.limit", desired=None, observed=150_000, policy="warn")
-    plan = Plan(host=HostName("here"), revision="r1", actions=(), warned=(drift,), ve_hashes={}, action_hash="")
+    plan = Plan(host=HostName("here"), revision="r1", warned=(drift,))
     told = {found.type: found for found in status.conditions(status.Seen(name="web1", revision="r1", plan=plan))}
     assert told[ConditionType.DRIFTED].message == "cpu.limit is 1.5, not unlimited; the drift policy says so"
 
