@@ -11,7 +11,8 @@ from reconciler.model.action import Operation
 from reconciler.model.facts import Unknown
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import VeName
-from reconciler.plan import compute, host_network, prune
+from reconciler.plan import host_network, prune
+from reconciler.plan.spec import unenforceable
 from reconciler.state.pause import pause_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def publish(desk: Desk, result: Result, specs: Iterable[VeSpec]) -> None:
             outcomes=result.outcomes,
             protected=spec.name in protected if spec.protect is None else spec.protect,
             paused=pause.words if pause else "",
-            unenforceable=compute.unenforceable(spec.compute, result.observed.capabilities),
+            unenforceable=unenforceable(spec, result.observed.capabilities),
             holds=[hold for hold in result.holds if hold.action.ve == spec.name],
         )
         desk.conditions.put(spec.name, status.conditions(seen), now=now)

@@ -35,7 +35,7 @@ def capabilities(site: Site) -> Capabilities:
     """Find out which limits this host can hold, and what there is to share out."""
     enforceable = frozenset(Limit(name) for name in cgroup_limits.enforceable(site.layout))
     on_v1 = {Limit.MEMORY_BARRIER, Limit.MEMORY_GUARANTEE} if not site.layout.is_pure_v2 else set()
-    why_not = {
+    why_not: dict[str, str] = {
         limit: _V1_HAS_NO_SUCH if limit in on_v1 else _NOT_COUNTED for limit in Limit if limit not in enforceable
     }
     return Capabilities(

@@ -57,14 +57,15 @@ class VeObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What this host can do. ``enforceable``: the limits its kernel can hold. ``why_not``: the reason by limit.
+    """What this host can do. ``enforceable``: the limits its kernel can hold. ``why_not``: of what it cannot hold,
+    the reason by the path of the field.
 
     Units: ``memory`` bytes of the machine; ``cpus`` and ``nodes`` the numbers there are.
     """
 
     cgroup: str
     enforceable: frozenset[Limit]
-    why_not: Mapping[Limit, str] = field(default_factory=dict)
+    why_not: Mapping[str, str] = field(default_factory=dict)
     memory: int = 0
     cpus: frozenset[int] = frozenset()
     nodes: frozenset[int] = frozenset({0})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.model.action import Impact, Origin
 from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
-from reconciler.model.observation import VeObservation
+from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.power import PowerState
 from reconciler.plan import compute, network, power, volume
 from reconciler.plan.field import Field, Value, to_json
@@ -49,6 +49,11 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         "drift": spec.drift,
     }
     return {path: to_json(value) for path, value in values.items()}
+
+
+def unenforceable(spec: VeSpec, capabilities: Capabilities) -> dict[str, str]:
+    """Name the fields that were asked for and that this host can only observe, with the reason by path."""
+    return compute.unenforceable(spec.compute, capabilities)
 
 
 def observed_values(observed: VeObservation) -> dict[str, Json]:
