@@ -14,11 +14,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from reconciler.errors import KernelError
-from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
+from reconciler.kernel.openat2 import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
 from reconciler.kernel.syscalls import file_errors
 
 READ_LIMIT = 1 << 20
 """The most that is read of one file; a tenant can make a sparse one of any size."""
+
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+"""How opening fails where nothing is."""
 
 _CHUNK = 1 << 14
 
@@ -55,7 +64,7 @@ def read_in_root(root_fd: int, path: str) -> bytes | None:
     try:
         fd = open_in_root(root_fd, path, os.O_RDONLY | _HARMLESS)
     except KernelError as err:
-        if err.errno in (errno.ENOENT, errno.ENOTDIR):
+        if err.errno in ABSENT:
             return None
         raise
     try:
@@ -86,6 +95,28 @@ def write_in_root(root_fd: int, path: str, data: bytes, *, mode: int, uid: int, 
             return False
         _replace(directory, name, wanted)
         return True
+
+
+def make_directory_in_root(root_fd: int, path: str, *, owner: int) -> int:
+    """Open a directory; it and its missing parents are made, with mode 0755. Symbolic links are followed inside.
+
+    Units: ``owner`` as for `write_in_root`, user and group alike.
+    Raises: KernelError, with EXDEV if something is mounted there or above.
+    """
+    return _open_or_make(root_fd, f"/{path}", _Wanted(data=b"", mode=_PARENT_MODE, uid=owner, gid=owner))
+
+
+def make_file_in_root(root_fd: int, path: str, *, owner: int) -> int:
+    """Open a file of whatever kind to mount something over it; an empty one is made if there is none.
+
+    Raises: KernelError, with EXDEV if something is mounted there or above, with ELOOP if it is a symbolic link.
+    """
+    parent, _, name = f"/{path}".rpartition("/")
+    wanted = _Wanted(data=b"", mode=0, uid=owner, gid=owner)
+    with _parent(root_fd, parent or "/", wanted) as directory, file_errors("make", path), suppress(FileExistsError):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0, dir_fd=directory))
+    return openat2(root_fd, path, os.O_PATH, resolve=_RESOLVE | RESOLVE_NO_SYMLINKS)
 
 
 def _read_all(fd: int, path: str) -> bytes:
