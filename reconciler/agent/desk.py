@@ -26,6 +26,7 @@ from reconciler.state.journal import Intent, Journal
 from reconciler.state.lastgood import LastGood
 from reconciler.state.networks import AppliedNetworks
 from reconciler.state.pause import Pauses
+from reconciler.state.policy import PolicyFile
 from reconciler.state.removals import Removal, Removals
 
 
@@ -47,6 +48,7 @@ class Desk:
     events: EventLog
     last_good: LastGood
     networks: AppliedNetworks
+    policy: PolicyFile
 
     def recover(self) -> list[str]:
         """Close and name the actions that an earlier process began and did not end: every VE is looked at anew anyway.
@@ -90,7 +92,7 @@ class Desk:
         self.events.append(Event(at=self.clock.now(), ve=ve, reason=reason, message=message, kind=kind))
 
 
-def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coordinator) -> Desk:
+def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coordinator, policy: PolicyFile) -> Desk:
     """Open the stores of an instance; their directories are made if they are missing."""
     layout.prepare(instance)
     return Desk(
@@ -108,6 +110,7 @@ def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coo
         events=EventLog(layout.events_file(instance)),
         last_good=LastGood(instance.state_dir),
         networks=AppliedNetworks(instance.state_dir),
+        policy=policy,
     )
 
 

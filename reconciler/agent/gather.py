@@ -45,6 +45,7 @@ def gather(desk: Desk, fleet: Fleet, observed: HostObservation, running: Collect
         paused={pause.ve or "*": pause.reason for pause in desk.pauses.in_force(now)},
         measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
         running_elsewhere=frozenset(running),
+        policy=desk.policy.look(),
     )
 
 

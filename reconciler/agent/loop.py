@@ -110,6 +110,7 @@ class Agent:
         reconciler = self.reconciler
         self.source.know(frozenset(reconciler.names.values()))
         fleet = self.source.look()
+        self._look_at_policy()
         removed, before = self.source.removed(), reconciler.removable
         reconciler.removable = removed
         if fleet is not None and fleet.revision != reconciler.fleet.revision:
@@ -118,6 +119,18 @@ class Agent:
             self._ask_for_host(Priority.REVISION, "source_changed")
         elif removed != before:
             self._ask_for_host(Priority.REVISION, "absence_confirmed")
+
+    def _look_at_policy(self) -> None:
+        """Read the host's policy, and let everything be judged by it once more if it is another one."""
+        desk = self.reconciler.desk
+        before, problem = desk.policy.in_force, desk.policy.problem
+        now = desk.policy.look()
+        if desk.policy.problem and desk.policy.problem != problem:
+            self.log.warning("policy.not_usable", error=desk.policy.problem)
+            desk.tell("host", "PolicyNotUsable", desk.policy.problem, kind="Warning")
+        if before is not None and now != before:
+            self.log.info("policy.taken", file=now.file)
+            self._ask_for_host(Priority.REVISION, "policy_changed")
 
     async def _source_changed_or_due(self) -> None:
         wait_s, soon = self.timing.relist_s, self.source.next_look_s()

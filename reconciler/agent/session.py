@@ -18,12 +18,12 @@ from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import Uid
-from reconciler.model.instance import Instance
 from reconciler.model.seam import Effects
 from reconciler.state import layout
 from reconciler.state.config import Config
 from reconciler.state.coordinator import LocalCoordinator
 from reconciler.state.inventory import Inventory
+from reconciler.state.policy import PolicyFile
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -90,7 +90,7 @@ async def look_session(
             effects = seam.FailpointEffects(counter, seam.parse_failpoints(failpoints), random=chance)
         if log is not None:
             effects = seam.LoggingEffects(effects, log)
-        desk = _open_desk(config.instance, site, source)
+        desk = _open_desk(config, site, source)
         reconciler = Reconciler(
             desk=desk,
             observer=host,
@@ -112,7 +112,8 @@ async def look_session(
         site.close()
 
 
-def _open_desk(instance: Instance, site: Site, source: str) -> Desk:
+def _open_desk(config: Config, site: Site, source: str) -> Desk:
+    instance = config.instance
     layout.prepare(instance)
     coordinator = LocalCoordinator(
         Inventory(layout.inventory_dir(instance)),
@@ -120,7 +121,9 @@ def _open_desk(instance: Instance, site: Site, source: str) -> Desk:
         source=source,
         existing=lambda: _id_bases(site),
     )
-    return open_desk(instance, source=source, clock=SystemClock(), coordinator=coordinator)
+    return open_desk(
+        instance, source=source, clock=SystemClock(), coordinator=coordinator, policy=PolicyFile(config.policy)
+    )
 
 
 def _id_bases(site: Site) -> dict[Uid, int]:

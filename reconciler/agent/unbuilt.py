@@ -7,15 +7,17 @@ from reconciler.host import compute
 from reconciler.host.site import Site
 from reconciler.model.action import Plan
 from reconciler.model.fleet import Fleet
-from reconciler.model.instance import Instance
 from reconciler.model.network import FilterObservation, FilterRules
 from reconciler.model.observation import HostObservation, PoolObservation
 from reconciler.plan import planner
+from reconciler.state.config import Config
 from reconciler.state.coordinator import DryCoordinator
+from reconciler.state.policy import PolicyFile
 
 
-async def plan_unbuilt(instance: Instance, fleet: Fleet) -> Plan:
+async def plan_unbuilt(config: Config, fleet: Fleet) -> Plan:
     """Plan everything anew."""
+    instance = config.instance
     site = Site(instance)
     try:
         observed = HostObservation(
@@ -30,13 +32,12 @@ async def plan_unbuilt(instance: Instance, fleet: Fleet) -> Plan:
         )
     finally:
         site.close()
-    return await plan_offline(instance, fleet, observed, source="", prune=False)
+    return await plan_offline(config, fleet, observed, source="", prune=False)
 
 
-async def plan_offline(
-    instance: Instance, fleet: Fleet, observed: HostObservation, *, source: str, prune: bool
-) -> Plan:
+async def plan_offline(config: Config, fleet: Fleet, observed: HostObservation, *, source: str, prune: bool) -> Plan:
     """Plan against an observation that was made elsewhere, or of nothing: whatever is in it counts as made here."""
+    instance = config.instance
     coordinator = DryCoordinator()
     names = [name for name, spec in fleet.ves.items() if planner.is_here(spec, instance.host)]
     inputs = planner.Inputs(
@@ -49,5 +50,6 @@ async def plan_offline(
         now=SystemClock().now(),
         prune=prune,
         allocations={name: await coordinator.allocate(name, uid=fleet.ves[name].uid) for name in names},
+        policy=PolicyFile(config.policy).look(),
     )
     return planner.plan_host(inputs)

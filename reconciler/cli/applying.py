@@ -158,7 +158,7 @@ async def _agree_before_anything(task: _Task, config: Config, wishes: _Wishes) -
 
     if ground.has_pool(config.instance):
         return ""
-    made = _restricted(await plan_unbuilt(config.instance, task.fleet), task)
+    made = _restricted(await plan_unbuilt(config, task.fleet), task)
     return made.action_hash if _is_agreed(made, wishes) else None
 
 

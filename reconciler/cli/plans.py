@@ -172,7 +172,7 @@ async def _make_offline(path: str, fleet: Fleet, config: Config, *, prune: bool,
         raise UsageError(f"read {observed}: no such file")
     host, seen = exchange.decode_observation(data, where=observed)
     exchange.check_host(host, config.instance.host, where=observed)
-    return await plan_offline(config.instance, fleet, seen, source=context.source_of(path), prune=prune)
+    return await plan_offline(config, fleet, seen, source=context.source_of(path), prune=prune)
 
 
 async def plan_here(source: str, fleet: Fleet, config: Config, *, prune: bool) -> Plan:
@@ -187,7 +187,7 @@ async def plan_here(source: str, fleet: Fleet, config: Config, *, prune: bool) -
 
     context.need_root()
     if not ground.has_pool(config.instance):
-        return await plan_unbuilt(config.instance, fleet)
+        return await plan_unbuilt(config, fleet)
     async with look_session(config, source=source, fleet=fleet) as session:
         session.reconciler.prune = prune
         observed = await session.reconciler.observe()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from reconciler.errors import BusyError, KernelError
+from reconciler.errors import BusyError, KernelError, RefusedError
 from reconciler.kernel import mount
 from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
 from reconciler.kernel.syscalls import file_errors
@@ -17,6 +18,7 @@ from reconciler.kernel.syscalls import file_errors
 _PRIVATE_MODE = 0o700
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK_POLL_SECONDS = 0.02
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def write_atomic(path: str, data: bytes, *, mode: int = 0o600) -> None:
@@ -84,6 +86,28 @@ def read_bytes_if_exists(path: str) -> bytes | None:
                 return file.read()
         except FileNotFoundError:
             return None
+
+
+def read_trusted_if_exists(path: str) -> bytes | None:
+    """Read a file whole that root alone may write; None, if there is no such file.
+
+    Raises: RefusedError, if somebody else may write it; KernelError.
+    """
+    with file_errors("read", path):
+        try:
+            # A fifo in its place would hold us up for ever.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        with open(fd, "rb") as file:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != 0 or found.st_mode & _OTHERS_WRITE:
+                owner, mode = found.st_uid, stat.filemode(found.st_mode)
+                raise RefusedError(
+                    f"read {path}: expected a file that only root may write, got {mode} of user {owner}; "
+                    f"use `chown root {path}` and `chmod go-w {path}`"
+                )
+            return file.read()
 
 
 def allocate(path: str, size: int) -> None:

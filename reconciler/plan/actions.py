@@ -11,6 +11,7 @@ from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import TemplateName, VeName
 from reconciler.model.observation import Capabilities
+from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.volume import Record, TemplateSpec
 
 
@@ -28,6 +29,7 @@ class Context:
     templates: Mapping[TemplateName, TemplateSpec]
     running: frozenset[VeName] = frozenset()
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    policy: Policy = DEFAULT_POLICY
 
 
 def make(

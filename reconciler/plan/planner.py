@@ -11,9 +11,10 @@ from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
 from reconciler.model.network import LoadFilter
 from reconciler.model.observation import HostObservation, VeObservation
+from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
-from reconciler.plan import consent, hashes, host_network, prune, ve
+from reconciler.plan import consent, hashes, host_network, policy, prune, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.matching import Matches, match
 from reconciler.plan.members import Member, as_applied, find_members, used_names
@@ -55,6 +56,7 @@ class Inputs:
     trash_keep_s: float = TRASH_KEEP_S
     running_elsewhere: frozenset[VeName] = frozenset()
     applied_networks: Mapping[NetworkName, JsonMap] = field(default_factory=dict)
+    policy: Policy = DEFAULT_POLICY
 
 
 def is_here(spec: VeSpec, host: HostName) -> bool:
@@ -186,6 +188,7 @@ def _context(inputs: Inputs) -> Context:
         templates=inputs.fleet.templates,
         running=frozenset(_running(inputs.observed.ves.values())) | inputs.running_elsewhere,
         measured=inputs.measured,
+        policy=inputs.policy,
     )
 
 
@@ -240,6 +243,7 @@ def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
     names = frozenset(inputs.fleet.ves)
     coming = (*(spec for spec, _ in matches.trashed), *matches.new)
     return {
+        **policy.refuse_births(inputs.policy, coming, present=len(inputs.observed.ves)),
         **prune.refuse_renames(matches.unclaimed, matches.new, names, _prune_rules(inputs)),
         **prune.refuse_taken_names(matches.unclaimed, coming),
     }

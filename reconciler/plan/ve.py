@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Reason, Refusal, UnknownFact
@@ -11,7 +12,7 @@ from reconciler.model.identity import Allocation
 from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record, RestoreVe, TrashEntry, WriteRecord
-from reconciler.plan import actions, boot, changes, compute, power, volume
+from reconciler.plan import actions, boot, changes, compute, policy, power, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import bookkeeping, carried_out, completing
 from reconciler.plan.changes import Known
@@ -32,7 +33,7 @@ class VePlan:
 
 def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     """Plan a VE that does not exist anywhere on this host."""
-    if refused := (*_refuse_unsupported(spec), *_refuse_impossible(spec, context)):
+    if refused := _refuse_at_all(spec, context, {}):
         return VePlan(refused=refused)
     template = context.templates[spec.volume.template]
     record = Record(
@@ -59,7 +60,7 @@ def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
 
 def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
     """Plan a VE whose data is in the trash: it comes back, and the next pass boots and adjusts it."""
-    if refused := _refuse_unsupported(spec):
+    if refused := (*_refuse_unsupported(spec), *policy.refuse(spec, context.policy, entry.record.applied)):
         return VePlan(refused=refused)
     effects = [RestoreVe(uid=entry.record.uid, trash_id=entry.id)]
     before: dict[str, Json] = {"trashedSecondsAgo": round(max(0.0, context.now - entry.trashed_at))}
@@ -75,8 +76,7 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     if paths and not _is_known_but_for_its_network(observed):
         return VePlan(unknown=unknown)
     known = changes.known(replace(observed, network=None) if paths else observed)
-    impossible = (*_refuse_unsupported(spec), *_refuse_impossible(spec, context))
-    if refused := (*impossible, *_refuse_lost_volume(spec, known)):
+    if refused := (*_refuse_at_all(spec, context, known.record.applied), *_refuse_lost_volume(spec, known)):
         return VePlan(refused=refused)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
     decision = _decide(spec, known)
@@ -110,6 +110,12 @@ def _decide(spec: VeSpec, known: Known) -> power.Decision:
         origin=origin_of(("power",), applied, wanted),
         leftovers=known.compute is not None and known.power.state is PowerState.STOPPED,
     )
+
+
+def _refuse_at_all(spec: VeSpec, context: Context, applied: Mapping[str, Json]) -> tuple[Refusal, ...]:
+    """Refuse what this version, this host or its root do not allow."""
+    by_policy = policy.refuse(spec, context.policy, applied)
+    return (*_refuse_unsupported(spec), *_refuse_impossible(spec, context), *by_policy)
 
 
 def _refuse_unsupported(spec: VeSpec) -> tuple[Refusal, ...]:

@@ -82,6 +82,17 @@ class Section:
         found = self.setting(key) or Setting(content=None, place=self._place)
         return Section(found, self._findings, path=self._of(key))
 
+    def sections(self, key: str) -> tuple[Section, ...] | None:
+        """Take a list of mappings."""
+        found = self.setting(key)
+        if found is None:
+            return None
+        if isinstance(found.content, str | Mapping) or found.content is None:
+            self._report(found.place, self._of(key), "expected a list")
+            return None
+        path = self._of(key)
+        return tuple(Section(one, self._findings, path=f"{path}[{n}]") for n, one in enumerate(found.content))
+
     def require(self, key: str) -> None:
         """Report a key that has to be set and is not."""
         if self.setting(key) is None:

@@ -29,6 +29,7 @@ from reconciler.model.volume import Record
 from reconciler.state.coordinator import LocalCoordinator
 from reconciler.state.inventory import Inventory
 from reconciler.state.layout import inventory_dir
+from reconciler.state.policy import PolicyFile
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import ALL_CAPABILITIES, TwinHost
 from reconciler.twin.machine import Machine
@@ -142,7 +143,8 @@ class Rig:
             reserved=tuple,
             new_uid=self._new_uid,
         )
-        return open_desk(self.instance, source=self.source, clock=self.clock, coordinator=coordinator)
+        policy = PolicyFile(str(self.state / "policy.yaml"))
+        return open_desk(self.instance, source=self.source, clock=self.clock, coordinator=coordinator, policy=policy)
 
     def _new_uid(self) -> Uid:
         """Make identities, and so whatever is in their order, the same in every run."""
