@@ -6,24 +6,26 @@ import select
 import socket
 import sys
 import termios
+import time
 import tty
 
-from tests.vm import guest, prepared
+from tests.vm import guest, prepared, saved
 
 LEAVE = b"\x1d"
 RUN_SECONDS = 3600.0
 
 
 def main() -> int:
-    """Boot a guest with the tree as it is now, and end with the status of what ran in it."""
+    """Start a guest with the tree as it is now, and end with the status of what ran in it."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
     parser.add_argument("--timeout", type=float, default=RUN_SECONDS, help="seconds for the command")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("shell", help="a root shell on the guest's console")
     verbs.add_parser("run", help="one command, by bash, in the tree").add_argument("command")
     asked = parser.parse_args()
-    with guest.booted(prepared.prepared_image()) as host:
-        prepared.copy_project(host)
+    before = time.monotonic()
+    with saved.restored(saved.saved_state()) as host:
+        print(f"a guest after {time.monotonic() - before:.1f} s", file=sys.stderr)
         if asked.verb == "shell":
             return shell(host)
         return host.run(f"{prepared.ENTER}; {asked.command}", asked.timeout, echo=sys.stdout.buffer).status
@@ -35,7 +37,7 @@ def shell(host: guest.Guest) -> int:
     before = termios.tcgetattr(sys.stdin)
     size = os.get_terminal_size()
     with socket.socket(socket.AF_UNIX) as console:
-        console.connect(str(host.folder / "console.sock"))
+        console.connect(str(host.machine.folder / "console.sock"))
         console.sendall(f"stty rows {size.lines} cols {size.columns}; {prepared.ENTER}\r".encode())
         try:
             tty.setraw(sys.stdin)

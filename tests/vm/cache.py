@@ -11,10 +11,18 @@ ROOT = pathlib.Path(os.environ.get("VECTL_VM_CACHE", "/var/cache/vectl-tests"))
 LOGS = ROOT / "logs"
 KEPT = 3
 
+Build = collections.abc.Callable[[pathlib.Path], None]
+Get = collections.abc.Callable[[str, str, Build], pathlib.Path]
+"""How a folder is got: `built`, or `found`."""
 
-def built(kind: str, key: str, build: collections.abc.Callable[[pathlib.Path], None]) -> pathlib.Path:
+
+class NotCachedError(Exception):
+    """What is asked for would have to be built."""
+
+
+def built(kind: str, key: str, build: Build) -> pathlib.Path:
     """Give the folder of a key, built if it is missing; it gets its name only when it is complete."""
-    final = ROOT / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    final = place(kind, key)
     if final.exists():
         return final
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -28,6 +36,27 @@ def built(kind: str, key: str, build: collections.abc.Callable[[pathlib.Path], N
             unfinished.rename(final)
             forget_old(kind)
     return final
+
+
+def found(kind: str, key: str, _build: Build) -> pathlib.Path:
+    """Give the folder of a key only if it is built.
+
+    Raises: NotCachedError.
+    """
+    final = place(kind, key)
+    if not final.exists():
+        raise NotCachedError(f"find a built {kind}: there is none in {ROOT} for this tree")
+    return final
+
+
+def place(kind: str, key: str) -> pathlib.Path:
+    """Name the folder of a key."""
+    return ROOT / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def identity(folder: pathlib.Path) -> str:
+    """Name a built folder and that build of it, as the key of what holds only the difference to it."""
+    return f"{folder} {folder.stat().st_mtime_ns}"
 
 
 def forget_old(kind: str) -> None:

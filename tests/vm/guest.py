@@ -1,4 +1,4 @@
-"""Boot a guest, run commands in it, copy trees in and out; also by hand: `python -m tests.vm.guest --help`."""
+"""Boot a guest, run commands in it, copy trees in and out."""
 
 import base64
 import collections.abc
@@ -11,10 +11,9 @@ import shlex
 import socket
 import subprocess
 import tempfile
-import time
 import typing
 
-from tests.vm import cache, image, machine
+from tests.vm import image, machine, qmp
 
 BOOT_SECONDS = 300
 COPY_SECONDS = 300
@@ -37,9 +36,20 @@ class Done:
 class Guest:
     """A guest that answers."""
 
-    folder: pathlib.Path
+    machine: machine.Machine
     control: socket.socket
     answers: typing.BinaryIO
+    qmp: qmp.Qmp
+
+    def wait(self) -> None:
+        """Wait until a guest that boots answers.
+
+        Raises: GuestError.
+        """
+        try:
+            self.receive()
+        except OSError as err:
+            raise GuestError(f"boot a guest: no answer in {BOOT_SECONDS} s; see {self.machine.console}") from err
 
     def run(self, command: str, timeout: float, *, stdin: bytes = b"", echo: typing.BinaryIO | None = None) -> Done:
         """Run a command by bash as root, and give what it printed on both streams.
@@ -77,7 +87,7 @@ class Guest:
         """
         head = self.answers.readline()
         if not head:
-            raise GuestError(f"wait for the guest: it is gone; see the latest in {cache.LOGS}")
+            raise GuestError(f"wait for the guest: it is gone; see {self.machine.log} and {self.machine.console}")
         return head[:1], self.answers.read(int(head[1:]))
 
     def copy_in(self, source: pathlib.Path, target: str, names: collections.abc.Sequence[str] = (".",)) -> None:
@@ -106,31 +116,29 @@ def booted(built: image.Image, disk: pathlib.Path | None = None) -> collections.
 
     Raises: GuestError.
     """
-    with contextlib.ExitStack() as exits:
-        folder = pathlib.Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="vectl-vm-")))
+    with tempfile.TemporaryDirectory(prefix="vectl-vm-") as name:
+        folder = pathlib.Path(name)
         disk = disk or folder / "disk.qcow2"
         machine.overlay(built, disk)
-        exits.enter_context(machine.running(built, disk, folder))
-        control = exits.enter_context(connected(folder / "control.sock"))
-        guest = Guest(folder=folder, control=control, answers=exits.enter_context(control.makefile("rb")))
-        try:
-            guest.receive()
-        except OSError as err:
-            raise GuestError(f"boot a guest: no answer in {BOOT_SECONDS} s; see the latest in {cache.LOGS}") from err
-        yield guest
+        kind = machine.Machine(image=built, disk=disk, folder=folder, log=machine.new_log())
+        with started(kind) as guest:
+            guest.wait()
+            yield guest
 
 
-def connected(path: pathlib.Path) -> socket.socket:
-    """Connect to a socket that QEMU is about to make.
+@contextlib.contextmanager
+def started(kind: machine.Machine) -> collections.abc.Iterator[Guest]:
+    """Run a machine, and connect to it; what is in it need not answer yet.
 
-    Raises: GuestError.
+    Raises: GuestError, QmpError.
     """
-    deadline = time.monotonic() + GRACE_SECONDS
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(BOOT_SECONDS)
-    while connection.connect_ex(str(path)) != 0:
-        if time.monotonic() > deadline:
-            connection.close()
-            raise GuestError(f"connect {path}: the machine has not started in {GRACE_SECONDS} s")
-        time.sleep(0.05)
-    return connection
+    with contextlib.ExitStack() as exits:
+        exits.enter_context(machine.running(kind))
+        control = exits.enter_context(qmp.stream(kind.folder / "control.sock"))
+        control.settimeout(BOOT_SECONDS)
+        yield Guest(
+            machine=kind,
+            control=control,
+            answers=exits.enter_context(control.makefile("rb")),
+            qmp=exits.enter_context(qmp.connected(kind.folder / "qmp.sock")),
+        )

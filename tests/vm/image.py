@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 from tests.vm import cache
 
@@ -19,7 +20,8 @@ HOST_PACKAGES = (
     *("runc", "crun", "criu", "lxcfs", "skopeo", "mmdebstrap", "debian-archive-keyring", "ca-certificates"),
     *("btrfs-progs", "e2fsprogs", "xfsprogs", "erofs-utils", "quota", "zstd", "xz-utils", "attr", "acl"),
     *("iproute2", "iputils-ping", "iputils-arping", "nftables", "iptables", "openssl", "openssh-client"),
-    *("python3", "python3-venv", "busybox-static", "make", "git", "gpg", "tar", "gcc", "libc6-dev", "groff-base"),
+    *("python3", "python3-venv", "busybox-static", "fdisk", "fuse3", "groff-base"),
+    *("make", "git", "gpg", "tar", "gcc", "libc6-dev"),
 )
 APT_OPTIONS = (
     "--aptopt=APT::Install-Recommends false",
@@ -46,6 +48,15 @@ AUTOLOGIN = """\
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --keep-baud 115200 - vt220
 """
+INIT = """\
+#!/busybox sh
+/busybox mount -t devtmpfs dev /dev
+/busybox insmod /virtio_blk.ko
+until [ -b /dev/vda ]; do /busybox sleep 0.05; done
+/busybox mount -t ext4 /dev/vda /root
+/busybox umount /dev
+exec /busybox switch_root /root /sbin/init
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,18 +82,19 @@ class Image:
     """What a guest boots from; it is only read."""
 
     kernel: pathlib.Path
+    initrd: pathlib.Path
     disk: pathlib.Path
     qemu: Qemu
 
 
-def build_image() -> Image:
+def build_image(get: cache.Get = cache.built) -> Image:
     """Build what the cache does not hold yet.
 
-    Raises: subprocess.CalledProcessError, subprocess.TimeoutExpired.
+    Raises: NotCachedError, subprocess.CalledProcessError, subprocess.TimeoutExpired.
     """
-    qemu = cache.built("qemu", f"{SUITE} {QEMU_PACKAGES}", build_qemu)
-    host = cache.built("host", pathlib.Path(__file__).read_text() + CONTROL.read_text(), build_host)
-    return Image(kernel=host / "vmlinuz", disk=host / "disk.raw", qemu=Qemu(tree=qemu / "root"))
+    qemu = get("qemu", f"{SUITE} {QEMU_PACKAGES}", build_qemu)
+    host = get("host", pathlib.Path(__file__).read_text() + CONTROL.read_text(), build_host)
+    return Image(kernel=host / "vmlinuz", initrd=host / "initrd", disk=host / "disk.raw", qemu=Qemu(tree=qemu / "root"))
 
 
 def build_qemu(folder: pathlib.Path) -> None:
@@ -97,6 +109,8 @@ def build_host(folder: pathlib.Path) -> None:
     configure(root)
     (kernel,) = (root / "boot").glob("vmlinuz-*")
     shutil.copy(kernel, folder / "vmlinuz")
+    unpack_modules(root)
+    make_initrd(root, folder / "initrd")
     make_disk(root, folder / "disk.raw")
     cache.remove_tree(root)
 
@@ -135,6 +149,27 @@ def configure(root: pathlib.Path) -> None:
     # Software emulation is slow: what Debian rebuilds at a first boot is already built.
     for folder in ("etc", "var"):
         (root / folder / ".updated").touch()
+
+
+def unpack_modules(root: pathlib.Path) -> None:
+    """Store the kernel's modules as they are loaded: to unpack them takes an emulated processor seconds each."""
+    (modules,) = (root / "usr/lib/modules").iterdir()
+    call("find", str(modules), "-name", "*.ko.xz", "-exec", "xz", "-d", "{}", "+")
+    call("depmod", "-b", str(root), modules.name)
+
+
+def make_initrd(root: pathlib.Path, initrd: pathlib.Path) -> None:
+    """Pack what mounts the disk, whose driver is a module; of Debian's initrd of 20 MB nothing else is needed."""
+    (driver,) = (root / "usr/lib/modules").glob("*/kernel/drivers/block/virtio_blk.ko")
+    with tempfile.TemporaryDirectory() as folder:
+        tree = pathlib.Path(folder)
+        for name in ("dev", "root"):
+            (tree / name).mkdir()
+        shutil.copy(driver, tree)
+        shutil.copy(root / "usr/bin/busybox", tree)
+        (tree / "init").write_text(INIT)
+        (tree / "init").chmod(0o755)
+        call("sh", "-c", f"cd {tree} && find . | ./busybox cpio -o -H newc -F {initrd} 2>&1")
 
 
 def make_disk(root: pathlib.Path, disk: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import collections.abc
 import contextlib
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -11,21 +12,81 @@ from tests.vm import cache, image
 
 MEMORY_MIB = 3072
 CPUS = 2
+LAN_PORTS = 2
 STOP_SECONDS = 20
-KEPT_LOGS = 10
-COMMAND_LINE = "console=ttyS0 root=/dev/nvme0n1 rw net.ifnames=0 panic=-1 systemd.show_status=0 loglevel=4"
+KEPT_LOGS = 60
+COMMAND_LINE = "console=ttyS0 root=/dev/vda rw net.ifnames=0 panic=-1 systemd.show_status=0 loglevel=4"
 EMULATED = "mitigations=off nokaslr no5lvl nowatchdog rcupdate.rcu_cpu_stall_timeout=300 tsc=reliable"
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A machine with one disk, a console and a control port; network cards are plugged in while it runs."""
+
+    image: image.Image
+    disk: pathlib.Path
+    folder: pathlib.Path
+    """Where its sockets are made: `control.sock`, `console.sock` and `qmp.sock`."""
+    log: pathlib.Path
+    memory: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    """A command that runs QEMU, such as one that enters a network namespace."""
+
+    @property
+    def console(self) -> pathlib.Path:
+        """Where what the guest writes on its console is kept."""
+        return self.log.with_suffix(".console")
+
+    def command(self) -> list[str]:
+        """Write the command line."""
+        console = f"path={self.folder}/console.sock,server=on,wait=off,logfile={self.console}"
+        return [
+            # A guest does not outlive its driver, and gives way to whatever else runs here.
+            *("setpriv", "--pdeathsig", "KILL", "nice", *self.prefix),
+            *self.image.qemu.machine(),
+            *hardware(self.image),
+            *self.memory,
+            *("-drive", f"file={self.disk},format=qcow2,if=none,id=root,cache=unsafe,discard=unmap"),
+            *("-device", "virtio-blk-pci,drive=root,serial=root"),
+            *("-chardev", f"socket,id=console,{console}"),
+            *("-serial", "chardev:console"),
+            *("-chardev", f"socket,id=control,path={self.folder}/control.sock,server=on,wait=off"),
+            *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=vectl"),
+            *("-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off"),
+        ]
+
+
+def hardware(built: image.Image) -> list[str]:
+    """Write what of a command line decides whether one machine's saved state fits another."""
+    accelerator, kernel_options = acceleration()
+    ports = [f"pcie-root-port,id=port{number},chassis={number},slot={number}" for number in range(1, LAN_PORTS + 1)]
+    return [
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
+        *accelerator,
+        *("-smp", str(CPUS), "-m", str(MEMORY_MIB)),
+        *("-kernel", str(built.kernel), "-initrd", str(built.initrd)),
+        *("-append", f"{COMMAND_LINE} {kernel_options}"),
+        # A new identity in every process: the kernel of a restored guest then stirs its random numbers anew.
+        *("-device", "vmgenid,guid=auto"),
+        *(word for port in ports for word in ("-device", port)),
+    ]
+
+
+def memory_in(file: pathlib.Path, *, kept: bool) -> tuple[str, ...]:
+    """Let memory be a file: one that is written, or one of which the machine has a copy of its own, page by page."""
+    share = "on" if kept else "off"
+    return (
+        *("-object", f"memory-backend-file,id=ram,size={MEMORY_MIB}M,mem-path={file},share={share}"),
+        *("-machine", "memory-backend=ram"),
+    )
+
+
 @contextlib.contextmanager
-def running(built: image.Image, disk: pathlib.Path, folder: pathlib.Path) -> collections.abc.Iterator[None]:
-    """Run a machine; `control.sock` and `console.sock` in the folder lead into it."""
-    # A guest does not outlive its driver, and gives way to whatever else the machine does.
-    log = new_log()
-    command = ["setpriv", "--pdeathsig", "KILL", "nice", *machine(built, disk, folder, log.with_suffix(".console"))]
+def running(machine: Machine) -> collections.abc.Iterator[None]:
+    """Run a machine."""
     with (
-        log.open("wb") as words,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words) as process,
+        machine.log.open("wb") as words,
+        subprocess.Popen(machine.command(), stdin=subprocess.DEVNULL, stdout=words, stderr=words) as process,
     ):
         try:
             yield
@@ -35,25 +96,6 @@ def running(built: image.Image, disk: pathlib.Path, folder: pathlib.Path) -> col
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def machine(built: image.Image, disk: pathlib.Path, folder: pathlib.Path, console: pathlib.Path) -> list[str]:
-    """Write the command line of a machine with one disk, a console, a control port and no network card."""
-    accelerator, kernel_options = acceleration()
-    return [
-        *built.qemu.machine(),
-        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"),
-        *accelerator,
-        *("-smp", str(CPUS), "-m", str(MEMORY_MIB)),
-        *("-kernel", str(built.kernel), "-append", f"{COMMAND_LINE} {kernel_options}"),
-        # NVMe is in the kernel itself, where virtio's disk is a module: no initial RAM disk is needed.
-        *("-drive", f"file={disk},format=qcow2,if=none,id=root,cache=unsafe,discard=unmap"),
-        *("-device", "nvme,drive=root,serial=root"),
-        *("-chardev", f"socket,id=console,path={folder}/console.sock,server=on,wait=off,logfile={console}"),
-        *("-serial", "chardev:console"),
-        *("-chardev", f"socket,id=control,path={folder}/control.sock,server=on,wait=off"),
-        *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=vectl"),
-    ]
 
 
 def acceleration() -> tuple[list[str], str]:
@@ -76,8 +118,8 @@ def overlay(built: image.Image, disk: pathlib.Path) -> None:
 
 
 def new_log() -> pathlib.Path:
-    """Name a file for what QEMU says, beside which the console's goes, and forget all but the latest few."""
+    """Name a file for what QEMU says, beside which all else of that guest goes, and forget all but the latest few."""
     cache.LOGS.mkdir(parents=True, exist_ok=True)
-    for old in sorted(cache.LOGS.iterdir())[: -2 * KEPT_LOGS]:
+    for old in sorted(cache.LOGS.iterdir())[:-KEPT_LOGS]:
         old.unlink(missing_ok=True)
     return cache.LOGS / f"{time.time_ns()}.qemu"

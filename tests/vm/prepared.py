@@ -1,6 +1,8 @@
 """Install the project in the guest as `make setup` does, without a network there, and the tree that is under test."""
 
+import collections.abc
 import dataclasses
+import hashlib
 import os
 import pathlib
 import subprocess
@@ -21,14 +23,14 @@ DOWNLOAD_SECONDS = 600
 INSTALL_SECONDS = 900
 
 
-def prepared_image() -> image.Image:
+def prepared_image(get: cache.Get = cache.built) -> image.Image:
     """Give an image whose disk also holds the virtual environment of the locks.
 
-    Raises: GuestError, subprocess.CalledProcessError, subprocess.TimeoutExpired.
+    Raises: GuestError, NotCachedError, subprocess.CalledProcessError, subprocess.TimeoutExpired.
     """
-    built = image.build_image()
-    key = " ".join([str(built.disk), *((REPOSITORY / name).read_text() for name in (*LOCKS, SETUP))])
-    folder = cache.built("setup", key, lambda folder: install(built, folder))
+    built = image.build_image(get)
+    key = "\n".join([cache.identity(built.disk.parent), *((REPOSITORY / name).read_text() for name in (*LOCKS, SETUP))])
+    folder = get("setup", key, lambda folder: install(built, folder))
     return dataclasses.replace(built, disk=folder / "disk.qcow2")
 
 
@@ -58,14 +60,34 @@ def download(wheels: pathlib.Path) -> None:
 
 def copy_project(host: guest.Guest) -> None:
     """Copy the working tree as it is, changes included, and set it up."""
-    listed = call("git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     # Files that were deleted since the disk was made would still be tested.
     host.check(
         f"mkdir -p {TREE}; find {TREE} -mindepth 1 -maxdepth 1 ! -name .venv -exec rm -r {{}} +", INSTALL_SECONDS
     )
-    names = {name for name in listed.split("\0") if name and os.path.lexists(REPOSITORY / name)}
-    host.copy_in(REPOSITORY, TREE, sorted(names))
+    host.copy_in(REPOSITORY, TREE, sorted(fingerprints()))
     host.check(f"cd {TREE} && {OFFLINE} {SETUP} dev", INSTALL_SECONDS)
+
+
+def update_project(host: guest.Guest, there: collections.abc.Mapping[str, str]) -> None:
+    """Bring the tree of a guest that has been set up to the working tree; what is the same keeps its bytecode."""
+    here = fingerprints()
+    if gone := b"\0".join(os.fsencode(name) for name in there.keys() - here.keys()):
+        host.check(f"cd {TREE} && xargs -0 rm -f --", INSTALL_SECONDS, stdin=gone)
+    if changed := sorted(name for name, print in here.items() if there.get(name) != print):
+        host.copy_in(REPOSITORY, TREE, changed)
+
+
+def fingerprints() -> dict[str, str]:
+    """Tell the files of the working tree, and of each a value that changes when it does."""
+    listed = call("git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    paths = {name: REPOSITORY / name for name in listed.split("\0") if name}
+    return {name: fingerprint(path) for name, path in paths.items() if os.path.lexists(path)}
+
+
+def fingerprint(path: pathlib.Path) -> str:
+    """Tell one version of a file, or of a symbolic link, from all others."""
+    content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+    return f"{path.lstat().st_mode:o} {hashlib.sha256(content).hexdigest()}"
 
 
 def call(*command: str) -> str:

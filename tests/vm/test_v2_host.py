@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support import skips
-from tests.vm import guest, prepared
+from tests.vm import guest, prepared, saved
 
 SUITE_SECONDS = 3600.0
 # Software emulation runs Python ten to thirty times slower.
@@ -22,10 +22,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(2 * SUITE_SECONDS)]
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[guest.Guest]:
-    """Boot a guest with the working tree."""
-    with guest.booted(prepared.prepared_image()) as booted:
-        prepared.copy_project(booted)
-        yield booted
+    """Start a guest with the working tree."""
+    with saved.restored(saved.saved_state()) as restored:
+        yield restored
 
 
 def test_the_host_has_cgroup_v2_alone(host: guest.Guest) -> None:
