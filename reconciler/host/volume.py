@@ -6,7 +6,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from reconciler.errors import BusyError, KernelError, StateError, TemplateError
@@ -46,13 +47,18 @@ def read_quotas(site: Site, uids: Iterable[Uid] | None = None) -> Quotas:
 
     Raises: KernelError, also while the kernel counts anew: until it has, it holds nobody to a limit.
     """
-    numbers = None if uids is None else {btrfs.find_subvolume(site.instance.volume(uid)) for uid in uids}
-    only = None if numbers is None else {number for number in numbers if number is not None}
-    table = qgroup.read_qgroups(site.instance.pool, only)
+    table = qgroup.read_qgroups(site.instance.pool, None if uids is None else set(_groups_of(site, uids)))
     if not table.consistent:
         text = "the kernel counts it anew, and enforces no limit until then; `btrfs quota rescan` if that never ends"
         raise KernelError(f"read quota of {site.instance.pool}: {text}")
     return Quotas(table.groups)
+
+
+def _groups_of(site: Site, uids: Iterable[Uid]) -> Iterator[int]:
+    for uid in uids:
+        number = btrfs.find_subvolume(site.instance.volume(uid))
+        if number is not None:
+            yield number
 
 
 def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
@@ -67,7 +73,14 @@ def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
     group = quotas.groups.get(number)
     if group is None:
         return VolumeObservation(present=True)
-    return VolumeObservation(present=True, size=group.max_referenced, used=group.referenced)
+    above = next((quotas.groups[parent] for parent in group.parents), None)
+    return VolumeObservation(
+        present=True,
+        size=group.max_referenced,
+        total=above.max_referenced if above else None,
+        used=group.referenced,
+        held=above.referenced if above else None,
+    )
 
 
 async def write_record(site: Site, effect: WriteRecord) -> None:
@@ -112,21 +125,45 @@ async def create_volume(site: Site, effect: CreateVolume) -> None:
     Raises: StateError, if there is no such VE; NoSpaceError.
     """
     site.need_record(effect.uid)
-    await asyncio.to_thread(_create_volume, site.instance.volume(effect.uid), effect.size)
+    await asyncio.to_thread(_create_volume, site, effect)
 
 
-def _create_volume(path: str, size: int | None) -> None:
+def _create_volume(site: Site, effect: CreateVolume) -> None:
+    path = site.instance.volume(effect.uid)
     btrfs.create_subvolume(path)
-    qgroup.set_limit(path, size)
+    _set_limits(site, effect)
     overlay.make_layers(path)
 
 
+def _set_limits(site: Site, effect: CreateVolume | SetVolumeSize) -> None:
+    """Set the limit of the volume, and that of it and its snapshots together."""
+    pool, path = site.instance.pool, site.instance.volume(effect.uid)
+    qgroup.set_group_limit(pool, _group_above(pool, btrfs.subvolume_id(path)), effect.total)
+    qgroup.set_limit(path, effect.size)
+
+
+def _group_above(pool: str, number: int) -> int:
+    """Give the quota group of a volume and its snapshots, which is made if there is none.
+
+    Each volume gets one from the start, limit or not: one that has snapshots cannot join a group without all groups
+    of the pool being counted anew, and until that is done no limit of any VE holds.
+    """
+    for parent in qgroup.read_parents(pool, number):
+        return parent
+    made = qgroup.group_of_level_1(number)
+    qgroup.create_qgroup(pool, made)
+    qgroup.assign_qgroup(pool, number, made)
+    if not qgroup.read_qgroups(pool, ()).consistent:
+        qgroup.start_rescan(pool)
+    return made
+
+
 async def set_size(site: Site, effect: SetVolumeSize) -> None:
-    """Change the limit of an existing volume.
+    """Change the limits of an existing volume.
 
     Raises: KernelError, if there is none.
     """
-    await asyncio.to_thread(qgroup.set_limit, site.instance.volume(effect.uid), effect.size)
+    await asyncio.to_thread(_set_limits, site, effect)
 
 
 async def trash(site: Site, effect: TrashVe) -> None:
@@ -205,17 +242,27 @@ def _delete(site: Site, path: str) -> None:
     volume = f"{path}/volume"
     if os.path.isdir(volume):
         number = btrfs.subvolume_id(volume)
+        _leave_groups(site, number)
         btrfs.delete_subvolume(volume)
         _forget_quota(site, number)
     files.remove_tree(path)
 
 
-def _forget_quota(site: Site, number: int) -> None:
-    """Remove the quota group of a deleted subvolume; while that is still being cleaned up, the kernel keeps it."""
-    try:
-        qgroup.remove_qgroup(site.instance.pool, number)
-    except BusyError:
+def _leave_groups(site: Site, number: int) -> None:
+    """Take a volume out of the groups above, and remove those: only one that shares no data can leave uncounted."""
+    pool = site.instance.pool
+    group = qgroup.read_qgroups(pool, {number}).groups.get(number)
+    if group is None or group.exclusive != group.referenced:
         return
+    for above in group.parents:
+        qgroup.release_qgroup(pool, number, above)
+        _forget_quota(site, above)
+
+
+def _forget_quota(site: Site, number: int) -> None:
+    """Remove a quota group; while it has members or its deleted subvolume is being cleaned up, the kernel keeps it."""
+    with suppress(BusyError):
+        qgroup.remove_qgroup(site.instance.pool, number)
 
 
 def _entry_path(site: Site, trash_id: str) -> str:

@@ -63,7 +63,7 @@ def search(fd: int, tree: int, first: Key, last: Key, what: str) -> Iterator[tup
     Raises: KernelError; its errno is ENOENT if there is no such tree.
     Source: linux/btrfs.h, BTRFS_IOC_TREE_SEARCH_V2.
     """
-    room = _BUFFER_FOR_ONE if first == last else _BUFFER
+    room = _BUFFER_FOR_ONE if first[:2] == last[:2] else _BUFFER
     while True:
         arguments = bytearray(_KEY_AND_SIZE + room)
         # Objectid, offset and transaction bounds, then types; keys are compared whole, not part by part.

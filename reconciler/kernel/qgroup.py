@@ -1,7 +1,8 @@
 """btrfs quota groups: what each subvolume refers to, and how much it may.
 
-Each subvolume has a group of its own number, made with it. The kernel brings the figures up to date when it commits,
-each 30 seconds or when it is asked to.
+Each subvolume has a group of its own number, made with it; groups of level 1, whose number says so in its upper 16
+bits, hold several of these to a limit together. The kernel brings the figures up to date when it commits, each 30
+seconds or when it is asked to.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from reconciler.kernel import btrfs
 from reconciler.kernel.btrfs_call import Key, call, opened, search
 
 _IOC_QUOTA_CTL = 0xC0109428
+_IOC_QGROUP_ASSIGN = 0x40189429
 _IOC_QGROUP_CREATE = 0x4010942A
 _IOC_QGROUP_LIMIT = 0x8030942B
 _IOC_QUOTA_RESCAN = 0x4040942C
@@ -28,6 +30,7 @@ _ROOT_ITEM = 132
 _STATUS_ITEM = 240
 _INFO_ITEM = 242
 _LIMIT_ITEM = 244
+_RELATION_ITEM = 246
 
 _STATUS = struct.Struct("<16xQ")  # version, generation, flags
 _INFO = struct.Struct("<8xQ8xQ")  # generation, referenced, the same compressed, exclusive
@@ -36,18 +39,25 @@ _STATUS_UNSURE = 1 << 1 | 1 << 2  # a rescan is under way, or is necessary
 _STATUS_SIMPLE = 1 << 3
 _LIMIT_REFERENCED = 1 << 0
 _MAX = (1 << 64) - 1  # as a limit: none
+_LEVEL_SHIFT = 48
 
 _STATUS_KEY = Key(0, _STATUS_ITEM, 0)
-_ALL = [(_STATUS_KEY, Key(0, _LIMIT_ITEM, _MAX))]
+_NO_PARENTS: frozenset[int] = frozenset()
+
+_ALL = [(_STATUS_KEY, Key(_MAX, _RELATION_ITEM, _MAX))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qgroup:
-    """A quota group: bytes its subvolumes refer to, bytes that nothing else refers to, the limit on the first."""
+    """A quota group: bytes its subvolumes refer to, bytes that nothing else refers to, the limit on the first.
+
+    ``parents``: the groups of a higher level that it is a member of.
+    """
 
     referenced: int
     exclusive: int
     max_referenced: int | None
+    parents: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +66,11 @@ class QuotaTable:
 
     consistent: bool
     groups: Mapping[int, Qgroup]
+
+
+def group_of_level_1(number: int) -> int:
+    """Give the number of a quota group of level 1. Shape: 48 bits of one's own choice."""
+    return 1 << _LEVEL_SHIFT | number
 
 
 def enable_quota(path: str) -> None:
@@ -75,7 +90,7 @@ def enable_quota(path: str) -> None:
 
 
 def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
-    """Read all quota groups of a file system at once, or only those of some numbers.
+    """Read all quota groups of a file system at once, or only those of some numbers with the groups above them.
 
     A table that is not consistent is no mere matter of figures: the kernel enforces no limit until a rescan is done.
 
@@ -83,8 +98,12 @@ def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
     Raises: KernelError, if quotas are not on.
     """
     items = _read_items(path, _ALL if only is None else [(_STATUS_KEY, _STATUS_KEY), *_places(only)])
+    if only is not None:
+        above = {key.offset for key, _ in items if key.type == _RELATION_ITEM}
+        items += _read_items(path, _places(above))
     consistent = any(key.type == _STATUS_ITEM and not _status_flags(data) & _STATUS_UNSURE for key, data in items)
     limits = {key.offset: _limit(data) for key, data in items if key.type == _LIMIT_ITEM}
+    parents = _parents(key for key, _ in items if key.type == _RELATION_ITEM)
     groups = {}
     for key, data in items:
         if key.type == _INFO_ITEM:
@@ -93,8 +112,18 @@ def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:
                 referenced=referenced,
                 exclusive=exclusive,
                 max_referenced=limits.get(number),
+                parents=parents.get(number, _NO_PARENTS),
             )
     return QuotaTable(consistent=consistent, groups=groups)
+
+
+def read_parents(path: str, qgroup: int) -> frozenset[int]:
+    """Read which higher groups a quota group of the file system is a member of.
+
+    Raises: KernelError, if quotas are not on.
+    """
+    place = (Key(qgroup, _RELATION_ITEM, 0), Key(qgroup, _RELATION_ITEM, _MAX))
+    return _parents(key for key, _ in _read_items(path, [place])).get(qgroup, _NO_PARENTS)
 
 
 def set_limit(path: str, max_referenced: int | None) -> None:
@@ -103,11 +132,53 @@ def set_limit(path: str, max_referenced: int | None) -> None:
     Units: bytes.
     Raises: KernelError, if there is no subvolume or quotas are not on.
     """
-    value = _MAX if max_referenced is None else max_referenced
-    arguments = struct.pack("<QQQQQQ", btrfs.subvolume_id(path), _LIMIT_REFERENCED, value, 0, 0, 0)
     # By way of the directory around it: a subvolume over its limit refuses the ioctl, as it does any other change.
-    with opened(os.path.dirname(path) or ".") as fd:
+    set_group_limit(os.path.dirname(path) or ".", btrfs.subvolume_id(path), max_referenced)
+
+
+def set_group_limit(path: str, qgroup: int, max_referenced: int | None) -> None:
+    """Set how much the subvolumes of a quota group of the file system may refer to together; None lifts the limit.
+
+    Units: bytes.
+    Raises: KernelError, if there is no such group.
+    """
+    value = _MAX if max_referenced is None else max_referenced
+    arguments = struct.pack("<QQQQQQ", qgroup, _LIMIT_REFERENCED, value, 0, 0, 0)
+    with opened(path) as fd:
         call(fd, _IOC_QGROUP_LIMIT, bytearray(arguments), "set quota limit of", path)
+
+
+def create_qgroup(path: str, qgroup: int) -> None:
+    """Make a quota group of level 1 or higher; there is success.
+
+    Raises: KernelError.
+    """
+    with opened(path) as fd:
+        _call_unless(fd, _IOC_QGROUP_CREATE, struct.pack("<QQ", 1, qgroup), "make quota group on", path, errno.EEXIST)
+
+
+def assign_qgroup(path: str, qgroup: int, parent: int) -> None:
+    """Make a quota group a member of a higher one; is success.
+
+    Where the members share data already, all groups are counted anew, and no limit holds until that is done.
+
+    Raises: KernelError.
+    """
+    with opened(path) as fd:
+        arguments = struct.pack("<QQQ", 1, qgroup, parent)
+        _call_unless(fd, _IOC_QGROUP_ASSIGN, arguments, "assign quota group on", path, errno.EEXIST)
+
+
+def release_qgroup(path: str, qgroup: int, parent: int) -> None:
+    """End the membership of a quota group in a higher one; not a member is success.
+
+    Only where nothing else refers to its data: else the figures of all groups become inconsistent.
+
+    Raises: KernelError.
+    """
+    with opened(path) as fd:
+        arguments = struct.pack("<QQQ", 0, qgroup, parent)
+        _call_unless(fd, _IOC_QGROUP_ASSIGN, arguments, "release quota group on", path, errno.ENOENT)
 
 
 def start_rescan(path: str) -> None:
@@ -126,7 +197,7 @@ def remove_qgroup(path: str, qgroup: int) -> None:
     KernelError.
     """
     with opened(path) as fd:
-        if _has_subvolume(fd, qgroup, path):
+        if qgroup >> _LEVEL_SHIFT == 0 and _has_subvolume(fd, qgroup, path):
             raise BusyError(f"remove quota group {qgroup} of {path}: its subvolume is there or still being cleaned up")
         try:
             arguments = struct.pack("<QQ", 0, qgroup)
@@ -142,6 +213,8 @@ def _places(numbers: Iterable[int]) -> Iterator[tuple[Key, Key]]:
         for kind in (_INFO_ITEM, _LIMIT_ITEM):
             key = Key(0, kind, number)
             yield key, key
+        if number >> _LEVEL_SHIFT == 0:
+            yield Key(number, _RELATION_ITEM, 0), Key(number, _RELATION_ITEM, _MAX)
 
 
 def _read_items(path: str, places: Iterable[tuple[Key, Key]]) -> list[tuple[Key, memoryview]]:
@@ -170,6 +243,15 @@ def _call_unless(fd: int, request: int, arguments: bytes, verb: str, what: str, 
 def _status_flags(data: memoryview) -> int:
     flags: int = _STATUS.unpack_from(data)[0]
     return flags
+
+
+def _parents(relations: Iterable[Key]) -> dict[int, frozenset[int]]:
+    """Collect the parents of each group; the tree holds every relation in both directions."""
+    parents: dict[int, frozenset[int]] = {}
+    for key in relations:
+        if key.offset >> _LEVEL_SHIFT > key.objectid >> _LEVEL_SHIFT:
+            parents[key.objectid] = parents.get(key.objectid, _NO_PARENTS) | {key.offset}
+    return parents
 
 
 def _limit(data: memoryview) -> int | None:

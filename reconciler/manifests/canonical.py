@@ -140,7 +140,7 @@ def ve(
         host=None if body.host is None else HostName(body.host),
         power=_power(body),
         compute=_compute(body),
-        volume=VolumeSpec(template=TemplateName(body.template), size=body.disk.size),
+        volume=_volume(body),
         network=VeNetworkSpec(
             hostname=body.hostname or name,
             resolver=_resolver(body),
@@ -178,6 +178,10 @@ def _compute(body: VeBody) -> ComputeSpec:
         swap=_whole_pages(body.memory.swap),
         processes=body.processes,
     )
+
+
+def _volume(body: VeBody) -> VolumeSpec:
+    return VolumeSpec(template=TemplateName(body.template), size=body.disk.size, snapshots=body.disk.snapshots)
 
 
 def _whole_pages(size: int | None) -> int | None:

@@ -18,7 +18,6 @@ _VE = (
     "ipc",
     "sysctls",
     "io",
-    "disk.snapshots",
     "disk.inodes",
     "disk.users",
     "disk.groups",

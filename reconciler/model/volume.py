@@ -71,10 +71,19 @@ class TemplateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSpec:
-    """Units: ``size`` bytes, None for unlimited. ``template`` is read at creation only."""
+    """``template`` is read at creation only. ``snapshots``: what its snapshots may hold beside it.
+
+    Units: bytes, None for unlimited.
+    """
 
     template: TemplateName
     size: int | None = 8 << 30
+    snapshots: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """What the volume and its snapshots may refer to together. Units: bytes, None for unlimited."""
+        return None if self.size is None or self.snapshots is None else self.size + self.snapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +112,18 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeObservation:
-    """``present``: the subvolume with its upper and work directories exists. ``size``: the limit in force, bytes.
+    """``present``: the subvolume with its upper and work directories exists. ``size``: the limit in force on it;
+    ``total``: that on it and its snapshots together.
 
-    ``used`` (bytes referenced) takes no part in comparisons.
+    What is in use takes no part in comparisons: ``used`` by the volume, ``held`` by it and its snapshots together.
+    Units: bytes.
     """
 
     present: bool
     size: int | None = None
+    total: int | None = None
     used: int | None = field(default=None, compare=False)
+    held: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,19 +166,27 @@ class WriteRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateVolume:
-    """Make the VE's subvolume with its limit in force before the first byte is written. Units: bytes."""
+    """Make the VE's subvolume with its limits in force before the first byte is written.
+
+    ``total``: of it and its snapshots together. Units: bytes, None for unlimited.
+    """
 
     uid: Uid
     size: int | None
+    total: int | None = None
     serves: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetVolumeSize:
-    """Change the limit of the VE's subvolume. Units: bytes, None for unlimited."""
+    """Change the limit of the VE's subvolume, and that of it and its snapshots together.
+
+    Units: bytes, None for unlimited.
+    """
 
     uid: Uid
     size: int | None
+    total: int | None = None
     serves: str = field(default="", compare=False)
 
 

@@ -60,11 +60,13 @@ def _recorded_as(declared: Field, path: str) -> tuple[str, ...]:
             return compute.recorded_as(path)
         case Facet.NETWORK:
             return network.recorded_as(path)
+        case Facet.VOLUME:
+            return volume.recorded_as(path)
     return (path,)
 
 
 def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str, Value, Value]]:
-    yield from _changed(volume.desired_values(spec.volume), volume.observed_values(seen.volume))
+    yield from volume.differences(spec.volume, seen.volume)
     if seen.power.state is not PowerState.RUNNING:
         return
     if seen.compute is not None:
@@ -132,13 +134,14 @@ def _carry_out(
     uid = seen.record.uid
     match difference.field.facet:
         case Facet.VOLUME:
-            return volume.set_effects(uid, difference, seen.volume), volume.impact(difference, seen.volume)
+            effects = volume.set_effects(uid, spec.volume, seen.volume)
+            return effects, volume.impact(difference, spec.volume, seen.volume)
         case Facet.COMPUTE:
             assert seen.compute is not None
             return compute.set_effects(uid, difference), compute.impact(difference, seen.compute)
         case Facet.NETWORK:
-            effects = network.set_effects(context.instance, uid, spec.network, difference)
-            return effects, network.impact(difference)
+            changes = network.set_effects(context.instance, uid, spec.network, difference)
+            return changes, network.impact(difference)
     raise AssertionError(f"{difference.path} is no live change")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from reconciler.model.action import Impact
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Uid
@@ -21,17 +23,48 @@ from reconciler.plan.field import Difference, Field, Value
 FIELDS = (
     Field(path="template", facet=None, impact=Impact.RECREATE, default="busybox", effect="read at creation only"),
     Field(path="disk.size", facet=Facet.VOLUME, impact=Impact.LIVE, default=8 << 30, effect="quota of the volume"),
+    Field(
+        path="disk.snapshots",
+        facet=Facet.VOLUME,
+        impact=Impact.LIVE,
+        default=None,
+        effect="quota of the volume and its snapshots, less its size",
+    ),
 )
 
 
 def desired_values(spec: VolumeSpec) -> dict[str, Value]:
     """Give what the volume should be, by path."""
-    return {"disk.size": spec.size}
+    return {"disk.size": spec.size, "disk.snapshots": spec.snapshots}
+
+
+def differences(spec: VolumeSpec, observed: VolumeObservation) -> Iterator[tuple[str, Value, Value]]:
+    """Yield path, desired and observed value of what differs. Both limits are set at once: a size that differs is all.
+
+    The kernel knows the sum of size and snapshots: what is seen of the latter is what the sum leaves them.
+    """
+    if not observed.present:
+        yield "disk.size", spec.size, None
+    elif observed.size != spec.size:
+        yield "disk.size", spec.size, observed.size
+    elif observed.total != spec.total:
+        yield "disk.snapshots", spec.snapshots, _rest(observed.total, spec.size)
+
+
+def _rest(total: int | None, size: int | None) -> int | None:
+    return None if total is None or size is None else total - size
+
+
+def recorded_as(path: str) -> tuple[str, ...]:
+    """Name the paths of the record on which a limit rests: that of the snapshots is kept as a sum with the size."""
+    return (path, "disk.size") if path == "disk.snapshots" else (path,)
 
 
 def observed_values(observed: VolumeObservation) -> dict[str, Value]:
     """Give what the volume is, by path; a missing one has no values."""
-    return {"disk.size": observed.size} if observed.present else {}
+    if not observed.present:
+        return {}
+    return {"disk.size": observed.size, "disk.snapshots": _rest(observed.total, observed.size)}
 
 
 def is_changed_apart(path: str) -> bool:
@@ -39,19 +72,18 @@ def is_changed_apart(path: str) -> bool:
     return any(declared.path == path and declared.facet is Facet.VOLUME for declared in FIELDS)
 
 
-def impact(difference: Difference, observed: VolumeObservation) -> Impact:
-    """Judge a change: a size under the present use makes every write fail."""
-    size = difference.desired
-    if isinstance(size, int) and observed.used is not None and size < observed.used:
+def impact(difference: Difference, spec: VolumeSpec, observed: VolumeObservation) -> Impact:
+    """Judge a change: a limit under the present use makes every write fail."""
+    limits = ((spec.size, observed.used), (spec.total, observed.held))
+    if any(limit is not None and use is not None and limit < use for limit, use in limits):
         return Impact.LIVE_RISK
     return difference.field.impact
 
 
-def set_effects(uid: Uid, difference: Difference, observed: VolumeObservation) -> tuple[Effect, ...]:
-    """Carry out one difference; a volume that a crash kept from being made is made."""
-    size = difference.desired
-    assert size is None or isinstance(size, int)
-    return (SetVolumeSize(uid=uid, size=size) if observed.present else CreateVolume(uid=uid, size=size),)
+def set_effects(uid: Uid, spec: VolumeSpec, observed: VolumeObservation) -> tuple[Effect, ...]:
+    """Carry out a difference; a volume that a crash kept from being made is made."""
+    change = SetVolumeSize if observed.present else CreateVolume
+    return (change(uid=uid, size=spec.size, total=spec.total),)
 
 
 def create_effects(record: Record, spec: VolumeSpec, template: TemplateSpec) -> tuple[Effect, ...]:
@@ -59,5 +91,5 @@ def create_effects(record: Record, spec: VolumeSpec, template: TemplateSpec) -> 
     return (
         BuildTemplate(template=template),
         WriteRecord(record=record, template_key=template.key),
-        CreateVolume(uid=record.uid, size=spec.size),
+        CreateVolume(uid=record.uid, size=spec.size, total=spec.total),
     )

@@ -23,6 +23,7 @@ class Volume:
     """A VE's data. ``complete`` False: a crash left the subvolume without its directories. Units: bytes."""
 
     size: int | None
+    total: int | None = None
     complete: bool = True
     used: int | None = None
     resolver: Resolver | None = None

@@ -70,7 +70,7 @@ def observe(machine: Machine, uid: Uid) -> VolumeObservation:
     volume = machine.volumes.get(uid)
     if volume is None or not volume.complete:
         return _NO_VOLUME
-    return VolumeObservation(present=True, size=volume.size, used=volume.used)
+    return VolumeObservation(present=True, size=volume.size, total=volume.total, used=volume.used)
 
 
 def observe_trash(machine: Machine) -> tuple[TrashEntry, ...]:
@@ -191,12 +191,12 @@ def _create_volume(machine: Machine, effect: CreateVolume) -> None:
     if present is None or not present.complete:
         require_space(machine, doing)
         present = Volume(size=None)
-    machine.volumes[effect.uid] = replace(present, size=effect.size)
+    machine.volumes[effect.uid] = replace(present, size=effect.size, total=effect.total)
 
 
 def _set_size(machine: Machine, effect: SetVolumeSize) -> None:
     present = require_volume(machine, effect.uid, f"set volume size of VE {effect.uid}")
-    machine.volumes[effect.uid] = replace(present, size=effect.size)
+    machine.volumes[effect.uid] = replace(present, size=effect.size, total=effect.total)
 
 
 def _trash(machine: Machine, uid: Uid) -> None:

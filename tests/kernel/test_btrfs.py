@@ -195,6 +195,44 @@ def test_a_quota_group_is_removed_once_its_subvolume_is_gone(place: str) -> None
     qgroup.remove_qgroup(place, number)
 
 
+def test_a_group_above_holds_a_volume_and_its_snapshots_to_one_limit(place: str) -> None:
+    above = qgroup.group_of_level_1(77)
+    for _ in range(2):
+        qgroup.create_qgroup(place, above)
+    btrfs.create_subvolume(f"{place}/v")
+    qgroup.assign_qgroup(place, btrfs.subvolume_id(f"{place}/v"), above)
+    qgroup.set_limit(f"{place}/v", 8 * MIB)
+    qgroup.set_group_limit(place, above, 12 * MIB)
+    assert group_of(f"{place}/v").parents == {above}
+    fill(f"{place}/v/f", 6 * MIB)
+    snapshot(f"{place}/v", f"{place}/kept", "-r", "-i", f"1/{above & 0xFFFF}")
+    assert counted(place).groups[above].max_referenced == 12 * MIB
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        fill(f"{place}/v/f", 8 * MIB)
+    assert group_of(f"{place}/v").referenced < 8 * MIB, "it was not the volume's own limit"
+    assert 11 * MIB < counted(place).groups[above].referenced <= 12 * MIB
+
+
+def test_one_group_is_read_with_its_parents(place: str) -> None:
+    above = qgroup.group_of_level_1(78)
+    qgroup.create_qgroup(place, above)
+    btrfs.create_subvolume(f"{place}/v")
+    number = btrfs.subvolume_id(f"{place}/v")
+    assert qgroup.read_qgroups(place, {number}).groups[number].parents == frozenset()
+    for _ in range(2):
+        qgroup.assign_qgroup(place, number, above)
+    with pytest.raises(BusyError, match="it has members"):
+        qgroup.remove_qgroup(place, above)
+    everything = counted(place).groups
+    read_alone = qgroup.read_qgroups(place, {number}).groups
+    assert read_alone == {key: group for key, group in everything.items() if key in (number, above)}
+    assert read_alone[number].parents == qgroup.read_parents(place, number) == {above}
+    for _ in range(2):
+        qgroup.release_qgroup(place, number, above)
+    qgroup.remove_qgroup(place, above)
+    assert above not in counted(place).groups
+
+
 def test_the_whole_table_is_read_however_many_calls_it_takes(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         btrfs.create_subvolume(f"{place}/{number}")

@@ -127,7 +127,7 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         record=_record(ve.record) if isinstance(ve.record, Record) else _UNKNOWN,
         power=_power(ve.power) if isinstance(ve.power, PowerObservation) else _UNKNOWN,
         compute=_compute(ve.compute, capabilities) if isinstance(ve.compute, ComputeObservation) else _dumb(ve.compute),
-        volume=replace(ve.volume, used=None) if isinstance(ve.volume, VolumeObservation) else _UNKNOWN,
+        volume=replace(ve.volume, used=None, held=None) if isinstance(ve.volume, VolumeObservation) else _UNKNOWN,
         network=_network(ve.network) if isinstance(ve.network, VeNetworkObservation) else _dumb(ve.network),
     )
 

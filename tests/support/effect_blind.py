@@ -198,6 +198,11 @@ def _on_route(kind: type[AddRoute] | type[RemoveRoute]) -> Callable[[Choices], E
     return draw_route
 
 
+def _sized(choices: Choices, kind: type[CreateVolume | SetVolumeSize]) -> Effect:
+    size, total = choices.random.choice(pool.SIZES), choices.random.choice(pool.TOTALS)
+    return kind(uid=_uid(choices), size=size, total=total)
+
+
 def _on_link(choices: Choices, make: Callable[[Uid, str], Effect]) -> Effect:
     return make(*_link(choices))
 
@@ -206,8 +211,8 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     BuildTemplate: _template,
     RemoveTemplate: _remove_template,
     WriteRecord: _record,
-    CreateVolume: lambda c: CreateVolume(uid=_uid(c), size=c.random.choice(pool.SIZES)),
-    SetVolumeSize: lambda c: SetVolumeSize(uid=_uid(c), size=c.random.choice(pool.SIZES)),
+    CreateVolume: lambda c: _sized(c, CreateVolume),
+    SetVolumeSize: lambda c: _sized(c, SetVolumeSize),
     TrashVe: lambda c: TrashVe(uid=_uid(c)),
     RestoreVe: _restore,
     PurgeTrash: lambda c: PurgeTrash(trash_id=_trash_id(c, _uid(c))),

@@ -89,6 +89,7 @@ MACS = ("02:00:00:00:07:01", "02:00:00:00:07:02")
 BAD_MACS = ("01:00:00:00:07:01", "00:00:00:00:00:00")
 _MIB = 1 << 20
 SIZES = (64 * _MIB, 128 * _MIB, 256 * _MIB, None)
+TOTALS = (256 * _MIB, 384 * _MIB, None)
 NOWHERE = Route(to="198.51.100.0/24", via="203.0.113.1")
 LONG_NAME = "a-link-name-of-too-many-letters"
 
@@ -197,7 +198,7 @@ class Choices:
         if uid not in machine.records:
             yield from self._births(uid)
         elif uid not in machine.volumes:
-            yield CreateVolume(uid=uid, size=self.random.choice(SIZES))
+            yield CreateVolume(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
         elif uid in machine.runtimes:
             yield from self._of_live(uid, machine.runtimes[uid])
         elif uid in machine.cgroups:
@@ -225,7 +226,7 @@ class Choices:
         yield RemoveCgroup(uid=uid)
         yield ForgetEnd(uid=uid)
         yield self.limit(uid)
-        yield SetVolumeSize(uid=uid, size=self.random.choice(SIZES))
+        yield SetVolumeSize(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
 
     def _of_live(self, uid: Uid, runtime: Runtime) -> Iterator[Effect]:
         if not runtime.network.loopback_up:

@@ -101,7 +101,9 @@ def ve_specs(draw: st.DrawFn, name: VeName, specs: dict[NetworkName, NetworkSpec
         description=draw(st.sampled_from(["", "shop"])),
         power=draw(powers),
         compute=draw(computes),
-        volume=VolumeSpec(template=BUSYBOX.name, size=draw(_sizes(64, 8192))),
+        volume=VolumeSpec(
+            template=BUSYBOX.name, size=draw(_sizes(64, 8192)), snapshots=draw(st.sampled_from([None, 1 << 30]))
+        ),
         network=VeNetworkSpec(
             hostname=draw(st.sampled_from([str(name), "other"])),
             resolver=draw(st.sampled_from([None, Resolver(servers=("10.0.0.1",))])),

@@ -45,7 +45,7 @@ class Disk(Section):
     size: SizeLimit = Field(
         volume.VolumeSpec(template=TemplateName("busybox")).size, description="Most data of its own, in bytes."
     )
-    snapshots: SizeLimit | None = Field(None, description="What its snapshots may hold beside it, in bytes.")
+    snapshots: SizeLimit = Field(None, description="What its snapshots may hold beside it, in bytes.")
     inodes: CountLimit = Field(None, description="Most files and directories.")
     users: Items[DiskQuota] = Field((), description="Second-level quota by user, keyed by id.")
     groups: Items[DiskQuota] = Field((), description="Second-level quota by group, keyed by id.")

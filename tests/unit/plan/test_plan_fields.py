@@ -54,6 +54,7 @@ CHANGES: dict[str, Change] = {
     "memory.swap": Change(after="memory: {swap: 64Mi}"),
     "processes": Change(after="processes: 100"),
     "disk.size": Change(after="disk: {size: 16Gi}"),
+    "disk.snapshots": Change(after="disk: {snapshots: 4Gi}"),
     "hostname": Change(after="hostname: shop.example.org"),
     "dns": Change(after="dns: {servers: [10.20.0.1]}"),
     "interfaces.*": Change(path="interfaces.eth0", before=PLAIN),
