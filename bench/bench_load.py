@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import common
 from reconciler.manifests.load import ParseCache, load_fleet
 from reconciler.model.action import Plan
-from reconciler.model.compute import Limit
+from reconciler.model.compute import HostComputeObservation, Limit
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import Allocation, HostName, Uid
 from reconciler.model.network import FilterObservation, FilterRules
@@ -44,6 +44,7 @@ def _inputs(fleet: Fleet) -> planner.Inputs:
         capabilities=Capabilities(cgroup="v2", enforceable=frozenset(Limit), cpus=frozenset({0, 1})),
         ves={},
         complete=True,
+        compute=HostComputeObservation(limits={Limit.CPU_WEIGHT: 100, Limit.MEMORY_GUARANTEE: 0}),
         networks={},
         filter=FilterObservation(rules=FilterRules()),
         templates={},

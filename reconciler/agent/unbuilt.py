@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.agent.clock import SystemClock
-from reconciler.host import compute
+from reconciler.host import compute, host_compute
 from reconciler.host.site import Site
 from reconciler.model.action import Plan
 from reconciler.model.fleet import Fleet
@@ -24,6 +24,7 @@ async def plan_unbuilt(config: Config, fleet: Fleet) -> Plan:
             capabilities=compute.capabilities(site),
             ves={},
             complete=True,
+            compute=host_compute.observe(site),
             networks={},
             filter=FilterObservation(rules=FilterRules()),
             templates={},

@@ -13,10 +13,11 @@ from contextlib import suppress
 from reconciler.errors import KernelError
 from reconciler.host import compute
 from reconciler.host.site import Site
-from reconciler.kernel import inotify, pidfd
+from reconciler.kernel import cgroup_instance, inotify, pidfd
 from reconciler.kernel.netevents import EventKind, NftEvents, RouteEvent, RouteEvents
 from reconciler.kernel.netlink import OverrunError
 from reconciler.kernel.pidfd import ProcessId
+from reconciler.model.compute import HostComputeObservation
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid, filter_table, host_link_name
 from reconciler.model.observation import Facet, HostObservation, VeObservation
@@ -35,8 +36,8 @@ class HostEvents:
         self._some = asyncio.Event()
         self._inotify = inotify.Inotify()
         self._routes, self._tables = RouteEvents(), NftEvents()
-        self._watches: dict[int, Uid] = {}
-        self._watched: dict[Uid, set[int]] = {}
+        self._watches: dict[int, Uid | None] = {}
+        self._watched: dict[Uid | None, set[int]] = {}
         self._inits: dict[Uid, tuple[ProcessId, int]] = {}
         self._links: dict[int, Uid | None] = {}
         for source, read in (
@@ -58,9 +59,11 @@ class HostEvents:
         for uid, seen in observed.ves.items():
             self._follow_init(uid, seen)
             self._follow_limits(uid, seen)
+        if isinstance(observed.compute, HostComputeObservation):
+            self._watch(None, cgroup_instance.limit_paths(self._site.layout, self._site.instance.cgroup))
         if observed.complete:
-            for uid in self._watched.keys() - observed.ves.keys():
-                self._forget_limits(uid)
+            for gone in self._watched.keys() - observed.ves.keys() - {None}:
+                self._forget_limits(gone)
             for uid in self._inits.keys() - observed.ves.keys():
                 self._forget_init(uid)
             self._learn_links(observed)
@@ -117,16 +120,21 @@ class HostEvents:
         if seen.compute is None:
             self._forget_limits(uid)
             return
-        if uid in self._watched:
+        if uid not in self._watched:
+            self._watch(uid, compute.tree(self._site, uid).watch_paths())
+
+    def _watch(self, uid: Uid | None, paths: Iterable[str]) -> None:
+        """Watch the files of a VE's cgroup, or of that of the instance, unless some of them are watched already."""
+        if self._watched.get(uid):
             return
         watches = self._watched[uid] = set()
-        for path in compute.tree(self._site, uid).watch_paths():
+        for path in paths:
             with suppress(KernelError):  # gone again, or no watch left: the resync finds what is not told
                 watch = self._inotify.add(path, inotify.MODIFY)
                 watches.add(watch)
                 self._watches[watch] = uid
 
-    def _forget_limits(self, uid: Uid) -> None:
+    def _forget_limits(self, uid: Uid | None) -> None:
         for watch in self._watched.pop(uid, set()):
             self._watches.pop(watch, None)
             with suppress(KernelError):
@@ -136,9 +144,9 @@ class HostEvents:
         for event in self._inotify.read():
             if event.mask & inotify.OVERFLOW:
                 self._wake(_LOST)
-            uid = self._watches.get(event.watch)
-            if uid is None:
+            if event.watch not in self._watches:
                 continue
+            uid = self._watches[event.watch]
             if event.mask & inotify.IGNORED:
                 self._forget_limits(uid)
             self._wake(Wake(uid=uid, facet=Facet.COMPUTE))

@@ -16,6 +16,7 @@ from reconciler.host import (
     compute,
     ending,
     filter,
+    host_compute,
     host_network,
     network,
     power,
@@ -27,7 +28,7 @@ from reconciler.host.namespaces import Inside, read_hostnames
 from reconciler.host.site import Site
 from reconciler.kernel import rtnl
 from reconciler.kernel.pidfd import ProcessId
-from reconciler.model.compute import ComputeObservation
+from reconciler.model.compute import ComputeObservation, HostComputeObservation
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import NetworkName, Uid
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
@@ -66,6 +67,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
             )
             for uid in uids
         },
+        compute=look.host_compute(),
         networks=look.host_networks(links),
         filter=_known(filter.observe, site) if scope.host and Facet.NETWORK in facets else _NOT_ASKED,
         templates=_known(templates.read_index, site) if scope.host else _NOT_ASKED,
@@ -103,6 +105,12 @@ class _Look:
     def compute_of(self, uid: Uid) -> ComputeObservation | Unknown | None:
         """Look at a VE's limits, and at its use of them if that is asked for."""
         return _known(compute.observe, self.site, uid, self.scope.use) if Facet.COMPUTE in self.facets else _NOT_ASKED
+
+    def host_compute(self) -> HostComputeObservation | Unknown:
+        """Look at what bounds all VEs together."""
+        if not self.scope.host or Facet.COMPUTE not in self.facets:
+            return _NOT_ASKED
+        return _known(host_compute.observe, self.site)
 
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     NEW_MANIFEST = "NewManifest"
     SPEC_CHANGED = "SpecChanged"
     DRIFTED = "Drifted"
+    GUARANTEES_CHANGED = "GuaranteesChanged"
     INIT_ENDED = "InitEnded"
     UNFINISHED = "Unfinished"
     MANIFEST_REMOVED = "ManifestRemoved"
@@ -109,7 +110,8 @@ NO_DOWNTIME = Downtime(0.0, Basis.ESTIMATED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One step of a plan. ``ve``: the VE's name, or ``network/<name>`` or ``host/filter`` for the host's own objects.
+    """One step of a plan. ``ve``: the VE's name, or for the host's own objects ``network/<name>``, ``host/filter`` or
+    ``host/cgroup``.
 
     Shape: ``before`` and ``after`` are canonical JSON. ``effects`` in their order; ``uid`` None for host objects.
     ``danger``: a sentence for the top of the plan, empty for harmless actions.

@@ -74,6 +74,20 @@ class ComputeObservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostComputeObservation:
+    """What bounds all VEs of the instance together: its cgroup at the root, which is as the kernel makes one if none
+    is there.
+
+    ``limits``: its weight, and the memory that is kept for all VEs, where this host can hold them. ``rivals``: the sum
+    of the weights of what is beside it; it takes no part in comparisons.
+    Units: those of `ComputeSpec`.
+    """
+
+    limits: Mapping[Limit, LimitValue]
+    rivals: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateCgroup:
     """Make the VE's cgroup with its limits, before anything runs in it."""
 
@@ -92,6 +106,18 @@ class SetLimit:
     uid: Uid
     limit: Limit
     value: LimitValue
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetInstanceLimit:
+    """Write the weight or the memory guarantee of all VEs together, which is made if it is not there; read it back.
+
+    Units: those of `ComputeSpec`.
+    """
+
+    limit: Limit
+    value: int
     serves: str = field(default="", compare=False)
 
 

@@ -33,6 +33,10 @@ class Fields:
         """Build the error for a problem found here."""
         return StateError(f"read {self._where}: {problem}" + (f"; {self._remedy}" if self._remedy else ""))
 
+    def has(self, key: str) -> bool:
+        """Say whether a field is there that may be left out."""
+        return key in self._data
+
     def json(self, key: str) -> Json:
         """Take a field of any type."""
         if key not in self._data:

@@ -17,6 +17,7 @@ Effect: TypeAlias = (
     | volume.PurgeTrash
     | compute.CreateCgroup
     | compute.SetLimit
+    | compute.SetInstanceLimit
     | compute.RemoveCgroup
     | power.CreateRuntime
     | power.StartRuntime

@@ -92,6 +92,10 @@ class Fleet:
     networks: Mapping[NetworkName, NetworkSpec] = field(default_factory=dict)
     templates: Mapping[TemplateName, TemplateSpec] = field(default_factory=dict)
     hosts: Mapping[HostName, HostSpec] = field(default_factory=dict)
+    cpu_weights: dict[tuple[HostName, frozenset[int]], Mapping[VeName, int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What `plan.cpu_share` works out for a host and its CPUs, once: a look at one VE needs it as one at all does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

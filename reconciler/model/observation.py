@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from reconciler.model.compute import ComputeObservation, Limit
+from reconciler.model.compute import ComputeObservation, HostComputeObservation, Limit
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
@@ -89,6 +89,7 @@ class HostObservation:
     capabilities: Capabilities
     ves: Mapping[Uid, VeObservation]
     complete: bool
+    compute: HostComputeObservation | Unknown
     networks: Mapping[NetworkName, HostNetworkObservation] | Unknown
     filter: FilterObservation | Unknown
     templates: Mapping[Digest, Digest] | Unknown

@@ -27,7 +27,8 @@ def decode_record(data: bytes, *, where: str) -> Record:
 
 def record_to_json(record: Record) -> dict[str, Json]:
     """Give the JSON form of a record, without the format's number."""
-    return {
+    weight: dict[str, Json] = {} if record.cpu_weight is None else {"cpu_weight": record.cpu_weight}
+    return weight | {
         "uid": record.uid,
         "name": record.name,
         "id_base": record.id_base,
@@ -62,6 +63,7 @@ def record_from_fields(fields: Fields) -> Record:
         applied=dict(fields.mapping("applied")),
         requests_done=fields.texts("requests_done"),
         snapshot_births=fields.numbers("snapshot_births"),
+        cpu_weight=fields.integer("cpu_weight") if fields.has("cpu_weight") else None,
     )
     fields.end()
     return record

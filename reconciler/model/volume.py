@@ -92,8 +92,9 @@ class Record:
 
     ``applied``: the fields of the last spec that was carried out, canonical JSON by path; what differs from it is
     intent, what differs from the host though equal to it is drift. ``protect`` outlives the manifest. ``source``
-    names the source that the VE came from: another source never prunes it. Units: ``created_at`` seconds since the
-    epoch.
+    names the source that the VE came from: another source never prunes it. ``cpu_weight``: the weight that was carried
+    out, where the guarantees of the VEs of the host make it another one than was applied. Units: ``created_at`` seconds
+    since the epoch.
     """
 
     uid: Uid
@@ -106,6 +107,7 @@ class Record:
     created_at: float
     protect: bool = False
     applied: Mapping[str, Json] = field(default_factory=dict)
+    cpu_weight: int | None = None
     requests_done: tuple[str, ...] = ()
     snapshot_births: Mapping[str, float] = field(default_factory=dict)
 

@@ -19,7 +19,8 @@ from reconciler.model.volume import Record, TemplateSpec
 class Context:
     """What planning a VE needs besides the VE. ``source``: name of the source that speaks; ``now``: epoch seconds.
 
-    ``running``: names of the VEs that run now, for dependencies. ``measured``: seconds by (op, path), from history.
+    ``running``: names of the VEs that run now, for dependencies. ``cpu_weights``: those that the guarantees of all VEs
+    of this host come to. ``measured``: seconds by (op, path), from history.
     """
 
     instance: str
@@ -28,8 +29,13 @@ class Context:
     capabilities: Capabilities
     templates: Mapping[TemplateName, TemplateSpec]
     running: frozenset[VeName] = frozenset()
+    cpu_weights: Mapping[VeName, int] = field(default_factory=dict)
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
+
+    def cpu_weight(self, spec: VeSpec) -> int:
+        """Give the weight that a VE is to have beside the others on its host."""
+        return self.cpu_weights.get(spec.name, spec.compute.cpu_weight)
 
 
 def make(
@@ -68,4 +74,10 @@ def with_downtime(action: Action, context: Context) -> Action:
 
 def reason_of(origin: Origin) -> Reason:
     """Give the reason of a difference."""
-    return Reason.SPEC_CHANGED if origin is Origin.GIT else Reason.DRIFTED
+    match origin:
+        case Origin.GIT:
+            return Reason.SPEC_CHANGED
+        case Origin.DRIFT:
+            return Reason.DRIFTED
+        case Origin.POLICY:
+            return Reason.GUARANTEES_CHANGED

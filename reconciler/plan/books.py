@@ -9,7 +9,7 @@ from reconciler.model.action import Action, Operation, Origin, Phase, Reason
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.volume import Record, WriteRecord
-from reconciler.plan import actions
+from reconciler.plan import actions, compute
 from reconciler.plan.actions import Context
 from reconciler.plan.spec import spec_values
 
@@ -23,7 +23,8 @@ def completing(spec: VeSpec, record: Record, context: Context) -> tuple[WriteRec
     """Give what writes the record of a VE that is as its spec says; nothing, if that is what it says already."""
     protect = record.protect if spec.protect is None else spec.protect
     applied = carried_out(spec, record)
-    wanted = replace(record, name=spec.name, protect=protect, applied=applied, source=context.source)
+    weight = compute.recorded_weight(spec.compute, context.cpu_weight(spec))
+    wanted = replace(record, name=spec.name, protect=protect, applied=applied, cpu_weight=weight, source=context.source)
     template = context.templates.get(record.template)
     return () if wanted == record else (WriteRecord(record=wanted, template_key=template.key if template else None),)
 

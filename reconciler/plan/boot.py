@@ -48,7 +48,7 @@ def boot_effects(spec: VeSpec, record: Record, context: Context) -> tuple[Effect
         launch=power.launch(spec, id_base=record.id_base, init=record.init),
     )
     return (
-        *compute.boot_effects(uid, spec.compute, context.capabilities),
+        *compute.boot_effects(uid, spec.compute, context.capabilities, context.cpu_weight(spec)),
         created,
         *network.boot_effects(context.instance, uid, spec.network),
         StartRuntime(uid=uid),

@@ -51,7 +51,10 @@ def differences(spec: VeSpec, seen: Known, context: Context) -> Iterator[Differe
         declared = find_field(FIELDS, path)
         rests_on = _recorded_as(declared, path)
         origin = origin_of(rests_on, seen.record.applied, wanted)
-        yield Difference(path=path, field=declared, desired=desired, observed=observed, origin=origin)
+        found = Difference(path=path, field=declared, desired=desired, observed=observed, origin=origin)
+        if origin is Origin.DRIFT and compute.follows_from_others(found, seen.record):
+            found = replace(found, origin=Origin.POLICY)
+        yield found
 
 
 def _recorded_as(declared: Field, path: str) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str,
     if seen.power.state is not PowerState.RUNNING:
         return
     if seen.compute is not None:
-        limits = compute.desired_values(spec.compute, context.capabilities)
+        limits = compute.desired_values(spec.compute, context.capabilities, context.cpu_weight(spec))
         yield from _changed(limits, compute.compared_values(seen.compute, context.capabilities))
     if seen.power.launch is not None:
         yield from _changed(power.desired_values(spec), power.observed_values(seen.power.launch))
@@ -88,7 +91,7 @@ def apply_drift_policy(spec: VeSpec, found: Iterable[Difference]) -> tuple[list[
     kept, warned = [], []
     for difference in found:
         policy = drift_policy(difference.path, spec.drift)
-        if difference.origin is Origin.GIT or policy is DriftPolicy.CORRECT:
+        if difference.origin is not Origin.DRIFT or policy is DriftPolicy.CORRECT:
             kept.append(difference)
         else:
             before, after = _explained(difference)

@@ -8,6 +8,7 @@ from reconciler.model.action import Impact
 from reconciler.model.compute import ComputeObservation, ComputeSpec, CreateCgroup, Limit, LimitValue, SetLimit
 from reconciler.model.identity import Uid
 from reconciler.model.observation import Capabilities, Facet
+from reconciler.model.volume import Record
 from reconciler.plan.field import Difference, Field, Value
 
 PAGE = 4096
@@ -27,21 +28,22 @@ FIELDS = (
 )
 
 
-def limits(spec: ComputeSpec) -> dict[Limit, LimitValue]:
+def limits(spec: ComputeSpec, cpu_weight: int | None = None) -> dict[Limit, LimitValue]:
     """Give the limits that a spec asks the kernel for, as the kernel can hold them: memory in whole pages.
 
-    The weight is the greater of the declared one and the guarantee's share: 100 for each whole CPU guaranteed.
+    ``cpu_weight``: the one that is worth what is guaranteed beside the other VEs (`cpu_share`), if not the declared.
+    What may be refused while it is in use comes last, so that it holds nothing else up.
     """
     return {
-        Limit.CPU_WEIGHT: max(spec.cpu_weight, min(10_000, spec.cpu_guarantee_us // 1000)),
+        Limit.CPU_WEIGHT: cpu_weight or spec.cpu_weight,
         Limit.CPU_LIMIT: spec.cpu_limit_us,
         Limit.CPUS: spec.cpus,
         Limit.NODES: spec.nodes,
-        Limit.MEMORY_LIMIT: _whole_pages(spec.memory_limit),
         Limit.MEMORY_BARRIER: _whole_pages(spec.memory_barrier),
         Limit.MEMORY_GUARANTEE: _whole_pages(spec.memory_guarantee),
-        Limit.SWAP: _whole_pages(spec.swap),
         Limit.PROCESSES: spec.processes,
+        Limit.MEMORY_LIMIT: _whole_pages(spec.memory_limit),
+        Limit.SWAP: _whole_pages(spec.swap),
     }
 
 
@@ -49,9 +51,11 @@ def _whole_pages(size: int | None) -> int | None:
     return None if size is None else size // PAGE * PAGE
 
 
-def enforceable_limits(spec: ComputeSpec, capabilities: Capabilities) -> dict[Limit, LimitValue]:
+def enforceable_limits(
+    spec: ComputeSpec, capabilities: Capabilities, cpu_weight: int | None = None
+) -> dict[Limit, LimitValue]:
     """Give the limits that this host can hold; naming every CPU or node there is means all of them."""
-    wanted = limits(spec)
+    wanted = limits(spec, cpu_weight)
     for limit, everything in _everything(capabilities).items():
         if wanted[limit] == everything:
             wanted[limit] = None
@@ -88,9 +92,9 @@ def _shown(numbers: frozenset[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
 
 
-def desired_values(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, Value]:
+def desired_values(spec: ComputeSpec, capabilities: Capabilities, cpu_weight: int | None = None) -> dict[str, Value]:
     """Give what the cgroup should hold, by path."""
-    return {limit.value: value for limit, value in enforceable_limits(spec, capabilities).items()}
+    return {limit.value: value for limit, value in enforceable_limits(spec, capabilities, cpu_weight).items()}
 
 
 def recorded_as(path: str) -> tuple[str, ...]:
@@ -99,6 +103,19 @@ def recorded_as(path: str) -> tuple[str, ...]:
 
 
 _RESTS_ON = {Limit.CPU_WEIGHT.value: ("cpu.guarantee",), Limit.SWAP.value: (Limit.MEMORY_LIMIT.value,)}
+
+
+def recorded_weight(spec: ComputeSpec, cpu_weight: int) -> int | None:
+    """Give what the record keeps of a weight: nothing, where it is the declared one."""
+    return None if cpu_weight == spec.cpu_weight else cpu_weight
+
+
+def follows_from_others(difference: Difference, record: Record) -> bool:
+    """Say whether a weight differs because another VE's guarantee now asks for it, and not because somebody set it."""
+    if difference.path != Limit.CPU_WEIGHT:
+        return False
+    carried_out = record.applied.get(difference.path) if record.cpu_weight is None else record.cpu_weight
+    return carried_out != difference.desired
 
 
 def record_values(spec: ComputeSpec) -> dict[str, Value]:
@@ -141,7 +158,9 @@ def set_effects(uid: Uid, difference: Difference) -> tuple[SetLimit, ...]:
     return (SetLimit(uid=uid, limit=Limit(difference.path), value=value),)
 
 
-def boot_effects(uid: Uid, spec: ComputeSpec, capabilities: Capabilities) -> tuple[CreateCgroup, ...]:
+def boot_effects(
+    uid: Uid, spec: ComputeSpec, capabilities: Capabilities, cpu_weight: int | None = None
+) -> tuple[CreateCgroup, ...]:
     """Make the cgroup with all limits before anything runs in it."""
-    wanted: Mapping[Limit, LimitValue] = enforceable_limits(spec, capabilities)
+    wanted: Mapping[Limit, LimitValue] = enforceable_limits(spec, capabilities, cpu_weight)
     return (CreateCgroup(uid=uid, limits=wanted),)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model.action import Action, Operation, Plan, Refusal, UnknownFact
+from reconciler.model.compute import Limit
 from reconciler.model.facts import JsonMap, Unknown
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
@@ -14,7 +15,7 @@ from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
-from reconciler.plan import consent, hashes, host_network, policy, prune, ve
+from reconciler.plan import consent, cpu_share, hashes, host_compute, host_network, policy, prune, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.matching import Matches, match
 from reconciler.plan.members import Member, as_applied, find_members, used_names
@@ -81,7 +82,7 @@ def plan_host(inputs: Inputs) -> Plan:
     """Plan the whole host: its networks, its filter, every VE, removals, and what the trash lets go."""
     whole = _Whole(inputs)
     actions = [action for part in whole.parts.values() for action in part.actions]
-    actions += [*whole.removal.actions, *_plan_networks(whole)]
+    actions += [*whole.removal.actions, *_plan_instance(whole), *_plan_networks(whole)]
     trash = inputs.observed.trash
     if not isinstance(trash, Unknown) and "*" not in inputs.paused:
         actions += prune.plan_purge(trash, inputs.now, inputs.trash_keep_s)
@@ -120,6 +121,8 @@ def unfulfilled(inputs: Inputs, action: Action) -> str:
 
 
 def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
+    if action.ve == host_compute.TARGET:
+        return _instance_unfulfilled(inputs.observed, action)
     networks, loaded = inputs.observed.networks, inputs.observed.filter
     if isinstance(networks, Unknown) or isinstance(loaded, Unknown):
         return "the host's networks could not be read"
@@ -133,6 +136,13 @@ def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
     again = host_network.plan_networks({name: inputs.fleet.networks[name]}, seen, _NO_NETWORKS)
     left = [a for a in again if action.op is Operation.CREATE or a.path == action.path]
     return f"{left[0].path or name} is still {left[0].before!r}, not {left[0].after!r}" if left else ""
+
+
+def _instance_unfulfilled(observed: HostObservation, action: Action) -> str:
+    if isinstance(observed.compute, Unknown):
+        return f"the instance's cgroup could not be read: {observed.compute.reason}"
+    value = observed.compute.limits.get(Limit(action.path))
+    return "" if value == action.after else f"{action.path} is still {value!r}, not {action.after!r}"
 
 
 class _Whole:
@@ -187,9 +197,19 @@ def _context(inputs: Inputs) -> Context:
         capabilities=inputs.observed.capabilities,
         templates=inputs.fleet.templates,
         running=frozenset(_running(inputs.observed.ves.values())) | inputs.running_elsewhere,
+        cpu_weights=_cpu_weights(inputs),
         measured=inputs.measured,
         policy=inputs.policy,
     )
+
+
+def _cpu_weights(inputs: Inputs) -> Mapping[VeName, int]:
+    key = inputs.host, inputs.observed.capabilities.cpus
+    known = inputs.fleet.cpu_weights.get(key)
+    if known is None:
+        specs = {spec.name: spec.compute for spec in specs_here(inputs)}
+        known = inputs.fleet.cpu_weights[key] = cpu_share.effective_weights(specs, key[1])
+    return known
 
 
 def _running(ves: Iterable[VeObservation]) -> Iterator[VeName]:
@@ -277,6 +297,16 @@ def _is_paused(inputs: Inputs, seen: VeObservation) -> bool:
     return isinstance(seen.record, Record) and seen.record.name in inputs.paused
 
 
+def _plan_instance(whole: _Whole) -> Iterator[Action]:
+    inputs, observed = whole.inputs, whole.inputs.observed
+    if isinstance(observed.compute, Unknown) or "*" in inputs.paused or not observed.complete or _blind(inputs):
+        return
+    specs = [spec.compute for spec in specs_here(inputs)]
+    specs += host_compute.as_applied(whole.matches.unclaimed)
+    before = host_compute.as_applied(observed.ves.values())
+    yield from host_compute.plan_instance(specs, tuple(before), observed.compute, observed.capabilities)
+
+
 def _plan_networks(whole: _Whole) -> Iterator[Action]:
     inputs, observed = whole.inputs, whole.inputs.observed
     if isinstance(observed.networks, Unknown) or isinstance(observed.filter, Unknown):
@@ -299,7 +329,12 @@ def _plan_networks(whole: _Whole) -> Iterator[Action]:
 
 
 def _unknown_of_host(observed: HostObservation) -> Iterator[UnknownFact]:
-    facts = {"networks": observed.networks, "filter": observed.filter, "trash": observed.trash}
+    facts = {
+        "compute": observed.compute,
+        "networks": observed.networks,
+        "filter": observed.filter,
+        "trash": observed.trash,
+    }
     for name, fact in facts.items():
         if isinstance(fact, Unknown):
             yield UnknownFact(path=name, reason=fact.reason)

@@ -39,7 +39,6 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         "rlimits": dict(spec.rlimits),
         "features.nesting": spec.nesting,
         **{limit.value: value for limit, value in compute.limits(spec.compute).items()},
-        "cpu.weight": spec.compute.cpu_weight,
         **compute.record_values(spec.compute),
         "template": spec.volume.template,
         **volume.desired_values(spec.volume),

@@ -6,13 +6,22 @@ from dataclasses import replace
 from typing import TypeAlias, assert_never
 
 from reconciler.errors import BusyError, KernelError
-from reconciler.model.compute import ComputeObservation, CreateCgroup, Limit, LimitValue, RemoveCgroup, SetLimit
+from reconciler.model.compute import (
+    ComputeObservation,
+    CreateCgroup,
+    HostComputeObservation,
+    Limit,
+    LimitValue,
+    RemoveCgroup,
+    SetInstanceLimit,
+    SetLimit,
+)
 from reconciler.model.identity import Uid
 from reconciler.model.observation import Capabilities
 from reconciler.twin import volume
 from reconciler.twin.machine import Cgroup, Machine
 
-ComputeEffect: TypeAlias = CreateCgroup | SetLimit | RemoveCgroup
+ComputeEffect: TypeAlias = CreateCgroup | SetLimit | SetInstanceLimit | RemoveCgroup
 
 _PAGE = 4096
 _SMALLEST_QUOTA_US = 1000
@@ -28,6 +37,10 @@ _FRESH: dict[Limit, LimitValue] = {
     Limit.SWAP: None,
     Limit.PROCESSES: None,
 }
+_OF_INSTANCE = (Limit.CPU_WEIGHT, Limit.MEMORY_GUARANTEE)
+_MOST_SHARES_WEIGHT = 25_600
+"""cgroup v1's MAX_SHARES, on the scale of weights."""
+
 _MEMORY_LIMITS = frozenset({Limit.MEMORY_LIMIT, Limit.MEMORY_BARRIER, Limit.MEMORY_GUARANTEE, Limit.SWAP})
 
 
@@ -41,6 +54,8 @@ def perform(machine: Machine, effect: ComputeEffect) -> None:
             _create(machine, effect)
         case SetLimit():
             _set(machine, effect)
+        case SetInstanceLimit():
+            _set_instance(machine, effect)
         case RemoveCgroup():
             _remove(machine, effect.uid)
         case _:
@@ -56,6 +71,13 @@ def observe(machine: Machine, uid: Uid) -> ComputeObservation | None:
     if _couples_swap(machine.capabilities) and limits.get(Limit.MEMORY_LIMIT) is None:
         limits.pop(Limit.SWAP, None)
     return ComputeObservation(limits=limits, use=cgroup.use)
+
+
+def observe_host(machine: Machine) -> HostComputeObservation:
+    """Look at the cgroup of all VEs; what was never written is as the kernel makes it."""
+    fresh = fresh_limits(machine.capabilities)
+    limits = {limit: machine.instance_limits.get(limit, fresh[limit]) for limit in _OF_INSTANCE if limit in fresh}
+    return HostComputeObservation(limits=limits, rivals=machine.rivals)
 
 
 def fresh_limits(capabilities: Capabilities) -> dict[Limit, LimitValue]:
@@ -85,6 +107,16 @@ def _set(machine: Machine, effect: SetLimit) -> None:
     if effect.limit not in machine.capabilities.enforceable:
         raise KernelError(f"{doing}: this host cannot enforce it")
     _write(machine, effect.uid, effect.limit, effect.value)
+
+
+def _set_instance(machine: Machine, effect: SetInstanceLimit) -> None:
+    doing = f"set {effect.limit} of all VEs to {effect.value}"
+    if effect.limit not in _OF_INSTANCE or effect.limit not in machine.capabilities.enforceable:
+        raise KernelError(f"{doing}: this host cannot enforce it")
+    highest = 10_000 if machine.capabilities.cgroup == "v2" else _MOST_SHARES_WEIGHT
+    if effect.limit is Limit.CPU_WEIGHT and not 1 <= effect.value <= highest:
+        raise KernelError(f"{doing}: out of range")
+    machine.instance_limits[effect.limit] = _stored(effect.limit, effect.value, machine.capabilities)
 
 
 def _write(machine: Machine, uid: Uid, limit: Limit, value: LimitValue) -> None:

@@ -98,6 +98,7 @@ def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObs
         capabilities=machine.capabilities,
         ves={uid: _observe_ve(machine, uid, facets) for uid in uids},
         complete=scope.uids is None and not machine.unlisted,
+        compute=_look(machine, Facet.COMPUTE, of_host, compute.observe_host),
         networks=_look(machine, Facet.NETWORK, of_host, network.observe),
         filter=_look(machine, Facet.NETWORK, of_host, network.observe_filter),
         templates=_look(machine, Facet.VOLUME, of_host, _templates),

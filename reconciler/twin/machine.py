@@ -79,6 +79,7 @@ class Machine:
     runtime keeps a record. ``filter_intact``: the kernel holds exactly ``filter``, which is what was loaded last.
     ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
     be listed. ``networks``: their ``forwarding`` is IPv4's; IPv6 knows only ``forwards_ipv6``, for all together.
+    ``instance_limits``: those of the cgroup of all VEs that were written; ``rivals``: the weights beside it, in sum.
     ``forwarding_default``: what the kernel gives a new network.
     """
 
@@ -90,6 +91,8 @@ class Machine:
     volumes: dict[Uid, Volume] = field(default_factory=dict)
     trash: dict[str, Trashed] = field(default_factory=dict)
     cgroups: dict[Uid, Cgroup] = field(default_factory=dict)
+    instance_limits: dict[Limit, LimitValue] = field(default_factory=dict)
+    rivals: int = 0
     runtimes: dict[Uid, Runtime] = field(default_factory=dict)
     holdings: dict[Uid, str] = field(default_factory=dict)
     endings: dict[Uid, Ending] = field(default_factory=dict)

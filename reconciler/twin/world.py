@@ -48,6 +48,7 @@ class World:
         for table in (machine.runtimes, machine.cgroups, machine.holdings, machine.endings, machine.networks):
             table.clear()
         machine.host_links = dict.fromkeys(machine.host_links, "")
+        machine.instance_limits.clear()
         machine.filter, machine.filter_intact = FilterRules(), True
         machine.forwards_ipv6 = False
         machine.next_pid = FIRST_PID
@@ -116,6 +117,10 @@ class World:
             self._machine.cgroups[uid] = replace(self._machine.cgroups[uid], use=use)
         if disk is not None:
             self._machine.volumes[uid] = replace(self._machine.volumes[uid], used=disk)
+
+    def set_instance_limit(self, limit: Limit, value: int) -> None:
+        """Change a limit of all VEs together."""
+        self._machine.instance_limits[limit] = value
 
     def set_limit(self, uid: Uid, limit: Limit, value: LimitValue) -> None:
         """Write into a file of a VE's cgroup."""

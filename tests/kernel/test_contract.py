@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.errors import VectlError
-from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetLimit
+from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.effects import Effect
 from reconciler.model.identity import NetworkName, Uid, bridge_name
 from reconciler.model.network import (
@@ -189,6 +189,7 @@ def leads_over_dead_links(host: TwinHost, effect: Effect) -> Effect | None:
 
 DEFECTS: dict[str, Defect] = {
     "remove-address-forgets": forgets(RemoveAddress),
+    "set-instance-limit-forgets": forgets(SetInstanceLimit),
     "set-limit-ignores-swap": ignores_swap,
     "create-cgroup-without-processes": creates_without_processes,
     "attach-never-isolates": never_isolates,

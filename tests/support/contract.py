@@ -9,7 +9,15 @@ from typing import TypeVar
 from deepdiff import DeepDiff
 
 from reconciler.errors import VectlError
-from reconciler.model.compute import ComputeObservation, ComputeUse, Limit, LimitValue, RemoveCgroup
+from reconciler.model.compute import (
+    ComputeObservation,
+    ComputeUse,
+    HostComputeObservation,
+    Limit,
+    LimitValue,
+    RemoveCgroup,
+    SetInstanceLimit,
+)
 from reconciler.model.effects import Effect, effect_name
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, Uid
@@ -39,6 +47,7 @@ STOP_TIMEOUT_S = 0.3
 
 _Known = TypeVar("_Known")
 
+_FRESH = {Limit.CPU_WEIGHT: 100, Limit.MEMORY_GUARANTEE: 0}
 _UNKNOWN = Unknown("")
 _SOME_IMAGE = Digest("an image")
 _SEEN_END = End(cause=EndCause.UNKNOWN)
@@ -113,6 +122,7 @@ def normalise(seen: HostObservation) -> HostObservation:
         seen,
         capabilities=_SOME_CAPABILITIES,
         ves={uid: _ve(ve, seen.capabilities) for uid, ve in sorted(seen.ves.items())},
+        compute=_dumb(seen.compute),
         networks=_dumb(seen.networks),
         filter=_dumb(seen.filter),
         templates=_UNKNOWN if isinstance(seen.templates, Unknown) else dict.fromkeys(seen.templates, _SOME_IMAGE),
@@ -199,6 +209,9 @@ async def _clear(host: Host) -> None:
 
 def _removals(seen: HostObservation) -> Iterator[Effect]:
     yield LoadFilter(rules=FilterRules())
+    assert isinstance(seen.compute, HostComputeObservation)
+    for limit in seen.compute.limits:
+        yield SetInstanceLimit(limit=limit, value=_FRESH[limit])
     for uid, ve in seen.ves.items():
         if isinstance(ve.power, PowerObservation) and ve.power.state is PowerState.RUNNING:
             yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)

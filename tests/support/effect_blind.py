@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetLimit
+from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.effects import Effect
 from reconciler.model.identity import NetworkName, Uid
 from reconciler.model.network import (
@@ -122,6 +122,12 @@ def _cgroup(choices: Choices) -> CreateCgroup:
     return choices.cgroup(uid)
 
 
+def _instance_limit(choices: Choices) -> SetInstanceLimit:
+    """Draw a limit of all VEs together; a cgroup of the instance has no limit of processes."""
+    bad = SetInstanceLimit(limit=Limit.PROCESSES, value=100)
+    return choices.random.choice((choices.instance_limit(), bad))
+
+
 def _limit(choices: Choices) -> SetLimit:
     uid = _uid(choices)
     bad = SetLimit(uid=uid, limit=Limit.CPUS, value=_NO_CPUS)
@@ -218,6 +224,7 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     PurgeTrash: lambda c: PurgeTrash(trash_id=_trash_id(c, _uid(c))),
     CreateCgroup: _cgroup,
     SetLimit: _limit,
+    SetInstanceLimit: _instance_limit,
     RemoveCgroup: lambda c: RemoveCgroup(uid=_uid(c)),
     CreateRuntime: _runtime,
     StartRuntime: lambda c: StartRuntime(uid=_uid(c)),

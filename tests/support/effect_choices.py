@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, ip_interface
 from random import Random
 
 from reconciler.errors import KernelError
-from reconciler.model.compute import CreateCgroup, Limit, LimitValue, RemoveCgroup, SetLimit
+from reconciler.model.compute import CreateCgroup, Limit, LimitValue, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Digest, NetworkName, TemplateName, Uid, VeName, bridge_name, host_link_name
 from reconciler.model.instance import Instance
@@ -190,7 +190,9 @@ class Choices:
         return self.random.choice(list(self._of_ve(self.random.choice(self.setting.uids))))
 
     def of_host(self) -> Effect:
-        """Draw an effect that makes sense on the host's networks."""
+        """Draw an effect that makes sense on what all VEs share: mostly their networks."""
+        if self.random.random() < 0.1:
+            return self.instance_limit()
         return self.random.choice(list(self._of_network(self.random.choice((LAN, VENET)))))
 
     def _of_ve(self, uid: Uid) -> Iterator[Effect]:
@@ -309,6 +311,12 @@ class Choices:
         """Draw a limit that can be set."""
         limit, choices = self.random.choice(list(legal_values(self.setting.capabilities).items()))
         return SetLimit(uid=uid, limit=limit, value=self.random.choice(choices))
+
+    def instance_limit(self) -> SetInstanceLimit:
+        """Draw a limit of all VEs together."""
+        values = {Limit.CPU_WEIGHT: (100, 250, 10_000), Limit.MEMORY_GUARANTEE: (0, (64 << 20) + 1)}
+        limit = self.random.choice([limit for limit in values if limit in self.setting.capabilities.enforceable])
+        return SetInstanceLimit(limit=limit, value=self.random.choice(values[limit]))
 
     def runtime(self, uid: Uid, *, nesting: bool = False) -> CreateRuntime:
         """Give the launch of a VE."""

@@ -92,6 +92,7 @@ def _stop(rig: Rig, name: str) -> None:
 
 HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "limit": _limit,
+    "instance-limit": lambda rig, limit, value: rig.world.set_instance_limit(Limit(limit), int(parse_size(value))),
     "use": _use,
     "end": _end,
     "address": _move_address,

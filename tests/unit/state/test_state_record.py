@@ -33,6 +33,7 @@ _records = st.builds(
     created_at=_numbers,
     protect=st.booleans(),
     applied=st.dictionaries(st.text(), _json, max_size=5),
+    cpu_weight=st.none() | st.integers(1, 10_000),
     requests_done=st.lists(st.text(), max_size=3).map(tuple),
     snapshot_births=st.dictionaries(st.text(), _numbers, max_size=3),
 )
