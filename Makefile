@@ -43,7 +43,7 @@ test-long: dev ## Only the long tests: fuzzing, soak, crash matrices
 	$(PYTEST) $(TESTS) -m 'long and not vm' --timeout 3600 -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 test-vm: dev ## Only the tests on Debian guests with kernels of their own
-	$(PYTEST) $(TESTS) -m vm --timeout 3600 $(PYTEST_ARGS)
+	$(PYTEST) $(TESTS) -m 'vm or vm_smoke' --timeout 3600 $(PYTEST_ARGS)
 
 coverage: export COVERAGE_FILE := .cache/coverage
 coverage: dev ## Branch coverage of the deciding rooms by the unit tests and cases

@@ -17,7 +17,7 @@ import pytest
 from tests.support import deadruns, scratch, skips
 
 _HERE = Path(__file__).parent
-_NEED_ROOT = ("kernel", "e2e", "vm")
+_NEED_ROOT = ("kernel", "e2e", "vm", "vm_smoke")
 _E2E_S = 300
 """Many commands, and a module's VEs: what hangs is told by shorter deadlines, and a machine may be busy."""
 _RUN = pytest.StashKey[scratch.RunDirectory]()
@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             directory = item.path.relative_to(_HERE).parts[0]
-            if directory in _NEED_ROOT and item.get_closest_marker(directory) is None:
+            if directory in _NEED_ROOT and not any(item.get_closest_marker(name) for name in _NEED_ROOT):
                 item.add_marker(directory)
             if directory == "e2e" and item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(_E2E_S))

@@ -102,6 +102,15 @@ class Guest:
         encoded = self.check(f"base64 -w0 {shlex.quote(source)}", COPY_SECONDS)
         target.write_bytes(base64.b64decode(encoded))
 
+    def keep_evidence(self) -> str:
+        """Keep the journal and the kernel's log beside the console, and name them all by a pattern."""
+        kept = {".journal": "journalctl --merge --no-pager", ".dmesg": "dmesg"}
+        with contextlib.suppress(GuestError):
+            for suffix, command in kept.items():
+                said = self.run(command, GRACE_SECONDS).output
+                self.machine.log.with_suffix(suffix).write_text(said)
+        return f"{self.machine.log.with_suffix('')}.*"
+
     def power_off(self) -> None:
         """Shut the guest down in order, and wait until its machine has ended."""
         self.run("systemctl --no-block poweroff", COPY_SECONDS)

@@ -3,13 +3,12 @@
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.support import skips
-from tests.vm import guest, prepared, saved
+from tests.vm import guest, prepared
 
 SUITE_SECONDS = 3600.0
 # Software emulation runs Python ten to thirty times slower.
@@ -18,13 +17,6 @@ FLEET_SECONDS = 900.0
 ALLOWED = [folder / "allowed_skips.txt" for folder in pathlib.Path(__file__).parents[:2]]
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2 * SUITE_SECONDS)]
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[guest.Guest]:
-    """Start a guest with the working tree."""
-    with saved.restored(saved.saved_state()) as restored:
-        yield restored
 
 
 def test_the_host_has_cgroup_v2_alone(host: guest.Guest) -> None:
