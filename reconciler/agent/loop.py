@@ -13,11 +13,12 @@ from reconciler.agent import backoff
 from reconciler.agent.patience import Patience
 from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
+from reconciler.agent.shortages import Shortages
 from reconciler.errors import VectlError
 from reconciler.model.action import Action, Operation, Reason, UnknownFact
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
-from reconciler.model.observation import HostObservation
+from reconciler.model.observation import Facet, HostObservation
 from reconciler.model.seam import Clock, Events
 
 HOST = "*"
@@ -70,7 +71,17 @@ class Timing:
 class Agent:
     """Runs the passes of one instance. Everything here happens on one event loop."""
 
-    def __init__(self, reconciler: Reconciler, source: Source, events: Events, *, timing: Timing, clock: Clock) -> None:
+    def __init__(  # each is a part of its own
+        self,
+        reconciler: Reconciler,
+        source: Source,
+        events: Events,
+        *,
+        timing: Timing,
+        clock: Clock,
+        shortages: Shortages | None = None,
+    ) -> None:
+        self.shortages = shortages
         self.reconciler, self.source, self.events = reconciler, source, events
         self.timing, self.clock = timing, clock
         self.queue = Queue(clock)
@@ -88,6 +99,8 @@ class Agent:
             tasks.create_task(self._follow_source())
             tasks.create_task(self._follow_events())
             tasks.create_task(self._resync())
+            if self.shortages is not None:
+                tasks.create_task(self.shortages.run())
             for _ in range(self.reconciler.workers):
                 tasks.create_task(self._work())
 
@@ -155,6 +168,8 @@ class Agent:
                 name = self.reconciler.names.get(wake.uid) if wake.uid is not None else None
                 if wake.uid is not None and name is None:
                     continue  # being created just now, by a turn that will look at it
+                if wake.facet is Facet.COMPUTE and wake.uid is not None and self.shortages is not None:
+                    self.shortages.hint(wake.uid)
                 if wake.lost or name is None:
                     reason = "events_lost" if wake.lost else "host_changed"
                     self._ask_for_host(Priority.DRIFT, reason, delay_s=self._rest_s(HOST))

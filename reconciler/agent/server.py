@@ -37,6 +37,7 @@ class Server:
         self._server: asyncio.Server | None = None
         self._handlers: Mapping[str, Callable[[Arguments], Awaitable[Json]]] = {
             "ping": self._ping,
+            "count": self._count,
             "reconcile": self._reconcile,
             "stop": self._stop,
             "start": self._start,
@@ -97,6 +98,15 @@ class Server:
             "source": self._agent.reconciler.desk.source,
             "turns": len(self._agent.queue),
         }
+
+    async def _count(self, arguments: Arguments) -> Json:
+        """Look at the counters of VEs now, and write down what was seen."""
+        name, shortages = arguments.get("ve"), self._agent.shortages
+        if shortages is not None:
+            names = self._agent.reconciler.names
+            await shortages.look([uid for uid, known in names.items() if name in (None, known)], deep=True)
+            shortages.write_down()
+        return None
 
     async def _reconcile(self, arguments: Arguments) -> Json:
         name = arguments.get("ve")

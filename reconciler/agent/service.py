@@ -15,6 +15,7 @@ from reconciler.agent.loop import Agent, Timing
 from reconciler.agent.notify import notify, watchdog_s
 from reconciler.agent.server import Server
 from reconciler.agent.session import Session, open_session
+from reconciler.agent.shortages import Shortages
 from reconciler.agent.source import WatchedDirectory
 from reconciler.errors import ConfigError
 from reconciler.host.events import HostEvents
@@ -57,7 +58,8 @@ async def _serve(config: Config, session: Session, path: str) -> None:
     source = WatchedDirectory(path, session.desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
     events = HostEvents(session.site)
     timing = Timing(resync_s=config.resync_s, relist_s=config.relist_s, jitter=random.random)
-    agent = Agent(session.reconciler, source, events, timing=timing, clock=session.desk.clock)
+    shortages = Shortages(session.desk, session.host, session.reconciler.names)
+    agent = Agent(session.reconciler, source, events, timing=timing, clock=session.desk.clock, shortages=shortages)
     server = Server(agent, session.operations, config.instance)
     await server.open()
     working = asyncio.create_task(agent.run())

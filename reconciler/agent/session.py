@@ -41,6 +41,7 @@ class Session:
     reconciler: Reconciler
     operations: Operations
     counter: seam.CountingEffects
+    host: RealHost
 
 
 @asynccontextmanager
@@ -107,6 +108,7 @@ async def look_session(
             reconciler=reconciler,
             operations=Operations(reconciler=reconciler),
             counter=counter,
+            host=host,
         )
     finally:
         site.close()

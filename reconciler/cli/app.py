@@ -10,6 +10,7 @@ import typer
 from reconciler.cli import (
     applying,
     approve,
+    beancounters,
     context,
     describe,
     doctor,
@@ -82,6 +83,7 @@ _COMMANDS: Mapping[str, Callable[..., int]] = {
     "protect": operate.protect,
     "unprotect": operate.unprotect,
     "forget": operate.forget,
+    "beancounters": beancounters.beancounters,
     "observe": export.observe,
     "export": export.export,
     "doctor": doctor.doctor,

@@ -126,6 +126,7 @@ def forget_end(site: Site, effect: ForgetEnd) -> None:
 def forget(site: Site, uid: Uid) -> None:
     """Remove the volatile files of a VE that is no more, and what is remembered of its files."""
     site.namespaces.forget(uid)
+    site.ledgers.forget(uid)
     files.remove_tree(site.instance.ve_run_dir(uid))
     for directory in (site.instance.ve_run_dir(uid), site.instance.ve_dir(uid)):
         site.parsed.forget_below(directory)

@@ -9,6 +9,7 @@ from typing import Any
 from reconciler.host import (
     attachment,
     compute,
+    counters,
     ending,
     filter,
     host_compute,
@@ -26,7 +27,9 @@ from reconciler.model import compute as compute_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
 from reconciler.model import volume as volume_model
+from reconciler.model.counters import Counted
 from reconciler.model.effects import EFFECT_TYPES, Effect, effect_name
+from reconciler.model.identity import Uid
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
 
 # Each handler takes exactly the effect that it stands beside; a mapping from types to functions of those types is
@@ -45,7 +48,7 @@ _HANDLERS: Mapping[type, _Handler] = {
     compute_model.CreateCgroup: compute.create_cgroup,
     compute_model.SetLimit: compute.set_limit,
     compute_model.SetInstanceLimit: host_compute.set_limit,
-    compute_model.RemoveCgroup: compute.remove_cgroup,
+    compute_model.RemoveCgroup: counters.remove_cgroup,
     power_model.CreateRuntime: launching.create,
     power_model.StartRuntime: launching.start,
     power_model.StopRuntime: ending.stop,
@@ -96,6 +99,18 @@ class RealHost:
             result = _HANDLERS[type(effect)](self.site, effect)
             if inspect.isawaitable(result):
                 await result
+
+    async def count(self, uid: Uid, *, deep: bool, keep: bool = True) -> Counted:
+        """Look at the counters of a VE.
+
+        Raises: VectlError.
+        """
+        with file_errors("count", uid):
+            return await counters.count(self.site, uid, deep=deep, keep=keep)
+
+    def write_down(self) -> None:
+        """Write what is remembered of counters to disk."""
+        self.site.ledgers.write_down()
 
     async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Read the host's present state."""

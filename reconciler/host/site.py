@@ -10,6 +10,7 @@ from functools import cached_property
 from reconciler.errors import StateError
 from reconciler.host.inits import Inits
 from reconciler.host.keeper.client import KeeperClient, ensure_keeper
+from reconciler.host.ledgers import Ledgers
 from reconciler.host.namespaces import Namespaces
 from reconciler.kernel import cgroup_layout, cgroup_limits, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
@@ -30,6 +31,7 @@ class Site:
         self._keeper: KeeperClient | None = None
         self._connecting = asyncio.Lock()
         self.parsed = ParsedFiles()
+        self.ledgers = Ledgers(instance, self.parsed)
         self.inits = Inits()
         self.layout = cgroup_layout.detect()
         self.limit_reader = cgroup_limits.LimitReader(self.layout)
@@ -83,6 +85,7 @@ class Site:
         """Close what was opened."""
         if self._keeper is not None:
             self._keeper.close()
+        self.ledgers.write_down()
         self.limit_reader.close()
         self.namespaces.close()
         self.inits.close()

@@ -62,6 +62,13 @@ class NftSocket(nlsocket.NetlinkSocket):
         answer = self.ask(_SUBSYSTEM | _GETGEN, _header(0), doing="read nftables generation")
         return int.from_bytes(netlink.attributes(answer, _NFGENMSG_BYTES).get(_GEN_ID, b""), "big")
 
+    def count_rules(self) -> int:
+        """Count the rules of all tables.
+
+        Raises: InterruptedDumpError, if they change meanwhile; KernelError.
+        """
+        return len(self.dump(_SUBSYSTEM | _GETRULE, _header(0), doing="count nftables rules"))
+
     def fingerprints(self, tables: Iterable[TableName]) -> Fingerprints:
         """Read the fingerprints of tables, all at one generation.
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from reconciler.model.action import Basis, Impact, Operation, Origin, Reason, Reversible
 from reconciler.model.condition import ConditionType, Status
+from reconciler.model.counters import Enforcement, Resource
 from reconciler.model.facts import Json
 from reconciler.model.power import Power
 
@@ -24,6 +25,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schemas() -> dict[str, Schema]:
     """Give the schema of each command's ``-o json``, by command."""
     bodies = {"plan": _plan(), "get": _get(), "validate": _validate(), "apply": _apply()}
+    bodies["beancounters"] = _beancounters()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -156,6 +158,31 @@ def _get() -> Schema:
         "items": _list(_map(item, "A VE."), "VEs."),
     }
     return _map(fields, "What `vectl get -o json` prints.")
+
+
+def _beancounters() -> Schema:
+    row: dict[str, Schema] = {
+        "resource": _word((resource.value for resource in Resource), "Resource, by OpenVZ's name."),
+        "unit": _word(("bytes", "items"), "What it is counted in; also bytes where OpenVZ counts pages."),
+        "held": _number("What is in use now; null where this host does not count it.", or_null=True),
+        "maxheld": _number("The most that was in use, over restarts."),
+        "barrier": _number("Barrier; null for none.", or_null=True),
+        "limit": _number("Limit; null for unlimited.", or_null=True),
+        "failcnt": _number("How often a bound was met, over restarts; never falls."),
+        "enforcement": _word((word.value for word in Enforcement), "Whether the kernel holds the limit."),
+        "by": _text("What holds it; empty where it is only observed."),
+    }
+    item: dict[str, Schema] = {
+        "name": _text("Name."),
+        "uid": _text("Identity."),
+        "counters": _list(_map(row, "A resource."), "Resources, in OpenVZ's order."),
+    }
+    fields = {
+        "format": _format(),
+        "host": _text("Host that was asked."),
+        "items": _list(_map(item, "A VE."), "VEs."),
+    }
+    return _map(fields, "What `vectl beancounters -o json` prints.")
 
 
 def _validate() -> Schema:

@@ -10,7 +10,7 @@ from reconciler.model.facts import Json
 
 
 class ConditionType(StrEnum):
-    """`READY` is always present; `RECONCILING`, `STALLED`, `DRIFTED` and `PAUSED` only while true."""
+    """`READY` is always present; `RECONCILING`, `STALLED`, `DRIFTED`, `PAUSED` and `LIMITED` only while true."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -19,6 +19,7 @@ class ConditionType(StrEnum):
     PROTECTED = "Protected"
     PAUSED = "Paused"
     NOT_ENFORCEABLE = "NotEnforceable"
+    LIMITED = "Limited"
     FETCHED = "Fetched"
     VERIFIED = "Verified"
     VALID = "Valid"
@@ -60,7 +61,13 @@ class Condition:
 
 
 _ONLY_WHILE_TRUE = frozenset(
-    {ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.DRIFTED, ConditionType.PAUSED}
+    {
+        ConditionType.RECONCILING,
+        ConditionType.STALLED,
+        ConditionType.DRIFTED,
+        ConditionType.PAUSED,
+        ConditionType.LIMITED,
+    }
 )
 
 

@@ -63,6 +63,10 @@ class Instance:
         """A VE's record."""
         return f"{self.ve_dir(uid)}/record.json"
 
+    def ledger_file(self, uid: Uid) -> str:
+        """What is remembered of a VE's counters."""
+        return f"{self.ve_dir(uid)}/counters.json"
+
     def ve_run_dir(self, uid: Uid) -> str:
         """A VE's volatile files: bundle, handle, exit."""
         return f"{self.run_dir}/ves/{uid}"

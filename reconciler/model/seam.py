@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.model.counters import Counted
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Allocation, Uid, VeName
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
@@ -31,6 +32,21 @@ class Observer(Protocol):
 
     async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Read the host's present state; a part that cannot be read is `Unknown`, never an exception, never absent."""
+        ...
+
+
+class Counting(Protocol):
+    """Counts what VEs use of each resource."""
+
+    async def count(self, uid: Uid, *, deep: bool, keep: bool = True) -> Counted:
+        """Look at the counters of a VE. ``deep``: also at what no cgroup counts. ``keep``: remember peaks and failures.
+
+        Raises: VectlError.
+        """
+        ...
+
+    def write_down(self) -> None:
+        """Write what is remembered to disk; it is written every now and then anyway."""
         ...
 
 

@@ -23,13 +23,14 @@ _SUFFIX = ".json"
 class Conditions:
     """The conditions by subject (a VE's name, or `SOURCE`), one file each below ``directory``."""
 
-    __slots__ = ("_directory", "_known", "on_change")
+    __slots__ = ("_directory", "_known", "_standing", "on_change")
 
     def __init__(self, directory: str) -> None:
         """``on_change`` may be set to what is to hear of each condition whose status or reason is another one."""
         self.on_change: Callable[[str, Condition], None] | None = None
         self._directory = directory
         self._known: dict[str, tuple[Condition, ...]] = {}
+        self._standing: dict[str, dict[ConditionType, Condition]] = {}
 
     def put(self, subject: str, conditions: Iterable[Condition], *, now: float) -> tuple[Condition, ...]:
         """Replace a subject's conditions, and its file if anything but the time differs; gives them with their times.
@@ -37,13 +38,33 @@ class Conditions:
         A condition whose status stays keeps the time since when it has it. Units: ``now`` seconds since the epoch.
         Raises: KernelError, NoSpaceError.
         """
+        standing = self._standing.get(subject, {})
+        made = [condition for condition in conditions if condition.type not in standing]
         before = self._remembered(subject)
-        after = since_last_transition(before, conditions, now=now)
+        after = since_last_transition(before, [*made, *standing.values()], now=now)
         if after != before:
             self._document(subject).write({"conditions": [condition.to_json() for condition in after]})
         self._known[subject] = after
         self._tell(subject, before, after)
         return after
+
+    def stand(self, subject: str, condition: Condition, *, now: float) -> None:
+        """Add a condition that passes know nothing of; it stays, whatever they put, until it is lifted.
+
+        Raises: KernelError, NoSpaceError.
+        """
+        self._standing.setdefault(subject, {})[condition.type] = condition
+        if self._remembered(subject):  # else the first pass will say more than this
+            self.put(subject, self._remembered(subject), now=now)
+
+    def lift(self, subject: str, kind: ConditionType, *, now: float) -> None:
+        """Take away a condition that was added; one that is not there is success.
+
+        Raises: KernelError, NoSpaceError.
+        """
+        self._standing.get(subject, {}).pop(kind, None)
+        left = [condition for condition in self._remembered(subject) if condition.type is not kind]
+        self.put(subject, left, now=now)
 
     def _tell(self, subject: str, before: Iterable[Condition], after: Iterable[Condition]) -> None:
         known = {(condition.type, condition.status, condition.reason) for condition in before}
@@ -58,6 +79,7 @@ class Conditions:
         """
         layout.remove_file(self._document(subject).path)
         self._known.pop(subject, None)
+        self._standing.pop(subject, None)
 
     def read(self, subject: str) -> tuple[Condition, ...]:
         """Read a subject's conditions from disk; none, if nothing was ever said of it.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn, Self, TypeVar, assert_never
 
 from reconciler.model.compute import Limit
+from reconciler.model.counters import Counted
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, Uid
@@ -20,7 +21,7 @@ from reconciler.model.observation import (
     VeObservation,
 )
 from reconciler.model.seam import Clock
-from reconciler.twin import compute, network, power, ve_network, volume
+from reconciler.twin import compute, counters, network, power, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.machine import Machine
 
@@ -60,6 +61,13 @@ class TwinHost:
     async def perform(self, effect: Effect) -> None:
         """Carry out one effect, as the seam says; another task never sees half of it."""
         perform(self.machine, effect)
+
+    async def count(self, uid: Uid, *, deep: bool, keep: bool = True) -> Counted:
+        """Look at the counters of a VE, as the seam says; every look is a deep one."""
+        return counters.count(self.machine, uid, keep=keep)
+
+    def write_down(self) -> None:
+        """Do nothing: what is remembered is never lost here."""
 
     async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Read the machine's present state, as the seam says."""

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field, fields
 
 from reconciler.model.compute import ComputeUse, Limit, LimitValue
+from reconciler.model.counters import Ledger, Look
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.instance import Instance
@@ -80,7 +81,7 @@ class Machine:
     ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
     be listed. ``networks``: their ``forwarding`` is IPv4's; IPv6 knows only ``forwards_ipv6``, for all together.
     ``instance_limits``: those of the cgroup of all VEs that were written; ``rivals``: the weights beside it, in sum.
-    ``forwarding_default``: what the kernel gives a new network.
+    ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
     """
 
     instance: Instance
@@ -102,6 +103,8 @@ class Machine:
     filter_intact: bool = True
     forwarding_default: bool = False
     forwards_ipv6: bool = False
+    looks: dict[Uid, Look] = field(default_factory=dict)
+    ledgers: dict[Uid, Ledger] = field(default_factory=dict)
     pool_is_full: bool = False
     unreadable: dict[tuple[Uid | None, Facet], str] = field(default_factory=dict)
     unlisted: str = ""
