@@ -37,7 +37,7 @@ OF_ONE_VE = frozenset(
         "wait",
     }
 )
-OF_VES = frozenset({"export", "get"})
+OF_VES = frozenset({"beancounters", "export", "get"})
 """Commands whose arguments are names of VEs: answered without the command tree, which takes most of the time."""
 
 _WITH_VALUE = frozenset({"--config", "--instance", "--state-dir", "--run-dir", "--host"})
