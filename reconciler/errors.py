@@ -112,6 +112,10 @@ class NoSpaceError(RetryableError):
     """The pool, or a quota on it, is full."""
 
 
+class InUseError(RetryableError):
+    """A limit cannot go below what is in use and cannot be taken away; the one in force stays until that is freed."""
+
+
 class TemplateError(TerminalError):
     """A template cannot be built, or its image is not what its digest says."""
 

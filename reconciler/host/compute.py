@@ -91,7 +91,8 @@ def _create(cgroup: CgroupTree, limits: Mapping[Limit, LimitValue], owner: int) 
 async def set_limit(site: Site, effect: SetLimit) -> None:
     """Write one limit and read it back; a lower limit of memory may take seconds of reclaiming.
 
-    Raises: KernelError; ReadBackError; TerminalError, if this host cannot enforce it.
+    Raises: InUseError, if memory cannot be reclaimed down to it; KernelError; ReadBackError; TerminalError, if this
+    host cannot enforce it.
     """
     cgroup = tree(site, effect.uid)
     if not cgroup.exists():

@@ -42,8 +42,8 @@ def _accounts_swap(layout: Layout) -> bool:
 def write_limit(layout: Layout, cgroup: str, limit: str, value: LimitValue) -> None:
     """Write one limit of an existing cgroup. A lower limit of memory reclaims first, and never opens a gap.
 
-    Raises: KernelError; with EBUSY if more is in use than can be reclaimed. TerminalError, if this host cannot
-    enforce the limit.
+    Raises: InUseError, if more is in use than can be reclaimed; KernelError; TerminalError, if this host cannot enforce
+    the limit.
     """
     hierarchy = _hierarchy(layout, limit)
     version = cgroup_v2 if hierarchy.unified else cgroup_v1

@@ -81,8 +81,8 @@ def _inherit_members(source: str, target: str) -> None:
 def write_limit(directory: str, limit: str, value: LimitValue) -> None:
     """Write one limit.
 
-    Raises: KernelError; with EBUSY if memory in use cannot be reclaimed down to a lower limit; with EINVAL for a
-    limit of swap while memory is unlimited, as v1 limits only the sum of both.
+    Raises: InUseError, if memory in use cannot be reclaimed down to a lower limit; KernelError; with EINVAL for a limit
+    of swap while memory is unlimited, as v1 limits only the sum of both.
     """
     match limit, value:
         case (("memory.limit" | "memory.swap"), int() | None):
@@ -103,7 +103,7 @@ def write_memory(directory: str, limits: Mapping[str, int | None]) -> None:
     """Write the limits of memory and swap, or one of them while the other stays as it is.
 
     The kernel keeps memory <= memory and swap together at every moment: the sum is raised first and lowered last.
-    Raises: KernelError, as for `write_limit`.
+    Raises: InUseError, KernelError, as for `write_limit`.
     """
     file, sum_file = f"{directory}/memory.limit_in_bytes", f"{directory}/memory.memsw.limit_in_bytes"
     memory_now = values.parse_number(cgroup_file.read(file))
@@ -149,7 +149,8 @@ def _exceeds(one: int | None, other: int | None) -> bool:
 def _lower(file: str, limit: int | None) -> None:
     """Write a memory limit; below the use the kernel reclaims first, and refuses if that is not enough.
 
-    Then the limit goes down as far as the use allows, so that each try leaves less to do for the next one.
+    What was refused leaves the limit as it was. To go down to the use instead would leave no room at all, and the next
+    page that anybody in there needs would get him killed.
     """
     for _ in range(_LOWER_TRIES):
         try:
@@ -158,20 +159,8 @@ def _lower(file: str, limit: int | None) -> None:
         except KernelError as err:
             if err.errno != errno.EBUSY:
                 raise
-        _lower_to_use(file)
-    use = _use(file)
-    raise KernelError(f"write {limit} to {file}: {use} bytes in use cannot be reclaimed", errno=errno.EBUSY)
-
-
-def _lower_to_use(file: str) -> None:
-    now = values.parse_number(cgroup_file.read(file))
-    use = _use(file)
-    if now is None or use < now:
-        try:
-            cgroup_file.write(file, str(use))
-        except KernelError as err:
-            if err.errno != errno.EBUSY:  # the use grew meanwhile: the next try sees it
-                raise
+    name = "memory.limit and memory.swap together" if "memsw" in file else "memory.limit"
+    raise values.in_use(name, limit, use=_use(file), now=values.parse_number(cgroup_file.read(file)))
 
 
 def _use(limit_file: str) -> int:

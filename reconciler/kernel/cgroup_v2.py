@@ -100,7 +100,7 @@ def enable_controllers(directory: str) -> None:
 def write_limit(directory: str, limit: str, value: LimitValue) -> None:
     """Write one limit.
 
-    Raises: KernelError; with EBUSY if memory in use cannot be reclaimed down to a lower limit.
+    Raises: InUseError, if memory in use cannot be reclaimed down to a lower limit; KernelError.
     """
     match limit, value:
         case "memory.limit", int() | None:
@@ -158,8 +158,8 @@ def _lower_behind_barrier(directory: str, limit: int) -> None:
         cgroup_file.write(barrier, str(limit))
         use = _memory_use(directory)
         if use > limit:
-            text = f"lower memory limit of {directory} to {limit}: {use} bytes in use cannot be reclaimed"
-            raise KernelError(text, errno=errno.EBUSY)
+            now = values.parse_number(cgroup_file.read(f"{directory}/memory.max"))
+            raise values.in_use("memory.limit", limit, use=use, now=now)
         cgroup_file.write(f"{directory}/memory.max", str(limit))
     finally:
         cgroup_file.write(barrier, before)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from reconciler.errors import KernelFormatError
+from reconciler.errors import InUseError, KernelFormatError
+from reconciler.model.units import format_size
 
 LimitValue: TypeAlias = "int | frozenset[int] | None"
 
@@ -65,6 +66,15 @@ def format_number(value: int | None, *, unlimited: str = "max") -> str:
 def whole_pages(value: int | None) -> int | None:
     """Round a number of bytes down to pages, as the kernel does when it stores a memory limit."""
     return None if value is None or value >= LARGEST else value // PAGE * PAGE
+
+
+def in_use(name: str, limit: int | None, *, use: int, now: int | None) -> InUseError:
+    """Build the error for a limit that was not lowered below what is in use. Units: bytes."""
+    stays = "no limit is in force" if now is None else f"{format_size(now)} stays in force"
+    return InUseError(
+        f"lower {name} to {format_size(limit)}: {format_size(use)} are in use and cannot be reclaimed; {stays} until "
+        "memory is freed"
+    )
 
 
 def parse_cpu_max(text: str) -> int | None:
