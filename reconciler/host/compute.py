@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from reconciler.errors import BusyError, ReadBackError, StateError
 from reconciler.host.site import Site
-from reconciler.kernel import cgroup_limits, cgroup_use
+from reconciler.kernel import cgroup_io, cgroup_limits, cgroup_use
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.model.compute import (
     ComputeObservation,
@@ -24,6 +24,7 @@ from reconciler.model.observation import Capabilities
 
 _V1_HAS_NO_SUCH = "cgroup v1 has no such limit; it takes part in admission only"
 _NOT_COUNTED = "this kernel does not account for it"
+_IO_LIMITS = frozenset(Limit(name) for name in cgroup_io.LIMITS)
 
 
 def tree(site: Site, uid: Uid) -> CgroupTree:
@@ -36,7 +37,9 @@ def capabilities(site: Site) -> Capabilities:
     enforceable = frozenset(Limit(name) for name in cgroup_limits.enforceable(site.layout))
     on_v1 = {Limit.MEMORY_BARRIER, Limit.MEMORY_GUARANTEE} if not site.layout.is_pure_v2 else set()
     why_not: dict[str, str] = {
-        limit: _V1_HAS_NO_SUCH if limit in on_v1 else _NOT_COUNTED for limit in Limit if limit not in enforceable
+        limit: _V1_HAS_NO_SUCH if limit in on_v1 else _why_not(site, limit)
+        for limit in Limit
+        if limit not in enforceable
     }
     return Capabilities(
         cgroup="v2" if site.layout.is_pure_v2 else "v1",
@@ -46,6 +49,10 @@ def capabilities(site: Site) -> Capabilities:
         cpus=_all(site, Limit.CPUS, enforceable) or frozenset(range(os.cpu_count() or 1)),
         nodes=_all(site, Limit.NODES, enforceable) or frozenset({0}),
     )
+
+
+def _why_not(site: Site, limit: Limit) -> str:
+    return site.layout.disks.why_not if limit in _IO_LIMITS and site.layout.disks.why_not else _NOT_COUNTED
 
 
 def _all(site: Site, limit: Limit, enforceable: frozenset[Limit]) -> frozenset[int] | None:

@@ -88,6 +88,7 @@ class RealHost:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        site.learn_disks()
         self._capabilities = compute.capabilities(site)
 
     async def perform(self, effect: Effect) -> None:
@@ -114,4 +115,6 @@ class RealHost:
 
     async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Read the host's present state."""
+        if scope.host and Facet.COMPUTE in facets and self.site.learn_disks():
+            self._capabilities = compute.capabilities(self.site)
         return await observing.observe(self.site, self._capabilities, scope, facets)

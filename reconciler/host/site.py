@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
-from reconciler.errors import StateError
+from reconciler.errors import KernelError, StateError
 from reconciler.host.inits import Inits
 from reconciler.host.keeper.client import KeeperClient, ensure_keeper
 from reconciler.host.ledgers import Ledgers
 from reconciler.host.namespaces import Namespaces
-from reconciler.kernel import cgroup_layout, cgroup_limits, files
+from reconciler.kernel import cgroup_layout, cgroup_limits, disks, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -50,6 +51,23 @@ class Site:
             if self._keeper is None or not self._keeper.is_open:
                 self._keeper = await ensure_keeper(self.instance.run_dir)
             return self._keeper
+
+    def learn_disks(self) -> bool:
+        """Look which disks the pool is on, and how they are shared; say whether that is news.
+
+        What cannot be read, as of a pool that is not mounted, is not known, and no limit of I/O can be held.
+        """
+        unified = self.layout.unified
+        try:
+            found = disks.examine(self.instance.pool, cost_model=unified and f"{unified}/io.cost.qos")
+        except (KernelError, OSError, ValueError) as err:
+            found = disks.Disks(why_not=str(err))
+        if found == self.layout.disks:
+            return False
+        self.layout = replace(self.layout, disks=found)
+        self.limit_reader.close()
+        self.limit_reader = cgroup_limits.LimitReader(self.layout)
+        return True
 
     @property
     def rtnl(self) -> RtnlSocket:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from reconciler.errors import MissingToolError
 from reconciler.kernel import cgroup_file
+from reconciler.kernel.disks import UNKNOWN_DISKS, Disks
 
 INNER = "ve"
 """The child of a VE's cgroup in which its processes are: the root of its cgroup namespace."""
@@ -40,12 +41,13 @@ class Layout:
     """The hierarchies of a host.
 
     Shape: ``legacy`` maps a v1 controller, or ``name=...``, to its mount point; ``unified`` is the mount point of
-    cgroup v2; ``unified_controllers`` are those that v2 offers at its root.
+    cgroup v2; ``unified_controllers`` are those that v2 offers at its root. ``disks``: those that I/O is limited on.
     """
 
     unified: str | None
     unified_controllers: frozenset[str]
     legacy: Mapping[str, str]
+    disks: Disks = UNKNOWN_DISKS
 
     @property
     def is_pure_v2(self) -> bool:

@@ -1,7 +1,7 @@
 """The limits of a cgroup by name, whichever version holds each: writing, and reading over and over.
 
-Names are the manifest's field paths (`cgroup_v2.FILES`), values the canonical form of `cgroup_values`. A name is absent
-from what is read if this host cannot enforce it.
+Names are the manifest's field paths (`cgroup_v2.FILES`, `cgroup_io.LIMITS`), values the canonical form of
+`cgroup_values`. A name is absent from what is read if this host cannot enforce it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from reconciler.errors import TerminalError
-from reconciler.kernel import cgroup_file, cgroup_v1, cgroup_v2
+from reconciler.kernel import cgroup_file, cgroup_io, cgroup_v1, cgroup_v2
 from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
@@ -46,6 +46,9 @@ def write_limit(layout: Layout, cgroup: str, limit: str, value: LimitValue) -> N
     the limit.
     """
     hierarchy = _hierarchy(layout, limit)
+    if limit in cgroup_io.LIMITS:
+        cgroup_io.write_limit(layout, cgroup, limit, value)
+        return
     version = cgroup_v2 if hierarchy.unified else cgroup_v1
     version.write_limit(hierarchy.path(cgroup), limit, value)
 
@@ -230,6 +233,7 @@ def _limit_files(layout: Layout) -> Iterator[tuple[str, Hierarchy, LimitFiles]]:
         files = None if hierarchy is None else (cgroup_v2 if hierarchy.unified else cgroup_v1).FILES.get(name)
         if hierarchy is not None and files is not None:
             yield name, hierarchy, files
+    yield from cgroup_io.files(layout)
 
 
 def _hierarchy(layout: Layout, limit: str) -> Hierarchy:

@@ -32,6 +32,9 @@ from reconciler.model.volume import (
 RLIMIT_UNLIMITED = 2**64 - 1
 """Source: Linux include/uapi/linux/resource.h, RLIM64_INFINITY."""
 
+_OPERATIONS_UNLIMITED = 2**32 - 1
+"""Source: Linux block/blk-throttle.c, tg_set_limit: what an operations limit of UINT_MAX and above becomes."""
+
 _PAGE = 4096
 """The kernel keeps memory limits in pages and rounds down; what it keeps is what is asked for.
 
@@ -177,11 +180,20 @@ def _compute(body: VeBody) -> ComputeSpec:
         memory_guarantee=body.memory.guarantee // _PAGE * _PAGE,
         swap=_whole_pages(body.memory.swap),
         processes=body.processes,
+        io_weight=body.io.weight,
+        io_read=body.io.read,
+        io_write=body.io.write,
+        io_read_ops=_operations(body.io.read_ops),
+        io_write_ops=_operations(body.io.write_ops),
     )
 
 
 def _volume(body: VeBody) -> VolumeSpec:
     return VolumeSpec(template=TemplateName(body.template), size=body.disk.size, snapshots=body.disk.snapshots)
+
+
+def _operations(limit: int | None) -> int | None:
+    return None if limit is None or limit >= _OPERATIONS_UNLIMITED else limit
 
 
 def _whole_pages(size: int | None) -> int | None:

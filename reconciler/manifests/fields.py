@@ -86,6 +86,11 @@ SizeLimit = Annotated[
     PlainValidator(parsers.or_unlimited(parsers.size)),
     _size_shape("size or unlimited", f"^({_SIZE}|unlimited)$"),
 ]
+IoLimit = Annotated[
+    int | None,
+    PlainValidator(parsers.or_unlimited(parsers.io_rate)),
+    _size_shape("size or unlimited", f"^({_SIZE}|unlimited)$"),
+]
 CountLimit = Annotated[
     int | None,
     PlainValidator(parsers.or_unlimited(parsers.count)),

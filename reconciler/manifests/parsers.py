@@ -17,6 +17,7 @@ from reconciler.model.network import Address, Interface, Subnet
 UNLIMITED = "unlimited"
 
 _INT64_MAX = 2**63 - 1
+_SMALLEST_IO_RATE = 64 << 10
 _CPU_LIMIT_MIN_US = 1000
 """Source: Linux kernel/sched/core.c, min_cfs_quota_period: 1 ms."""
 _RESERVED_INTERFACES = frozenset({"lo", "all", "default"})
@@ -120,6 +121,17 @@ def _misspelt_size(text: str) -> ValueError:
     match = _NEARLY_A_SIZE.match(text)
     error = _expected(_SIZE, text)
     return error if match is None else RefusalError(str(error), f"did you mean '{match[1]}{match[2].upper()}i'?")
+
+
+def io_rate(value: object) -> int:
+    """Parse an amount of I/O in a second. Units: bytes. Raises: ValueError.
+
+    Whoever is throttled waits in the kernel, where nothing can interrupt him: a request may have some MiB.
+    """
+    found = size(value)
+    if found < _SMALLEST_IO_RATE:
+        raise _expected("at least 64Ki", value)
+    return found
 
 
 def count(value: object) -> int:

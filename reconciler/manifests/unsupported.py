@@ -17,7 +17,6 @@ _VE = (
     "beancounters",
     "ipc",
     "sysctls",
-    "io",
     "disk.inodes",
     "disk.users",
     "disk.groups",

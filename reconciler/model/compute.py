@@ -31,11 +31,17 @@ class Limit(StrEnum):
     MEMORY_GUARANTEE = "memory.guarantee"
     SWAP = "memory.swap"
     PROCESSES = "processes"
+    IO_WEIGHT = "io.weight"
+    IO_READ = "io.read"
+    IO_WRITE = "io.write"
+    IO_READ_OPS = "io.readOps"
+    IO_WRITE_OPS = "io.writeOps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeSpec:
-    """Units: weight 1..10000; CPU time in microseconds per `CPU_PERIOD_US`; memory in bytes; None is unlimited.
+    """Units: CPU weight 1..10000; CPU time in microseconds per `CPU_PERIOD_US`; memory in bytes; I/O weight 1..1000,
+    I/O in bytes or operations per second on each disk of the pool; None is unlimited.
 
     ``cpu_guarantee_us`` is admission and weight, no kernel file of its own. ``cpus`` and ``nodes`` None: all.
     """
@@ -50,6 +56,11 @@ class ComputeSpec:
     memory_guarantee: int = 0
     swap: int | None = 0
     processes: int | None = 4096
+    io_weight: int = 100
+    io_read: int | None = None
+    io_write: int | None = None
+    io_read_ops: int | None = None
+    io_write_ops: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

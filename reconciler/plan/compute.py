@@ -25,6 +25,11 @@ FIELDS = (
     Field(path="memory.guarantee", facet=Facet.COMPUTE, impact=Impact.LIVE, default=0, effect="kept from reclaim"),
     Field(path="memory.swap", facet=Facet.COMPUTE, impact=Impact.LIVE, default=0, effect="hard limit"),
     Field(path="processes", facet=Facet.COMPUTE, impact=Impact.LIVE, default=4096, effect="hard limit"),
+    Field(path="io.weight", facet=Facet.COMPUTE, impact=Impact.LIVE, default=100, effect="share of a busy disk"),
+    Field(path="io.read", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="hard limit, each disk"),
+    Field(path="io.write", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="hard limit, each disk"),
+    Field(path="io.readOps", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="hard limit, each disk"),
+    Field(path="io.writeOps", facet=Facet.COMPUTE, impact=Impact.LIVE, default=None, effect="hard limit, each disk"),
 )
 
 
@@ -44,6 +49,11 @@ def limits(spec: ComputeSpec, cpu_weight: int | None = None) -> dict[Limit, Limi
         Limit.PROCESSES: spec.processes,
         Limit.MEMORY_LIMIT: _whole_pages(spec.memory_limit),
         Limit.SWAP: _whole_pages(spec.swap),
+        Limit.IO_WEIGHT: spec.io_weight,
+        Limit.IO_READ: spec.io_read,
+        Limit.IO_WRITE: spec.io_write,
+        Limit.IO_READ_OPS: spec.io_read_ops,
+        Limit.IO_WRITE_OPS: spec.io_write_ops,
     }
 
 

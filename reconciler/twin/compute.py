@@ -26,6 +26,7 @@ ComputeEffect: TypeAlias = CreateCgroup | SetLimit | SetInstanceLimit | RemoveCg
 _PAGE = 4096
 _SMALLEST_QUOTA_US = 1000
 _WEIGHTS = range(1, 10_001)
+_IO_WEIGHTS = range(1, 1001)
 _FRESH: dict[Limit, LimitValue] = {
     Limit.CPU_WEIGHT: 100,
     Limit.CPU_LIMIT: None,
@@ -36,6 +37,11 @@ _FRESH: dict[Limit, LimitValue] = {
     Limit.MEMORY_GUARANTEE: 0,
     Limit.SWAP: None,
     Limit.PROCESSES: None,
+    Limit.IO_WEIGHT: 100,
+    Limit.IO_READ: None,
+    Limit.IO_WRITE: None,
+    Limit.IO_READ_OPS: None,
+    Limit.IO_WRITE_OPS: None,
 }
 _OF_INSTANCE = (Limit.CPU_WEIGHT, Limit.MEMORY_GUARANTEE)
 _MOST_SHARES_WEIGHT = 25_600
@@ -139,6 +145,10 @@ def _is_accepted(limit: Limit, value: LimitValue, capabilities: Capabilities) ->
             return value is None or _is_part(value, capabilities.nodes)
         case Limit.CPU_WEIGHT:
             return value in _WEIGHTS
+        case Limit.IO_WEIGHT:
+            return value in _IO_WEIGHTS
+        case Limit.IO_READ | Limit.IO_WRITE | Limit.IO_READ_OPS | Limit.IO_WRITE_OPS:
+            return value is None or (isinstance(value, int) and value >= 1)
         case Limit.CPU_LIMIT:
             return value is None or (isinstance(value, int) and value >= _SMALLEST_QUOTA_US)
         case _:

@@ -217,4 +217,4 @@ def test_a_host_with_one_defect_is_caught(defect: Defect) -> None:
     async def defective_twin() -> AsyncIterator[tuple[Setting, Host]]:
         yield TAKEN, DefectiveTwin(defect)
 
-    assert asyncio.run(find_disagreement(defective_twin, seed=1, count=40)) is not None
+    assert asyncio.run(find_disagreement(defective_twin, seed=1, count=80)) is not None

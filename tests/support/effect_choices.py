@@ -165,6 +165,11 @@ def legal_values(capabilities: Capabilities) -> Mapping[Limit, tuple[LimitValue,
         Limit.MEMORY_GUARANTEE: (0, 32 * _MIB),
         Limit.SWAP: (0, 64 * _MIB),
         Limit.PROCESSES: (None, 256, 4096),
+        Limit.IO_WEIGHT: (50, 100, 1000),
+        Limit.IO_READ: (None, 64 * _MIB),
+        Limit.IO_WRITE: (None, 32 * _MIB, 64 * _MIB),
+        Limit.IO_READ_OPS: (None, 2000),
+        Limit.IO_WRITE_OPS: (None, 1000),
     }
     return {limit: choices for limit, choices in values.items() if limit in capabilities.enforceable}
 

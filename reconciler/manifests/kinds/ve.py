@@ -11,12 +11,12 @@ from reconciler.manifests.fields import (
     CountLimit,
     Duration,
     Hostname,
+    IoLimit,
     Items,
     LabelKey,
     LinkName,
     Name,
     Note,
-    Size,
     Text,
     UidText,
 )
@@ -45,11 +45,11 @@ Sysctl = Literal[
 
 
 class Io(Section):
-    """Disk traffic. Rates are per second."""
+    """Traffic with the pool's disks, in a second. Of several disks, each has the limit for itself."""
 
-    weight: int = Field(100, ge=1, le=10000, description="Share of the disk when it is busy, in relation to other VEs.")
-    read: Size | None = Field(None, description="Most bytes read in a second. Unlimited, if left out.")
-    write: Size | None = Field(None, description="Most bytes written in a second. Unlimited, if left out.")
+    weight: int = Field(100, ge=1, le=1000, description="Share of a disk when it is busy, in relation to other VEs.")
+    read: IoLimit = Field(None, description="Most bytes read in a second, at least 64Ki. Unlimited, if left out.")
+    write: IoLimit = Field(None, description="Most bytes written in a second, at least 64Ki. Unlimited, if left out.")
     read_ops: CountLimit = Field(None, description="Most read operations in a second.")
     write_ops: CountLimit = Field(None, description="Most write operations in a second.")
 
