@@ -28,8 +28,10 @@ class Removing:
     keep_s: float
 
 
-def gather(desk: Desk, fleet: Fleet, observed: HostObservation, running: Collection[VeName]) -> planner.Inputs:
-    """Gather what the plan of a VE that is here depends on.
+def gather(
+    desk: Desk, fleet: Fleet, observed: HostObservation, *, running: Collection[VeName], known: planner.Known
+) -> planner.Inputs:
+    """Gather what the plan of a VE that is here depends on. ``running``, ``known``: what earlier looks told.
 
     Raises: StateError, KernelError.
     """
@@ -45,6 +47,7 @@ def gather(desk: Desk, fleet: Fleet, observed: HostObservation, running: Collect
         paused={pause.ve or "*": pause.reason for pause in desk.pauses.in_force(now)},
         measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
         running_elsewhere=frozenset(running),
+        known=known,
         policy=desk.policy.look(),
     )
 

@@ -14,7 +14,7 @@ from reconciler.apply.applier import Applier, Outcome
 from reconciler.model.action import Action, Operation, Origin, Phase, Plan
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Uid, VeName
-from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, HostObservation, Scope
+from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, HostObservation, PoolObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
@@ -65,6 +65,8 @@ class Reconciler:
     on_step: Callable[[Action, str], None] = field(default=lambda action, step: None)
     names: dict[Uid, VeName] = field(default_factory=dict)
     running: set[VeName] = field(default_factory=set)
+    records: dict[Uid, Record] = field(default_factory=dict)
+    pool: int | None = None
     patience: Patience | None = None
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
     _restarting: set[VeName] = field(default_factory=set)
@@ -80,7 +82,8 @@ class Reconciler:
 
     def inputs(self, observed: HostObservation) -> planner.Inputs:
         """Gather what the plan of a VE depends on."""
-        return gather.gather(self.desk, self.fleet, observed, self.running)
+        known = planner.Known(records=dict(self.records), pool=self.pool)
+        return gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
 
     def _with_removal(self, inputs: planner.Inputs) -> planner.Inputs:
         removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)
@@ -109,14 +112,17 @@ class Reconciler:
         return await self.observe(STATE)
 
     def _remember(self, observed: HostObservation) -> None:
+        if isinstance(observed.pool, PoolObservation):
+            self.pool = observed.pool.size
         if observed.complete:
             self.names.clear()
+            self.records = {uid: record for uid, record in self.records.items() if uid in observed.ves}
             self.running &= {ve.record.name for ve in observed.ves.values() if isinstance(ve.record, Record)}
         for uid, seen in observed.ves.items():
             if not isinstance(seen.record, Record):
                 continue
             name = seen.record.name
-            self.names[uid] = name
+            self.names[uid], self.records[uid] = name, seen.record
             if isinstance(seen.power, PowerObservation):
                 is_running = seen.power.state is PowerState.RUNNING
                 (self.running.add if is_running else self.running.discard)(name)

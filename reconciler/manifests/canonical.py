@@ -108,6 +108,7 @@ def host(manifest: Host) -> HostSpec:
         labels=manifest.metadata.labels,
         address=None if body.address is None else str(body.address),
         public_key=body.public_key,
+        capacity={name: size for name, size in body.capacity if size is not None},
         reserve_memory=body.reserve.memory,
         reserve_cpu=float(body.reserve.cpu),
         reserve_disk=body.reserve.disk,

@@ -15,6 +15,12 @@ CPU_PERIOD_US = 100_000
 Source: Linux Documentation/admin-guide/cgroup-v2.rst, "cpu.max" (its default period).
 """
 
+CPU_PROMISED_MOST_US = CPU_PERIOD_US * 9 // 10
+"""What of a CPU can be guaranteed to VEs: the host's own work has the same kind of weights, and they end somewhere.
+
+Units: microseconds per `CPU_PERIOD_US`.
+"""
+
 LimitValue: TypeAlias = "int | frozenset[int] | None"
 """A number, a set of CPU or node numbers, or None for unlimited."""
 

@@ -70,12 +70,16 @@ class VeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSpec:
-    """A host of the fleet. Units: bytes; CPUs; ``overcommit`` a factor per resource."""
+    """A host of the fleet. Units: bytes; CPUs; ``overcommit`` a factor per resource.
+
+    ``capacity``: what the machine is said to have, by resource; CPUs as in `ComputeSpec`.
+    """
 
     name: HostName
     labels: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
     public_key: str | None = None
+    capacity: Mapping[str, int] = field(default_factory=dict)
     reserve_memory: int = 0
     reserve_cpu: float = 0.0
     reserve_disk: int = 0

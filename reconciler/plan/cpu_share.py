@@ -22,16 +22,15 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from reconciler.model.compute import CPU_PERIOD_US, ComputeSpec
+from reconciler.model.compute import CPU_PERIOD_US, CPU_PROMISED_MOST_US, ComputeSpec
 
 MAX_WEIGHT = 10_000
 """Source: Linux include/linux/cgroup.h, CGROUP_WEIGHT_MAX."""
 
 DEFAULT_WEIGHT = 100
 
-MOST_US = CPU_PERIOD_US * 9 // 10
-"""What of a CPU can be guaranteed to VEs; where more is promised, all guarantees shrink alike. Units: microseconds per
-`CPU_PERIOD_US`."""
+MOST_US = CPU_PROMISED_MOST_US
+"""Where more of a CPU is promised, all guarantees shrink alike."""
 
 RIVALS = 4 * DEFAULT_WEIGHT
 """Weights beside the instance's that are always reckoned with: systemd's two slices and its init, and one more."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model.action import Action, Operation, Plan, Refusal, UnknownFact
+from reconciler.model.capacity import Resource, Supply, machine_of, supplies
 from reconciler.model.compute import Limit
-from reconciler.model.facts import JsonMap, Unknown
+from reconciler.model.facts import Json, JsonMap, Unknown
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
 from reconciler.model.network import LoadFilter
@@ -15,7 +16,7 @@ from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
-from reconciler.plan import consent, cpu_share, hashes, host_compute, host_network, policy, prune, ve
+from reconciler.plan import capacity, consent, cpu_share, hashes, host_compute, host_network, policy, prune, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.matching import Matches, match
 from reconciler.plan.members import Member, as_applied, find_members, used_names
@@ -27,14 +28,26 @@ _NO_NETWORKS: Mapping[NetworkName, JsonMap] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What an earlier look told of a host: records by VE, and the size of the pool, if it was seen. Units: bytes."""
+
+    records: Mapping[Uid, Record] = field(default_factory=dict)
+    pool: int | None = None
+
+
+NOTHING_KNOWN = Known()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """All that a plan depends on.
 
     ``allocations``: identities of VEs that are not here yet; ``unallocated``: why one has none. ``paused``: reason by
     name; ``"*"`` pauses all. ``consents``: hashes that a person approved and that have not expired.
     ``removed_recently``: how many VEs left this host within a day; of those ``removed_from_source`` came from
-    ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``applied_networks``: what was
-    carried out last, as `host_network.record_values` gives it.
+    ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``known``: what an earlier look
+    tells of the host beyond that scope. ``applied_networks``: what was carried out last, as
+    `host_network.record_values` gives it.
     Units: seconds; ``now`` since the epoch.
     """
 
@@ -56,6 +69,7 @@ class Inputs:
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     trash_keep_s: float = TRASH_KEEP_S
     running_elsewhere: frozenset[VeName] = frozenset()
+    known: Known = NOTHING_KNOWN
     applied_networks: Mapping[NetworkName, JsonMap] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
 
@@ -75,7 +89,9 @@ def unborn(inputs: Inputs) -> tuple[VeName, ...]:
     """Name the VEs that need an allocation before a plan can be made."""
     if _doubt(inputs):
         return ()
-    return tuple(spec.name for spec in _match(inputs).new if not spec.unsupported)
+    matches = _match(inputs)
+    refused = _refuse(inputs, matches, only=None)
+    return tuple(spec.name for spec in matches.new if not spec.unsupported and spec.name not in refused)
 
 
 def plan_host(inputs: Inputs) -> Plan:
@@ -96,7 +112,7 @@ def plan_ves(inputs: Inputs, names: frozenset[VeName]) -> Plan:
     A VE that is not in it is made only if the observation is of everything.
     """
     matches = _match(inputs)
-    plans = _plan_ves(inputs, matches, _refuse_births(inputs, matches), only=names)
+    plans = _plan_ves(inputs, matches, _refuse(inputs, matches, only=names), only=names)
     parts = dict(plans)
     actions = [action for part in parts.values() for action in part.actions]
     return _assemble(inputs, actions, parts, prune.PrunePlan())
@@ -117,6 +133,8 @@ def unfulfilled(inputs: Inputs, action: Action) -> str:
         return "" if is_right else f"{action.ve} is {'still' if there else 'not'} there"
     spec = inputs.fleet.ves.get(VeName(action.ve))
     assert spec is not None, f"{action.id}: an action without a spec"
+    if seen is not None and _short(inputs, only=frozenset({spec.name})):
+        spec = _held(spec, seen)
     return ve.unfulfilled(action, spec, seen, _context(inputs))
 
 
@@ -151,8 +169,8 @@ class _Whole:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = inputs
         self.matches = _match(inputs)
-        refused = _refuse_births(inputs, self.matches)
-        self.parts = dict(_plan_ves(inputs, self.matches, refused, only=None))
+        self.refused = _refuse(inputs, self.matches, only=None)
+        self.parts = dict(_plan_ves(inputs, self.matches, self.refused, only=None))
         self.removal = _plan_removal(inputs, self.matches)
         self.members = tuple(self._find_members())
         self.networks = host_network.used_networks(self.members, inputs.fleet.networks)
@@ -225,7 +243,8 @@ def _plan_ves(
     context, doubt = _context(inputs), _doubt(inputs)
     for spec, observed in matches.existing:
         if only is None or spec.name in only:
-            yield spec.name, _unless_paused(inputs, spec, ve.plan_existing(spec, observed, context))
+            part = _plan_existing(spec, observed, context, refused.get(spec.name))
+            yield spec.name, _unless_paused(inputs, spec, part)
     entries = {spec.name: entry for spec, entry in matches.trashed}
     for spec in (*(spec for spec, _ in matches.trashed), *matches.new):
         if only is not None and spec.name not in only:
@@ -238,6 +257,22 @@ def _plan_ves(
             yield spec.name, _unless_paused(inputs, spec, ve.plan_restored(spec, entry, context))
         else:
             yield spec.name, _unless_paused(inputs, spec, _plan_new(inputs, spec, context))
+
+
+def _plan_existing(spec: VeSpec, observed: VeObservation, context: Context, refused: Refusal | None) -> ve.VePlan:
+    """Plan a VE that is here; one that cannot have more than it has is held to that, and to the rest of its spec."""
+    if refused is None:
+        return ve.plan_existing(spec, observed, context)
+    if isinstance(observed.record, Record) and not observed.record.applied:
+        return ve.VePlan(refused=(refused,))
+    part = ve.plan_existing(_held(spec, observed), observed, context)
+    return replace(part, refused=(*part.refused, refused))
+
+
+def _held(spec: VeSpec, seen: VeObservation) -> VeSpec:
+    """Give a spec without what its VE asks for beyond what it has."""
+    record = seen.record
+    return spec if isinstance(record, Unknown) or not record.applied else capacity.held_to(spec, record.applied)
 
 
 def _plan_new(inputs: Inputs, spec: VeSpec, context: Context) -> ve.VePlan:
@@ -259,6 +294,11 @@ def _pause(inputs: Inputs, name: VeName) -> str | None:
     return inputs.paused.get(name, inputs.paused.get("*"))
 
 
+def _refuse(inputs: Inputs, matches: Matches, *, only: frozenset[VeName] | None) -> dict[VeName, Refusal]:
+    """Refuse what the VEs of the host decide together: who is who, how many they are, and what they share."""
+    return {**_short(inputs, only=only), **_refuse_births(inputs, matches)}
+
+
 def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
     names = frozenset(inputs.fleet.ves)
     coming = (*(spec for spec, _ in matches.trashed), *matches.new)
@@ -267,6 +307,39 @@ def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
         **prune.refuse_renames(matches.unclaimed, matches.new, names, _prune_rules(inputs)),
         **prune.refuse_taken_names(matches.unclaimed, coming),
     }
+
+
+def _short(inputs: Inputs, *, only: frozenset[VeName] | None) -> dict[VeName, Refusal]:
+    """Refuse the VEs that the host has no room for. It takes a look at all of them, so only where some want more."""
+    records = {
+        **inputs.known.records,
+        **{uid: seen.record for uid, seen in inputs.observed.ves.items() if isinstance(seen.record, Record)},
+    }
+    here = capacity.Here(records)
+    asking = (name for name in (inputs.fleet.ves if only is None else only) if name in inputs.fleet.ves)
+    if not any(capacity.grows(inputs.fleet.ves[name], here.find(inputs.fleet.ves[name])) for name in asking):
+        return {}
+    request = capacity.Request(
+        specs=specs_here(inputs), records=records, supply=_supply(inputs), is_held_back=_is_held_back(inputs)
+    )
+    found = capacity.refused(request)
+    return {name: refusal for name, refusal in found.items() if only is None or name in only}
+
+
+def _supply(inputs: Inputs) -> dict[Resource, Supply]:
+    machine = machine_of(inputs.observed)
+    if Resource.DISK not in machine and inputs.known.pool is not None:
+        machine[Resource.DISK] = inputs.known.pool
+    return supplies(inputs.fleet.hosts.get(inputs.host), machine)
+
+
+def _is_held_back(inputs: Inputs) -> Callable[[VeSpec, Mapping[str, Json]], bool]:
+    context = _context(inputs)
+
+    def is_held_back(spec: VeSpec, applied: Mapping[str, Json]) -> bool:
+        return _pause(inputs, spec.name) is not None or bool(ve.refuse_at_all(spec, context, applied))
+
+    return is_held_back
 
 
 def _plan_removal(inputs: Inputs, matches: Matches) -> prune.PrunePlan:
@@ -301,10 +374,18 @@ def _plan_instance(whole: _Whole) -> Iterator[Action]:
     inputs, observed = whole.inputs, whole.inputs.observed
     if isinstance(observed.compute, Unknown) or "*" in inputs.paused or not observed.complete or _blind(inputs):
         return
-    specs = [spec.compute for spec in specs_here(inputs)]
+    specs = [spec.compute for spec in _admitted(whole)]
     specs += host_compute.as_applied(whole.matches.unclaimed)
     before = host_compute.as_applied(observed.ves.values())
     yield from host_compute.plan_instance(specs, tuple(before), observed.compute, observed.capabilities)
+
+
+def _admitted(whole: _Whole) -> Iterator[VeSpec]:
+    """Yield what is carried out of the specs of this host: nothing of VEs that are refused before they are made."""
+    for spec, seen in whole.matches.existing:
+        yield _held(spec, seen) if spec.name in whole.refused else spec
+    coming = (*(spec for spec, _ in whole.matches.trashed), *whole.matches.new)
+    yield from (spec for spec in coming if spec.name not in whole.refused)
 
 
 def _plan_networks(whole: _Whole) -> Iterator[Action]:

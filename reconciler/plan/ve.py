@@ -33,7 +33,7 @@ class VePlan:
 
 def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     """Plan a VE that does not exist anywhere on this host."""
-    if refused := _refuse_at_all(spec, context, {}):
+    if refused := refuse_at_all(spec, context, {}):
         return VePlan(refused=refused)
     template = context.templates[spec.volume.template]
     record = Record(
@@ -76,7 +76,7 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     if paths and not _is_known_but_for_its_network(observed):
         return VePlan(unknown=unknown)
     known = changes.known(replace(observed, network=None) if paths else observed)
-    if refused := (*_refuse_at_all(spec, context, known.record.applied), *_refuse_lost_volume(spec, known)):
+    if refused := (*refuse_at_all(spec, context, known.record.applied), *_refuse_lost_volume(spec, known)):
         return VePlan(refused=refused)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
     decision = _decide(spec, known)
@@ -112,7 +112,7 @@ def _decide(spec: VeSpec, known: Known) -> power.Decision:
     )
 
 
-def _refuse_at_all(spec: VeSpec, context: Context, applied: Mapping[str, Json]) -> tuple[Refusal, ...]:
+def refuse_at_all(spec: VeSpec, context: Context, applied: Mapping[str, Json]) -> tuple[Refusal, ...]:
     """Refuse what this version, this host or its root do not allow."""
     by_policy = policy.refuse(spec, context.policy, applied)
     return (*_refuse_unsupported(spec), *_refuse_impossible(spec, context), *by_policy)

@@ -28,7 +28,7 @@ computes = st.builds(
     ComputeSpec,
     cpu_weight=st.sampled_from([1, 100, 10_000]),
     cpu_limit_us=st.sampled_from([None, 50_000, 150_000]),
-    cpu_guarantee_us=st.sampled_from([0, 25_000, 400_000]),
+    cpu_guarantee_us=st.sampled_from([0, 25_000, 300_000]),
     cpus=st.sampled_from([None, frozenset({0}), frozenset({0, 1, 2, 3})]),
     memory_limit=_sizes(64, 512),
     memory_barrier=_sizes(48),

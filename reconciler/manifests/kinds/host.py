@@ -6,8 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from reconciler.manifests.fields import IpAddress, Size, Text
+from reconciler.manifests.fields import Cpus, IpAddress, Size, Text
 from reconciler.manifests.kinds.base import Manifest, Section, shared
+
+
+class Capacity(Section):
+    """What the machine has: what `vectl capacity` shows there. For checks where the host is not."""
+
+    memory: Size | None = Field(None, description="Memory, in bytes.")
+    cpu: Cpus | None = Field(None, description="CPUs.")
+    disk: Size | None = Field(None, description="Disk space of the pool, in bytes.")
 
 
 class Reserve(Section):
@@ -19,7 +27,10 @@ class Reserve(Section):
 
 
 class Overcommit(Section):
-    """How much more than it has the host may promise, as a factor."""
+    """How much more than it has, without its reserve, the host may promise as limits; any amount, if left out.
+
+    Guarantees are never promised beyond what there is.
+    """
 
     memory: float | None = Field(None, gt=0, le=1000, description="Factor of the memory.")
     cpu: float | None = Field(None, gt=0, le=1000, description="Factor of the CPUs.")
@@ -31,6 +42,10 @@ class HostBody(Section):
 
     address: IpAddress | None = Field(None, description="Address that other hosts reach it at.")
     public_key: Text | None = Field(None, description="Key that it proves its identity with.")
+    capacity: Capacity = Field(
+        default_factory=shared(Capacity()),
+        description="What the machine has, so that `vectl validate` can add up what its VEs are promised.",
+    )
     reserve: Reserve = Field(default_factory=shared(Reserve()), description="What it keeps for itself.")
     overcommit: Overcommit = Field(
         default_factory=shared(Overcommit()), description="How much more than it has it may promise."

@@ -1,0 +1,145 @@
+"""Capacity: who of a host's VEs may have what its manifest asks for, when it is not enough for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from reconciler.model.action import Refusal
+from reconciler.model.capacity import (
+    NO_CLAIM,
+    Applicant,
+    Claim,
+    Resource,
+    Shortage,
+    Supply,
+    admit,
+    claim,
+    disk_limit,
+    least,
+    lesser,
+)
+from reconciler.model.facts import Json
+from reconciler.model.fleet import VeSpec
+from reconciler.model.identity import Uid, VeName
+from reconciler.model.power import Power
+from reconciler.model.volume import Record
+
+RULE = "NoCapacity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything that admission depends on. ``specs``: all of the host. ``records``: of all VEs that are on it.
+
+    ``is_held_back``: whether a spec is not carried out for another reason.
+    """
+
+    specs: Iterable[VeSpec]
+    records: Mapping[Uid, Record]
+    supply: Mapping[Resource, Supply]
+    is_held_back: Callable[[VeSpec, Mapping[str, Json]], bool]
+
+
+def refused(request: Request) -> dict[VeName, Refusal]:
+    """Refuse the VEs that cannot have all that they ask for."""
+    specs = tuple(request.specs)
+    found = admit(_applicants(replace(request, specs=specs)), request.supply)
+    by_name = {spec.name: spec for spec in specs}
+    return {name: _refusal(by_name[name], shortage) for name, shortage in found.items()}
+
+
+def _refusal(spec: VeSpec, shortage: Shortage) -> Refusal:
+    remedy = f"lower {shortage.field} of one of them, or move one to another host"
+    return Refusal(ve=spec.name, uid=spec.uid, rule=RULE, message=str(shortage), remedy=remedy)
+
+
+def _applicants(request: Request) -> Iterator[Applicant]:
+    here = Here(request.records)
+    leaving = dict(request.records)
+    for spec in request.specs:
+        record = here.find(spec)
+        applied = record.applied if record else {}
+        held, wanted = (None if record is None else claimed(applied)), claim(spec)
+        if record is not None:
+            leaving.pop(record.uid, None)
+        if held != wanted and request.is_held_back(spec, applied):
+            if held is None:
+                continue
+            wanted = held
+        yield Applicant(name=spec.name, order=spec.power.order, wanted=wanted, held=held)
+    for record in leaving.values():
+        held = claimed(record.applied)
+        yield Applicant(name=VeName(f"{record.name} (leaving)"), order=0, wanted=held, held=held)
+
+
+class Here:
+    """The VEs that are on the host, to be found as `matching.match` does."""
+
+    def __init__(self, records: Mapping[Uid, Record]) -> None:
+        self._by_uid = records
+        self._by_name = {record.name: record for _, record in sorted(records.items(), reverse=True)}
+
+    def find(self, spec: VeSpec) -> Record | None:
+        """Find the VE that a spec speaks of."""
+        if spec.uid is not None:
+            return self._by_uid.get(spec.uid)
+        found = self._by_name.get(spec.name)
+        return found or (None if spec.renamed_from is None else self._by_name.get(spec.renamed_from))
+
+
+def grows(spec: VeSpec, record: Record | None) -> bool:
+    """Say whether a VE asks for more than it has."""
+    if record is None:
+        return True
+    held, wanted = claimed(record.applied), claim(spec)
+    return least(held, wanted) != wanted
+
+
+def claimed(applied: Mapping[str, Json]) -> Claim:
+    """Give what a VE was promised, by its record; nothing, if it was never complete."""
+    if not applied:
+        return NO_CLAIM
+    disk = disk_limit(_limit(applied, "disk.size"), _limit(applied, "disk.snapshots"))
+    if applied.get("power") != Power.RUNNING:
+        return Claim(disk_limit=disk)
+    return Claim(
+        memory_guarantee=_limit(applied, "memory.guarantee") or 0,
+        memory_limit=_limit(applied, "memory.limit"),
+        cpu_guarantee=_limit(applied, "cpu.guarantee") or 0,
+        cpu_limit=_limit(applied, "cpu.limit"),
+        disk_limit=disk,
+    )
+
+
+def _limit(applied: Mapping[str, Json], path: str) -> int | None:
+    value = applied.get(path)
+    return value if isinstance(value, int) else None
+
+
+def held_to(spec: VeSpec, applied: Mapping[str, Json]) -> VeSpec:
+    """Give a spec without what it asks for beyond what its VE has by now; the rest of it is carried out."""
+    held = claimed(applied)
+    allowed = least(held, claim(spec))
+    volume = replace(
+        spec.volume,
+        size=lesser(spec.volume.size, _limit(applied, "disk.size")),
+        snapshots=_fewer(spec.volume.snapshots, _limit(applied, "disk.snapshots")),
+    )
+    if applied.get("power") != Power.RUNNING:
+        return replace(spec, volume=volume, power=replace(spec.power, state=Power.STOPPED))
+    if spec.power.state is not Power.RUNNING:
+        return replace(spec, volume=volume)
+    compute = replace(
+        spec.compute,
+        memory_guarantee=allowed.memory_guarantee,
+        memory_limit=allowed.memory_limit,
+        cpu_guarantee_us=allowed.cpu_guarantee,
+        cpu_limit_us=allowed.cpu_limit,
+    )
+    return replace(spec, volume=volume, compute=compute)
+
+
+def _fewer(wanted: int | None, held: int | None) -> int | None:
+    """Give the share of snapshots that claims less: one that nobody declared claims nothing."""
+    return None if wanted is None or held is None else min(wanted, held)
