@@ -15,6 +15,7 @@ from reconciler.host import (
     host_compute,
     host_network,
     launching,
+    mounts,
     naming,
     network,
     observing,
@@ -24,6 +25,7 @@ from reconciler.host import (
 from reconciler.host.site import Site
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model import compute as compute_model
+from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
 from reconciler.model import volume as volume_model
@@ -79,6 +81,8 @@ _HANDLERS: Mapping[type, _Handler] = {
     network_model.AnnounceAddress: network.announce_address,
     network_model.SetHostname: naming.set_hostname,
     network_model.SetResolver: naming.set_resolver,
+    mounts_model.AddMount: mounts.add,
+    mounts_model.RemoveMount: mounts.remove,
 }
 assert set(_HANDLERS) == set(EFFECT_TYPES), "every effect has a handler"
 

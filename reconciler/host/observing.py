@@ -18,6 +18,7 @@ from reconciler.host import (
     filter,
     host_compute,
     host_network,
+    mounts,
     network,
     power,
     templates,
@@ -31,6 +32,7 @@ from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.compute import ComputeObservation, HostComputeObservation
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet, HostObservation, Scope, VeObservation
 from reconciler.model.power import EndCause, PowerObservation
@@ -39,6 +41,9 @@ from reconciler.model.volume import TrashEntry, VolumeObservation
 _Fact = TypeVar("_Fact")
 
 _NOT_ASKED = Unknown("not looked at")
+
+_OF_LIVE = frozenset({Facet.POWER, Facet.NETWORK, Facet.MOUNTS})
+"""What there is to see depends on whether the VE runs."""
 
 
 async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: frozenset[Facet]) -> HostObservation:
@@ -51,7 +56,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
         site.namespaces.keep_only(uids)
     look = _Look(site=site, scope=scope, facets=facets, uids=uids)
     links, quotas = look.links(), look.quotas()
-    powers = {uid: await _power(site, uid) for uid in uids} if facets & {Facet.POWER, Facet.NETWORK} else {}
+    powers = {uid: await _power(site, uid) for uid in uids} if facets & _OF_LIVE else {}
     networks = look.networks_of(powers, links)
     return HostObservation(
         capabilities=capabilities,
@@ -64,6 +69,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
                 compute=look.compute_of(uid),
                 volume=look.volume_of(uid, quotas),
                 network=networks.get(uid, _NOT_ASKED),
+                mounts=look.mounts_of(uid, powers.get(uid)),
             )
             for uid in uids
         },
@@ -112,6 +118,13 @@ class _Look:
             return _NOT_ASKED
         return _known(host_compute.observe, self.site)
 
+    def mounts_of(self, uid: Uid, seen: PowerObservation | Unknown | None) -> MountsObservation | Unknown | None:
+        """Look at what of the host is mounted in a VE."""
+        if seen is None or Facet.MOUNTS not in self.facets:
+            return _NOT_ASKED
+        init = _init_of(seen)
+        return _known(mounts.observe, self.site, uid, init) if isinstance(init, ProcessId) else init
+
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""
         return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas)
@@ -147,12 +160,11 @@ class _Look:
         return found
 
     def _inside(self, uid: Uid, power: PowerObservation | Unknown) -> Inside | Unknown | None:
-        if isinstance(power, Unknown):
-            return power
-        if power.pid is None or power.start_time is None:
-            self.site.namespaces.forget(uid)
-            return None
-        init = ProcessId(pid=power.pid, start_time=power.start_time)
+        init = _init_of(power)
+        if not isinstance(init, ProcessId):
+            if init is None:
+                self.site.namespaces.forget(uid)
+            return init
         return _known(self.site.namespaces.of, uid, init, self.site.rtnl)
 
     def _look_inside(
@@ -173,6 +185,14 @@ class _Look:
         if self.is_single:
             return attachment.AskedSide(self.site.rtnl)
         return links if isinstance(links, Unknown) else _known(attachment.read_host_side, self.site, links)
+
+
+def _init_of(power: PowerObservation | Unknown) -> ProcessId | Unknown | None:
+    if isinstance(power, Unknown):
+        return power
+    if power.pid is None or power.start_time is None:
+        return None
+    return ProcessId(pid=power.pid, start_time=power.start_time)
 
 
 async def _power(site: Site, uid: Uid) -> PowerObservation | Unknown:

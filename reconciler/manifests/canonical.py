@@ -16,6 +16,7 @@ from reconciler.manifests.kinds.volume import Template, TemplateOrigin
 from reconciler.model.compute import ComputeSpec
 from reconciler.model.fleet import DriftSpec, HostSpec, Place, VeSpec
 from reconciler.model.identity import Digest, HostName, NetworkName, TemplateName, Uid, VeName
+from reconciler.model.mounts import MountSpec
 from reconciler.model.network import Address, Forward, NetworkSpec, Resolver, VeNetworkSpec
 from reconciler.model.power import PowerSpec
 from reconciler.model.volume import (
@@ -150,6 +151,7 @@ def ve(
             resolver=_resolver(body),
             interfaces=addressing.interface_specs(body.interfaces, networks, gateways),
         ),
+        mounts=_mounts(body),
         rlimits=_rlimits(body.rlimits),
         nesting=body.features.nesting,
         protect=body.protect,
@@ -206,6 +208,15 @@ def _resolver(body: VeBody) -> Resolver | None:
     if dns is None or not dns.model_fields_set:
         return None
     return Resolver(servers=tuple(str(server) for server in dns.servers), search=dns.search)
+
+
+def _mounts(body: VeBody) -> dict[str, MountSpec]:
+    """Give the mounts by target; one without a source is complained about elsewhere."""
+    return {
+        mount.target.rstrip("/"): MountSpec(source=mount.source.rstrip("/") or "/", read_only=mount.read_only)
+        for mount in body.mounts
+        if mount.source is not None
+    }
 
 
 def _rlimits(rlimits: Rlimits) -> dict[str, int]:

@@ -23,7 +23,6 @@ _VE = (
     "interfaces[].rate",
     "interfaces[].firewall",
     "devices",
-    "mounts",
     "access",
     "features.fuse",
     "security",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, network, power, volume
+from reconciler.model import compute, mounts, network, power, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -49,6 +49,8 @@ Effect: TypeAlias = (
     | network.AnnounceAddress
     | network.SetHostname
     | network.SetResolver
+    | mounts.AddMount
+    | mounts.RemoveMount
 )
 
 EFFECT_TYPES: tuple[type, ...] = get_args(Effect)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from reconciler.model.compute import ComputeSpec
 from reconciler.model.facts import Json
 from reconciler.model.identity import HostName, NetworkName, TemplateName, Uid, VeName
+from reconciler.model.mounts import MountSpec
 from reconciler.model.network import NetworkSpec, VeNetworkSpec
 from reconciler.model.power import PowerSpec
 from reconciler.model.volume import TemplateSpec, VolumeSpec
@@ -45,6 +46,7 @@ class VeSpec:
 
     ``host`` None: the only host of a fleet of one. ``protect``: True, an explicit False, or None where no manifest
     says anything, which leaves a protection in force. ``rlimits``, ``nesting`` and ``init_*`` are fixed at launch.
+    ``mounts`` are by target.
     ``unsupported``: paths of fields that were set but that this version cannot carry out; such a VE is refused.
     """
 
@@ -58,6 +60,7 @@ class VeSpec:
     compute: ComputeSpec = field(default_factory=ComputeSpec)
     volume: VolumeSpec
     network: VeNetworkSpec
+    mounts: Mapping[str, MountSpec] = field(default_factory=dict)
     rlimits: Mapping[str, int] = field(default_factory=dict)
     nesting: bool = False
     protect: bool | None = None

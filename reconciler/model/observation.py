@@ -9,6 +9,7 @@ from enum import StrEnum
 from reconciler.model.compute import ComputeObservation, HostComputeObservation, Limit
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, Uid
+from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
 from reconciler.model.power import PowerObservation
 from reconciler.model.volume import Record, TrashEntry, VolumeObservation
@@ -21,6 +22,7 @@ class Facet(StrEnum):
     COMPUTE = "compute"
     VOLUME = "volume"
     NETWORK = "network"
+    MOUNTS = "mounts"
 
 
 ALL_FACETS = frozenset(Facet)
@@ -53,6 +55,7 @@ class VeObservation:
     compute: ComputeObservation | Unknown | None
     volume: VolumeObservation | Unknown
     network: VeNetworkObservation | Unknown | None
+    mounts: MountsObservation | Unknown | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from reconciler.model.fleet import VeSpec
 from reconciler.model.network import Subnet
+from reconciler.model.paths import key_in_path
 
 DEVICE_ACCESS = ("r", "w", "m")
 """Read, write, make the node."""
@@ -93,6 +94,11 @@ def violations(policy: Policy, spec: VeSpec) -> Iterator[Violation]:
         yield feature_violation(policy, "nesting")
     if policy.addresses is not None:
         yield from _address_violations(policy, policy.addresses, spec)
+    for target, mount in spec.mounts.items():
+        path = f"mounts.{key_in_path(target)}"
+        found = mount_violation(policy, path, mount.source, read_only=mount.read_only)
+        if found is not None:
+            yield found
 
 
 def _address_violations(policy: Policy, allowed: tuple[Subnet, ...], spec: VeSpec) -> Iterator[Violation]:

@@ -10,11 +10,12 @@ from reconciler.model.compute import ComputeObservation
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, VeSpec
+from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import VeNetworkObservation
 from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record, VolumeObservation
-from reconciler.plan import actions, compute, network, power, volume
+from reconciler.plan import actions, compute, mounts, network, power, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import carried_out
 from reconciler.plan.field import Difference, Field, Value, Values, changed_paths, find_field, to_json
@@ -30,18 +31,27 @@ class Known:
     compute: ComputeObservation | None
     volume: VolumeObservation
     network: VeNetworkObservation | None
+    mounts: MountsObservation | None
 
 
 def known(observed: VeObservation) -> Known:
     """Narrow a VE of which nothing is unknown."""
     record, ve_power, ve_compute = observed.record, observed.power, observed.compute
-    ve_volume, ve_network = observed.volume, observed.network
+    ve_volume, ve_network, ve_mounts = observed.volume, observed.network, observed.mounts
     assert isinstance(record, Record)
     assert isinstance(ve_power, PowerObservation)
     assert not isinstance(ve_compute, Unknown)
     assert isinstance(ve_volume, VolumeObservation)
     assert not isinstance(ve_network, Unknown)
-    return Known(record=record, power=ve_power, compute=ve_compute, volume=ve_volume, network=ve_network)
+    assert not isinstance(ve_mounts, Unknown)
+    return Known(
+        record=record,
+        power=ve_power,
+        compute=ve_compute,
+        volume=ve_volume,
+        network=ve_network,
+        mounts=ve_mounts,
+    )
 
 
 def differences(spec: VeSpec, seen: Known, context: Context) -> Iterator[Difference]:
@@ -79,6 +89,8 @@ def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str,
         yield from _changed(power.desired_values(spec), power.observed_values(seen.power.launch))
     if seen.network is not None:
         yield from network.differences(context.instance, seen.record.uid, spec.network, seen.network)
+    if seen.mounts is not None:
+        yield from mounts.differences(spec.mounts, seen.mounts)
 
 
 def _changed(desired: Values, observed: Values) -> Iterator[tuple[str, Value, Value]]:
@@ -145,6 +157,8 @@ def _carry_out(
         case Facet.NETWORK:
             changes = network.set_effects(context.instance, uid, spec.network, difference)
             return changes, network.impact(difference)
+        case Facet.MOUNTS:
+            return mounts.set_effects(uid, spec.mounts, difference), difference.field.impact
     raise AssertionError(f"{difference.path} is no live change")
 
 

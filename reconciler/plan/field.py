@@ -18,6 +18,7 @@ from typing import TypeAlias
 from reconciler.model.action import Impact, Origin
 from reconciler.model.facts import Json
 from reconciler.model.observation import Facet
+from reconciler.model.paths import key_of
 
 Value: TypeAlias = object
 """A canonical value of a field, compared with ``==``."""
@@ -104,7 +105,7 @@ def nest(values: Mapping[str, Json]) -> dict[str, Json]:
     root: dict[str, Json] = {}
     for path, value in values.items():
         node = root
-        *parents, leaf = path.split(".")
+        *parents, leaf = map(key_of, path.split("."))
         for parent in parents:
             child = node.setdefault(parent, {})
             assert isinstance(child, dict), f"{path}: {parent} is a value and a parent"

@@ -27,8 +27,12 @@ def refuse(spec: VeSpec, policy: Policy, applied: Mapping[str, Json]) -> tuple[R
 
 
 def _is_as_before(violation: Violation, spec: VeSpec, applied: Mapping[str, Json]) -> bool:
-    path, missing = violation.path, object()
-    return applied.get(path, missing) == spec_values(spec).get(path)
+    before, now = (_at_or_below(violation.path, values) for values in (applied, spec_values(spec)))
+    return before == now != {}
+
+
+def _at_or_below(path: str, values: Mapping[str, Json]) -> dict[str, Json]:
+    return {other: value for other, value in values.items() if other == path or other.startswith(f"{path}.")}
 
 
 def refuse_births(policy: Policy, coming: Iterable[VeSpec], *, present: int) -> dict[VeName, Refusal]:

@@ -9,7 +9,7 @@ from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
 from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.power import PowerState
-from reconciler.plan import compute, network, power, volume
+from reconciler.plan import compute, mounts, network, power, volume
 from reconciler.plan.field import Field, Value, to_json
 
 _OWN_FIELDS = (
@@ -22,7 +22,7 @@ _OWN_FIELDS = (
     Field(path="name", facet=None, impact=Impact.NONE, default="<required>", effect="needs uid or renamedFrom"),
 )
 
-FIELDS: tuple[Field, ...] = power.FIELDS + compute.FIELDS + volume.FIELDS + network.FIELDS + _OWN_FIELDS
+FIELDS: tuple[Field, ...] = power.FIELDS + compute.FIELDS + volume.FIELDS + network.FIELDS + mounts.FIELDS + _OWN_FIELDS
 """Every field that this version carries out, with its default and its impact."""
 
 
@@ -43,6 +43,7 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         "template": spec.volume.template,
         **volume.desired_values(spec.volume),
         **network.record_values(spec.network),
+        **mounts.record_values(spec.mounts),
         "labels": dict(spec.labels),
         "description": spec.description,
         "drift": spec.drift,
@@ -68,6 +69,8 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
         values.update(volume.observed_values(observed.volume))
     if observed.network is not None and not isinstance(observed.network, Unknown):
         values.update(network.observed_values(observed.network))
+    if observed.mounts is not None and not isinstance(observed.mounts, Unknown):
+        values.update(mounts.record_values(observed.mounts.mounts))
     if not isinstance(observed.record, Unknown):
         values["template"] = observed.record.template
     return {path: to_json(value) for path, value in values.items()}
@@ -81,6 +84,7 @@ def unknown_paths(observed: VeObservation) -> dict[str, str]:
         "compute": observed.compute,
         "volume": observed.volume,
         "network": observed.network,
+        "mounts": observed.mounts,
     }
     return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
 

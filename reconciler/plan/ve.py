@@ -19,6 +19,9 @@ from reconciler.plan.changes import Known
 from reconciler.plan.field import find_field, nest
 from reconciler.plan.spec import FIELDS, origin_of, spec_values, unknown_paths
 
+_INSIDE = frozenset({"network", "mounts"})
+"""The facets whose look at a VE that runs is a look into it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VePlan:
@@ -70,12 +73,12 @@ def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
 
 
 def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> VePlan:
-    """Plan a VE that exists on this host. One that runs is held to its limits even if its network cannot be read."""
+    """Plan a VE that exists on this host. One that runs is held to its limits even if what is inside cannot be read."""
     paths = unknown_paths(observed)
     unknown = tuple(UnknownFact(ve=spec.name, path=path, reason=reason) for path, reason in paths.items())
-    if paths and not _is_known_but_for_its_network(observed):
+    if paths and not _is_known_but_for_its_inside(observed):
         return VePlan(unknown=unknown)
-    known = changes.known(replace(observed, network=None) if paths else observed)
+    known = changes.known(_without_its_inside(observed) if paths else observed)
     if refused := (*refuse_at_all(spec, context, known.record.applied), *_refuse_lost_volume(spec, known)):
         return VePlan(refused=refused)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
@@ -95,10 +98,16 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     )
 
 
-def _is_known_but_for_its_network(observed: VeObservation) -> bool:
-    """Say whether a VE runs and only what is inside its network is unknown: its root can bring that about at will."""
+def _is_known_but_for_its_inside(observed: VeObservation) -> bool:
+    """Say whether a VE runs and only what is inside it is unknown: its root can bring that about at will."""
     runs = isinstance(observed.power, PowerObservation) and observed.power.state is PowerState.RUNNING
-    return runs and unknown_paths(observed).keys() == {"network"}
+    return runs and unknown_paths(observed).keys() <= _INSIDE
+
+
+def _without_its_inside(observed: VeObservation) -> VeObservation:
+    """Take what could not be read inside a VE for what is not to be compared."""
+    unknown: dict[str, None] = dict.fromkeys(unknown_paths(observed))
+    return replace(observed, **unknown)  # type: ignore[arg-type]  # each of them may be None
 
 
 def _decide(spec: VeSpec, known: Known) -> power.Decision:
@@ -156,7 +165,7 @@ def unfulfilled(action: Action, spec: VeSpec, observed: VeObservation | None, co
     if observed is None:
         return f"{spec.name} is not there"
     part = plan_existing(spec, observed, context)
-    if part.unknown and not (_is_known_but_for_its_network(observed) and _is_of_outside(action)):
+    if part.unknown and not (_is_known_but_for_its_inside(observed) and _is_of_outside(action)):
         return f"cannot tell: {part.unknown[0]}"
     for again in part.actions:
         if again.effects and _answers_for(action, again):
@@ -165,7 +174,7 @@ def unfulfilled(action: Action, spec: VeSpec, observed: VeObservation | None, co
 
 
 def _is_of_outside(action: Action) -> bool:
-    """Say whether what an action changes is seen without a look into the VE's network."""
+    """Say whether what an action changes is seen without a look into the VE."""
     if action.op is not Operation.UPDATE or action.path in ("", "power"):
         return False
     return find_field(FIELDS, action.path).facet in (Facet.COMPUTE, Facet.VOLUME)

@@ -21,7 +21,7 @@ from reconciler.model.observation import (
     VeObservation,
 )
 from reconciler.model.seam import Clock
-from reconciler.twin import compute, counters, network, power, ve_network, volume
+from reconciler.twin import compute, counters, mounts, network, power, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.machine import Machine
 
@@ -93,6 +93,8 @@ def perform(machine: Machine, effect: Effect) -> None:
         volume.perform(machine, effect)
     elif isinstance(effect, network.HostNetworkEffect):
         network.perform(machine, effect)
+    elif isinstance(effect, mounts.MountsEffect):
+        mounts.perform(machine, effect)
     else:
         assert_never(effect)
 
@@ -123,6 +125,7 @@ def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObser
         compute=_look_at(machine, uid, Facet.COMPUTE, facets, compute.observe),
         volume=_look_at(machine, uid, Facet.VOLUME, facets, volume.observe),
         network=_look_at(machine, uid, Facet.NETWORK, facets, ve_network.observe),
+        mounts=_look_at(machine, uid, Facet.MOUNTS, facets, mounts.observe),
     )
 
 

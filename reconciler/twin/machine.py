@@ -10,6 +10,7 @@ from reconciler.model.counters import Ledger, Look
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.instance import Instance
+from reconciler.model.mounts import MountSpec
 from reconciler.model.network import FilterRules, HostNetworkObservation, Resolver, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import End, Launch
@@ -46,6 +47,7 @@ class Runtime:
     start_time: int
     launch: Launch
     network: VeNetworkObservation
+    mounts: dict[str, MountSpec] = field(default_factory=dict)
     started_at: float | None = None
     foreign_links: frozenset[str] = frozenset({"lo"})
 
@@ -81,6 +83,7 @@ class Machine:
     ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
     be listed. ``networks``: their ``forwarding`` is IPv4's; IPv6 knows only ``forwards_ipv6``, for all together.
     ``instance_limits``: those of the cgroup of all VEs that were written; ``rivals``: the weights beside it, in sum.
+    ``directories``: those of the host that can be shown in a VE.
     ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
     """
 
@@ -99,6 +102,7 @@ class Machine:
     endings: dict[Uid, Ending] = field(default_factory=dict)
     networks: dict[NetworkName, HostNetworkObservation] = field(default_factory=dict)
     host_links: dict[str, str] = field(default_factory=dict)
+    directories: dict[str, None] = field(default_factory=lambda: dict.fromkeys(("/srv", "/usr")))
     filter: FilterRules = field(default_factory=FilterRules)
     filter_intact: bool = True
     forwarding_default: bool = False

@@ -20,7 +20,7 @@ from reconciler.model.network import (
 from reconciler.model.observation import Facet
 from reconciler.model.power import CreateRuntime, End, EndCause, StopRuntime
 from reconciler.model.volume import CreateVolume, WriteRecord
-from reconciler.twin import compute, link, network, power, ve_network
+from reconciler.twin import compute, link, mounts, network, power, ve_network
 from reconciler.twin.host import TwinHost
 from reconciler.twin.machine import FIRST_PID, Cgroup, Ending, Machine, Volume
 
@@ -180,6 +180,12 @@ class World:
         if interface not in self._machine.runtimes[uid].network.interfaces:
             raise KeyError(interface)
         ve_network.drop_link(self._machine, uid, interface)
+
+    def unmount(self, uid: Uid, target: str) -> None:
+        """Unmount a directory of the host inside a VE."""
+        if target not in self._machine.runtimes[uid].mounts:
+            raise KeyError(target)
+        mounts.drop(self._machine, uid, target)
 
     def add_foreign_link(self, uid: Uid, interface: str) -> None:
         """Make a link in a VE that is not ours."""

@@ -17,6 +17,7 @@ from reconciler.errors import VectlError
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.effects import Effect
 from reconciler.model.identity import NetworkName, Uid, bridge_name
+from reconciler.model.mounts import AddMount, RemoveMount
 from reconciler.model.network import (
     AddHostRoute,
     AddRoute,
@@ -201,6 +202,8 @@ DEFECTS: dict[str, Defect] = {
     "route-to-nowhere": routes_to_nowhere,
     "host-route-over-a-dead-link": leads_over_dead_links,
     "remove-cgroup-forgets": forgets(RemoveCgroup),
+    "mount-forgets": forgets(AddMount),
+    "unmount-forgets": forgets(RemoveMount),
     "hostname-forgets": forgets(SetHostname),
     "mtu-forgets": forgets(SetInterfaceMtu),
     "volume-forgets": forgets(CreateVolume),
@@ -217,4 +220,4 @@ def test_a_host_with_one_defect_is_caught(defect: Defect) -> None:
     async def defective_twin() -> AsyncIterator[tuple[Setting, Host]]:
         yield TAKEN, DefectiveTwin(defect)
 
-    assert asyncio.run(find_disagreement(defective_twin, seed=1, count=80)) is not None
+    assert asyncio.run(find_disagreement(defective_twin, seed=1, count=100)) is not None

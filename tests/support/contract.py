@@ -139,6 +139,7 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         compute=_compute(ve.compute, capabilities) if isinstance(ve.compute, ComputeObservation) else _dumb(ve.compute),
         volume=replace(ve.volume, used=None, held=None) if isinstance(ve.volume, VolumeObservation) else _UNKNOWN,
         network=_network(ve.network) if isinstance(ve.network, VeNetworkObservation) else _dumb(ve.network),
+        mounts=_dumb(ve.mounts),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.effects import Effect
 from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.mounts import AddMount, RemoveMount
 from reconciler.model.network import (
     AddAddress,
     AddGateway,
@@ -256,4 +257,6 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     AnnounceAddress: _on_ip(AnnounceAddress),
     SetHostname: _hostname,
     SetResolver: lambda c: SetResolver(uid=_uid(c), resolver=Resolver(servers=("10.77.0.1",))),
+    AddMount: lambda c: c.mount(_uid(c), c.random.choice((*pool.SOURCES, pool.NO_SOURCE))),
+    RemoveMount: lambda c: RemoveMount(uid=_uid(c), target=c.random.choice(pool.TARGETS)),
 }

@@ -12,6 +12,7 @@ from reconciler.model.compute import CreateCgroup, Limit, LimitValue, RemoveCgro
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Digest, NetworkName, TemplateName, Uid, VeName, bridge_name, host_link_name
 from reconciler.model.instance import Instance
+from reconciler.model.mounts import AddMount, MountSpec, RemoveMount
 from reconciler.model.network import (
     AddAddress,
     AddGateway,
@@ -91,6 +92,9 @@ _MIB = 1 << 20
 SIZES = (64 * _MIB, 128 * _MIB, 256 * _MIB, None)
 TOTALS = (256 * _MIB, 384 * _MIB, None)
 NOWHERE = Route(to="198.51.100.0/24", via="203.0.113.1")
+SOURCES = ("/srv", "/usr")
+NO_SOURCE = "/no/such/directory"
+TARGETS = ("/data", "/srv/a.b/c d")
 LONG_NAME = "a-link-name-of-too-many-letters"
 
 
@@ -244,6 +248,9 @@ class Choices:
             yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
         yield self.limit(uid)
         yield self.names(uid)
+        if self.random.random() < 0.4:
+            yield self.mount(uid, self.random.choice(SOURCES))
+            yield from (RemoveMount(uid=uid, target=target) for target in runtime.mounts)
         for interface in INTERFACES:
             present = runtime.network.interfaces.get(interface)
             if present is None:
@@ -327,6 +334,11 @@ class Choices:
         """Give the launch of a VE."""
         launch = Launch(id_base=self.setting.record(uid).id_base, nesting=nesting)
         return CreateRuntime(uid=uid, name=self.setting.name(uid), hostname=self.setting.name(uid), launch=launch)
+
+    def mount(self, uid: Uid, source: str) -> AddMount:
+        """Draw where a directory of the host is seen, and how."""
+        mount = MountSpec(source=source, read_only=self.random.random() < 0.5)
+        return AddMount(uid=uid, target=self.random.choice(TARGETS), mount=mount)
 
     def names(self, uid: Uid) -> Effect:
         """Draw a change of hostname or resolver."""

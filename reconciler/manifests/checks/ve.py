@@ -17,6 +17,10 @@ _WITHOUT_UNIT_MAX = 64 << 10
 """A smaller number of bytes was meant to be one of megabytes."""
 
 
+_KEPT = ("/proc", "/sys", "/dev", "/run")
+"""What is mounted at every start of a VE."""
+
+
 def keyed_lists(document: Document, body: ProfileBody) -> Iterator[Complaint]:
     """Each entry of a keyed list has a key of its own."""
     for path, keys in _keys(body):
@@ -74,10 +78,25 @@ def confinement(document: Document, body: VeBody) -> Iterator[Complaint]:
 
 
 def mounts(document: Document, body: VeBody) -> Iterator[Complaint]:
-    """Each mount has a source, here or in a profile."""
+    """Each mount has a source, here or in a profile, and a target of its own where a directory of a VE can be."""
+    targets = {mount.target.rstrip("/"): mount.target for mount in body.mounts}
+    for target, written in targets.items():
+        where: Path = ("spec", "mounts", written, "target")
+        kept = next((kept for kept in _KEPT if _is_at_or_below(target, kept)), None)
+        if target == "" or kept is not None:
+            yield complain(document, where, f"expected a directory outside of {kept or '/'}, got {written!r}")
+        around = next(
+            (other for other in targets if other and other != target and _is_at_or_below(target, other)), None
+        )
+        if around is not None:
+            yield complain(document, where, f"expected no mount below another one, got {written!r} below {around!r}")
     for mount in body.mounts:
         if mount.source is None:
             yield complain(document, ("spec", "mounts", mount.target, "source"), "missing field", "add 'source: ...'")
+
+
+def _is_at_or_below(path: str, other: str) -> bool:
+    return path == other or path.startswith(f"{other}/")
 
 
 def drift_fields(document: Document, body: ProfileBody) -> Iterator[Complaint]:

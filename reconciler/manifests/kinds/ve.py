@@ -71,7 +71,9 @@ class Device(Section):
 class Mount(Section):
     """A directory of the host that is seen inside the VE."""
 
-    source: AbsolutePath | None = Field(None, description="Directory of the host. Needed here or in a profile.")
+    source: AbsolutePath | None = Field(
+        None, description="Directory of the host, no symbolic link on the way. Needed here or in a profile."
+    )
     target: AbsolutePath = Field(description="Where the VE sees it.")
     read_only: bool = Field(False, description="Whether the VE may only read it.")
 

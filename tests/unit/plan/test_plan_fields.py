@@ -21,6 +21,8 @@ NETS = tuple(
 )
 ETH = "interfaces: [{name: eth0, network: one, addresses: [10.20.1.1/16], gateway: []%s}]"
 PLAIN = ETH % ""
+POLICY = "mounts: [{source: /srv}, {source: /usr}]"
+MOUNT = "mounts: [{target: /data, source: %s}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,11 @@ CHANGES: dict[str, Change] = {
         path="interfaces.eth0.routes", before=PLAIN, after=ETH % ", routes: [{to: 10.9.0.0/16, via: 10.20.0.9}]"
     ),
     "loopback": Change(drift=lambda rig: rig.world.set_loopback_down(rig.uid("web1"))),
+    "mounts.*": Change(path="mounts./srv/a%2Eb", after="mounts: [{source: /srv, target: /srv/a.b}]"),
+    "mounts.*.source": Change(path="mounts./data.source", before=MOUNT % "/srv", after=MOUNT % "/usr"),
+    "mounts.*.readOnly": Change(
+        path="mounts./data.readOnly", before=MOUNT % "/srv", after=MOUNT % "/srv, readOnly: true"
+    ),
     "labels": Change(metadata="labels: {tier: web}"),
     "description": Change(after="description: shop"),
     "protect": Change(after="protect: true"),
@@ -110,6 +117,7 @@ def test_a_field_changed_alone_is_one_action_of_its_impact(path: str) -> None:
 
 def actions_of(rig: Rig, change: Change) -> list[Action]:
     """Make a VE, change one field of it, and give what is planned for it."""
+    (rig.state / "policy.yaml").write_text(POLICY)
     rig.converge(fleet_of(*NETS, ve("db1"), ve("web1", change.before)))
     if change.drift is not None:
         change.drift(rig)

@@ -12,7 +12,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, Scope, VeObservation
 from reconciler.model.seam import Host
 from reconciler.model.volume import PurgeTrash, Record
-from reconciler.twin import compute, network, power, ve_network, volume
+from reconciler.twin import compute, mounts, network, power, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
@@ -20,6 +20,7 @@ from tests.support.twins import INSTANCE, A, B, data, look, perform, running, se
 
 FAMILIES = (
     compute.ComputeEffect,
+    mounts.MountsEffect,
     network.HostNetworkEffect,
     power.PowerEffect,
     ve_network.NamesEffect,
@@ -37,6 +38,7 @@ def part_of(ve: VeObservation, facet: Facet) -> object:
         Facet.COMPUTE: ve.compute,
         Facet.VOLUME: ve.volume,
         Facet.NETWORK: ve.network,
+        Facet.MOUNTS: ve.mounts,
     }[facet]
 
 
