@@ -18,6 +18,7 @@ from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.counters import Counted, Resource, Row
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.seam import Counting
+from reconciler.model.units import format_size
 
 LOOK_S = 15.0
 """Time between two looks at all VEs: a peak that the kernel keeps no track of may be missed between them."""
@@ -33,6 +34,10 @@ QUIET_S = 60.0
 
 TELL_S = 30.0
 """Least time between two events about one resource of one VE."""
+
+HIT = "BeancounterHit"
+OUT_OF_MEMORY = "OutOfMemory"
+"""Reasons of events and of the condition."""
 
 _CHUNK = 8
 
@@ -132,16 +137,19 @@ class Shortages:
                 continue
             del shortage.untold[resource]
             shortage.told[resource] = now
-            self.desk.tell(name, "BeancounterHit", _sentence(rows[resource], number), kind="Warning")
+            reason, sentence = HIT, _sentence(rows[resource], number)
+            if resource is Resource.OOMGUARPAGES:
+                reason, sentence = OUT_OF_MEMORY, _killed(number, rows[Resource.PHYSPAGES])
+            self.desk.tell(name, reason, sentence, kind="Warning")
 
     def _put(self, uid: Uid, name: VeName, shortage: _Shortage) -> None:
         conditions, now = self.desk.conditions, self.desk.clock.now()
         if shortage.last:
             met = ", ".join(resource.value for resource in Resource if resource in shortage.last)
             message = f"limits met lately: {met}; see `vectl beancounters {name}`"
-            limited = Condition(
-                type=ConditionType.LIMITED, status=Status.TRUE, reason="BeancounterHit", message=message
-            )
+            killed = shortage.met.get(Resource.OOMGUARPAGES, 0)
+            reason, message = (OUT_OF_MEMORY, f"{_killed(killed)}; {message}") if killed else (HIT, message)
+            limited = Condition(type=ConditionType.LIMITED, status=Status.TRUE, reason=reason, message=message)
             conditions.stand(name, limited, now=now)
             return
         conditions.lift(name, ConditionType.LIMITED, now=now)
@@ -165,3 +173,9 @@ def _both(shallow: Counted, deep: Counted) -> Counted:
 def _sentence(row: Row, times: int) -> str:
     number = "once" if times == 1 else f"{times} times"
     return f"{row.resource} met its bound {number}; held {row.held}, limit {row.limit}, failcnt {row.failcnt}"
+
+
+def _killed(number: int, memory: Row | None = None) -> str:
+    processes = "a process was" if number == 1 else f"{number} processes were"
+    told = f"{processes} killed as the VE had no memory left"
+    return told if memory is None else f"{told}; limit {format_size(memory.limit)}"

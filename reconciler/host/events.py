@@ -13,7 +13,7 @@ from contextlib import suppress
 from reconciler.errors import KernelError
 from reconciler.host import compute
 from reconciler.host.site import Site
-from reconciler.kernel import cgroup_instance, inotify, pidfd
+from reconciler.kernel import cgroup_instance, cgroup_v1, inotify, pidfd
 from reconciler.kernel.netevents import EventKind, NftEvents, RouteEvent, RouteEvents
 from reconciler.kernel.netlink import OverrunError
 from reconciler.kernel.pidfd import ProcessId
@@ -24,6 +24,9 @@ from reconciler.model.observation import Facet, HostObservation, VeObservation
 from reconciler.model.seam import Wake
 
 _LOST = Wake(lost=True)
+
+_KILL_S = 0.1
+"""How long the kernel is given to kill, and count, what it told of before. Units: seconds."""
 
 
 class HostEvents:
@@ -38,6 +41,7 @@ class HostEvents:
         self._routes, self._tables = RouteEvents(), NftEvents()
         self._watches: dict[int, Uid | None] = {}
         self._watched: dict[Uid | None, set[int]] = {}
+        self._ooms: dict[Uid, int] = {}
         self._inits: dict[Uid, tuple[ProcessId, int]] = {}
         self._links: dict[int, Uid | None] = {}
         for source, read in (
@@ -72,6 +76,8 @@ class HostEvents:
         """Stop listening to everything."""
         for uid in list(self._inits):
             self._forget_init(uid)
+        for uid in list(self._ooms):
+            self._forget_oom(uid)
         for source in (self._inotify, self._routes, self._tables):
             self._loop.remove_reader(source.fileno())
             source.close()
@@ -122,6 +128,7 @@ class HostEvents:
             return
         if uid not in self._watched:
             self._watch(uid, compute.tree(self._site, uid).watch_paths())
+            self._watch_oom(uid)
 
     def _watch(self, uid: Uid | None, paths: Iterable[str]) -> None:
         """Watch the files of a VE's cgroup, or of that of the instance, unless some of them are watched already."""
@@ -134,7 +141,30 @@ class HostEvents:
                 watches.add(watch)
                 self._watches[watch] = uid
 
+    def _watch_oom(self, uid: Uid) -> None:
+        """Listen for want of memory, of which cgroup v1 tells in a way of its own."""
+        memory = self._site.layout.of("memory")
+        if memory is None or memory.unified:
+            return
+        with suppress(KernelError):
+            event = cgroup_v1.watch_oom(memory.path(self._site.instance.ve_cgroup(uid)))
+            self._ooms[uid] = event
+            self._loop.add_reader(event, self._read_oom, uid)
+
+    def _read_oom(self, uid: Uid) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._ooms[uid])
+        self._loop.call_later(_KILL_S, self._wake, Wake(uid=uid, facet=Facet.COMPUTE))
+
+    def _forget_oom(self, uid: Uid) -> None:
+        event = self._ooms.pop(uid, None)
+        if event is not None:
+            self._loop.remove_reader(event)
+            os.close(event)
+
     def _forget_limits(self, uid: Uid | None) -> None:
+        if uid is not None:
+            self._forget_oom(uid)
         for watch in self._watched.pop(uid, set()):
             self._watches.pop(watch, None)
             with suppress(KernelError):

@@ -13,6 +13,7 @@ from reconciler.errors import KernelError
 from reconciler.kernel import cgroup_file
 from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
+from reconciler.kernel.syscalls import translated
 
 _LOWER_TRIES = 5
 _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
@@ -54,7 +55,29 @@ FILES: Mapping[str, LimitFiles] = {
 }
 
 EVENT_FILES = ("pids.events",)
-"""Files whose change inotify reports. v1 tells of memory by eventfd only, which needs a helper per VE: not used."""
+"""Files whose change inotify reports. Of memory v1 tells by eventfd only: `watch_oom`."""
+
+
+def watch_oom(directory: str) -> int:
+    """Open an eventfd that is written to when a cgroup is out of memory, just before something is killed for it.
+
+    It is written to once more when the cgroup is removed.
+    Raises: KernelError.
+    Source: Linux Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control".
+    """
+    path = f"{directory}/memory.oom_control"
+    with translated("watch", path):
+        event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            control = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                cgroup_file.write(f"{directory}/cgroup.event_control", f"{event} {control}")
+            finally:
+                os.close(control)
+        except (OSError, KernelError):
+            os.close(event)
+            raise
+    return event
 
 
 def create(mount: str, cgroup: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.xdist_group("ve-limits")
 
 MIB = 1 << 20
 FULL = "No space left on device"
+HOG = ("dd", "if=/dev/zero", "of=/dev/null", "bs=150M", "count=1")
 OVER_QUOTA = "Disk quota exceeded"
 
 
@@ -87,8 +89,10 @@ def test_a_flood_of_processes_stays_in_its_ve(fleet: Fleet, greedy: Ve) -> None:
 
 
 def test_who_takes_more_memory_than_the_ve_has_is_killed_and_nobody_else(greedy: Ve) -> None:
-    status, _ = greedy.try_run("sh", "-c", "head -c 200M /dev/zero | tail -c 150M > /dev/null")
-    assert status != 0
+    killed = greedy.oom_kills
+    status, _ = greedy.try_run(*HOG)
+    assert status == 128 + signal.SIGKILL
+    assert greedy.oom_kills == killed + 1
     assert greedy.run("id", "-u") == "0\n"
 
 
@@ -108,3 +112,19 @@ def test_a_full_pool_is_told_and_hurts_no_ve_that_runs(fleet: Fleet) -> None:
     fleet.ask("reconcile", ve="late")
     until(lambda: fleet.is_ready("late"), "late to be made once there is room")
     assert (flood.init, modest.init) == inits
+
+
+def test_want_of_memory_in_one_ve_is_told_and_hurts_nobody_else(fleet: Fleet, greedy: Ve) -> None:
+    modest = fleet.ve("modest").begin("sh", "-c", "dd if=/dev/zero of=/dev/shm/held bs=1M count=40; sleep 1; echo fine")
+    killed = greedy.oom_kills
+    greedy.try_run(*HOG)
+    assert greedy.oom_kills > killed
+    with fleet.explained("greedy"):
+        until(lambda: "OutOfMemory" in fleet.told("greedy"), "the kill to be told")
+    told = fleet.conditions("greedy")[ConditionType.LIMITED]
+    assert told.reason == "OutOfMemory"
+    assert "killed as the VE had no memory left" in told.message
+    assert modest.result().endswith("fine\n")
+    fleet.ve("modest").run("rm", "/dev/shm/held")
+    assert "OutOfMemory" not in fleet.told("modest")
+    assert fleet.is_ready("greedy")

@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +17,16 @@ from contextlib import suppress
 import pytest
 
 from reconciler.errors import BusyError, InUseError, KernelError, KernelFormatError, TerminalError
-from reconciler.kernel import cgroup_file, cgroup_layout, cgroup_limits, cgroup_processes, cgroup_v2, inotify, pidfd
+from reconciler.kernel import (
+    cgroup_file,
+    cgroup_layout,
+    cgroup_limits,
+    cgroup_processes,
+    cgroup_v1,
+    cgroup_v2,
+    inotify,
+    pidfd,
+)
 from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.cgroup_layout import Layout
@@ -271,6 +281,25 @@ def test_a_limit_below_what_can_be_reclaimed_is_refused_and_nobody_dies(
 
 
 @pytest.mark.kernel
+def test_want_of_memory_is_told_at_once_on_v1(layout: Layout, tree: CgroupTree, member: subprocess.Popen[str]) -> None:
+    memory = layout.of("memory")
+    if memory is None or memory.unified:
+        pytest.skip("needs cgroup v1's memory controller")
+    able = {"memory.limit", "memory.swap"} & cgroup_limits.enforceable(layout)
+    tree.write_limits({name: {"memory.limit": 32 * MIB, "memory.swap": 0}[name] for name in able})
+    event = cgroup_v1.watch_oom(memory.path(tree.cgroup))
+    try:
+        assert not select.select([event], [], [], 0)[0]
+        assert member.stdin
+        member.stdin.write("64\n")
+        member.stdin.flush()
+        assert member.wait(10) == -signal.SIGKILL
+        assert select.select([event], [], [], 10)[0]
+    finally:
+        os.close(event)
+
+
+@pytest.mark.kernel
 def test_page_cache_gives_way_to_a_lower_limit(tree: CgroupTree) -> None:
     tree.write_limits({"memory.limit": 256 * MIB})
     # Not below /tmp, which may be a tmpfs: that is memory, not page cache.
@@ -372,8 +401,6 @@ def test_a_frozen_process_stands_still_until_it_is_thawed(tree: CgroupTree, memb
 
 
 def _readable(process: subprocess.Popen[str], timeout_s: float) -> bool:
-    import select
-
     assert process.stdout
     return bool(select.select([process.stdout], [], [], timeout_s)[0])
 

@@ -236,6 +236,8 @@ class Choices:
             yield self.runtime(uid)
         yield RemoveCgroup(uid=uid)
         yield ForgetEnd(uid=uid)
+        if self.random.random() < 0.2:
+            yield TrashVe(uid=uid)  # which is refused: what still has a cgroup may still run
         yield self.limit(uid)
         yield SetVolumeSize(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
 

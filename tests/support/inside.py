@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from reconciler.host.keeper import records
 from reconciler.host.keeper.client import KeeperClient
 from reconciler.host.keeper.protocol import Exec
-from reconciler.kernel import cgroup_layout, netns, pidfd
+from reconciler.kernel import cgroup_counters, cgroup_layout, netns, pidfd
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.pidfd import ProcessId
@@ -61,6 +61,14 @@ class Ve:
     def cgroup(self) -> CgroupTree:
         """The cgroup that holds the limits."""
         return CgroupTree(cgroup_layout.detect(), self.instance.ve_cgroup(self.uid))
+
+    @property
+    def oom_kills(self) -> int:
+        """How many processes were killed in it for want of memory since its cgroup was made."""
+        counted = cgroup_counters.read_counters(cgroup_layout.detect(), self.instance.ve_cgroup(self.uid))
+        assert counted is not None
+        assert counted.oom_kills is not None
+        return counted.oom_kills
 
     def limit(self, name: str) -> object:
         """Read a limit, by the name that it has in a manifest."""
