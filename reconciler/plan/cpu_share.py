@@ -4,11 +4,12 @@ The kernel knows weights only: under full contention a cgroup gets its part of t
 gets at least what it is guaranteed, two things are seen to.
 
 The instance as a whole gets its weight against everything else at the root (`instance_weight`): where the part U of
-the CPUs is guaranteed, it gets (1 + U) / 2 of them, all that is guaranteed and half of the rest.
+the CPUs is guaranteed, it gets the part S = (1 + U) / 2 of them, all that is guaranteed and half of the rest; or less,
+if the host reserves more than that half for itself.
 
 Of that, the VEs get their parts by weights of max(declared, m * guarantee), with the smallest m that is enough
-(`effective_weights`): on each CPU, m * (1 + U) / 2 has to be at least the sum of the weights there. That sum grows
-with m by U at most, so there always is such an m while U < 1. A VE is taken to spread evenly over the CPUs that it may
+(`effective_weights`): on each CPU, m * S has to be at least the sum of the weights there. That sum grows with m by U
+at most, so there always is such an m while U < S. A VE is taken to spread evenly over the CPUs that it may
 use, as it does when it has as many busy threads as CPUs. Who declares much keeps it; who is guaranteed nothing keeps
 what he declared, in relation to his like, and only takes part in what is left.
 
@@ -49,10 +50,12 @@ class _Claim:
     dense: int
 
 
-def effective_weights(specs: Mapping[_Key, ComputeSpec], cpus: frozenset[int]) -> dict[_Key, int]:
+def effective_weights(
+    specs: Mapping[_Key, ComputeSpec], cpus: frozenset[int], *, reserve_us: int = 0
+) -> dict[_Key, int]:
     """Give the weights of VEs that share a host, by their keys: those declared, where nobody is guaranteed anything.
 
-    ``cpus``: those of the host.
+    ``cpus``: those of the host. Units: ``reserve_us`` as of `share_us`.
     """
     declared = {key: spec.cpu_weight for key, spec in specs.items()}
     if not cpus or not any(spec.cpu_guarantee_us for spec in specs.values()):
@@ -61,7 +64,7 @@ def effective_weights(specs: Mapping[_Key, ComputeSpec], cpus: frozenset[int]) -
     guarantees = {key: _fitting(spec.cpu_guarantee_us, promised) for key, spec in specs.items()}
     members = {key: _members(spec, cpus) for key, spec in specs.items()}
     for _ in range(_SCALINGS):
-        weights = _raised(declared, guarantees, members, half_us=CPU_PERIOD_US + min(promised, MOST_US))
+        weights = _raised(declared, guarantees, members, share=share_us(promised, reserve_us))
         highest = max(weights.values())
         if highest <= MAX_WEIGHT:
             return weights
@@ -88,19 +91,30 @@ def promised_us(specs: Iterable[ComputeSpec], cpus: frozenset[int]) -> int:
     return max(on_each.values(), default=0) + -(-everywhere // max(1, len(cpus)))
 
 
-def instance_weight(promised: int, rivals: int, *, highest: int) -> int:
+def share_us(promised: int, reserve_us: int = 0) -> int:
+    """Give what all VEs together get of each CPU under full contention.
+
+    ``reserve_us``: what the host keeps of each CPU for itself; it never gets at what is guaranteed.
+    Units: microseconds per `CPU_PERIOD_US`.
+    """
+    part = min(promised, MOST_US)
+    rest = CPU_PERIOD_US - part
+    return part + max(rest // 10, min(rest // 2, rest - reserve_us))
+
+
+def instance_weight(promised: int, rivals: int, *, highest: int, reserve_us: int = 0) -> int:
     """Give the weight of all VEs together beside everything else, whose weights are ``rivals`` in sum.
 
     Where nothing is promised it is the default. The rivals are rounded up to a power of two times `RIVALS`, so that
-    one that comes or goes seldom matters. Units: ``promised`` as of `promised_us`.
+    one that comes or goes seldom matters. Units: as of `promised_us` and `share_us`.
     """
     if not promised:
         return DEFAULT_WEIGHT
     reckoned = RIVALS
     while reckoned < rivals:
         reckoned *= 2
-    part = min(promised, MOST_US)
-    return min(highest, -(-reckoned * (CPU_PERIOD_US + part) // (CPU_PERIOD_US - part)))
+    share = share_us(promised, reserve_us)
+    return min(highest, -(-reckoned * share // (CPU_PERIOD_US - share)))
 
 
 def _members(spec: ComputeSpec, cpus: frozenset[int]) -> frozenset[int]:
@@ -116,12 +130,12 @@ def _raised(
     guarantees: Mapping[_Key, int],
     members: Mapping[_Key, frozenset[int]],
     *,
-    half_us: int,
+    share: int,
 ) -> dict[_Key, int]:
     """Raise the weights of those who are guaranteed something as far as it takes."""
     unit = math.lcm(*{len(own) for own in members.values()})
     claims = {key: _Claim(declared[key], guarantees[key], unit // len(own)) for key, own in members.items()}
-    needs = [_multiplier(group, half_us * unit) for group in _groups(claims, members)]
+    needs = [_multiplier(group, share * unit) for group in _groups(claims, members)]
     weight, per = max(needs, key=lambda need: need[0] / need[1])
     return {
         key: max(claim.declared, weight * claim.guarantee_us // per + 1) if claim.guarantee_us else claim.declared
@@ -137,8 +151,8 @@ def _groups(claims: Mapping[_Key, _Claim], members: Mapping[_Key, frozenset[int]
     return [[claim for key, claim in claims.items() if members[key] in kind] for kind in kinds]
 
 
-def _multiplier(claims: list[_Claim], half: int) -> tuple[int, int]:
-    """Give the smallest m, as a fraction, with m * half / 2 >= the sum of max(declared, m * guarantee + 1).
+def _multiplier(claims: list[_Claim], share: int) -> tuple[int, int]:
+    """Give the smallest m, as a fraction, with m * share >= the sum of max(declared, m * guarantee + 1).
 
     Both sides are straight lines between the points where a guarantee begins to count, so from below it takes as many
     steps at most (Newton's method).
@@ -152,7 +166,7 @@ def _multiplier(claims: list[_Claim], half: int) -> tuple[int, int]:
                 slope += claim.guarantee_us * claim.dense
             else:
                 fixed += claim.declared * claim.dense
-        now = (2 * fixed, half - 2 * slope)
+        now = (fixed, share - slope)
         if now[0] * per <= weight * now[1]:
             return weight, per
         weight, per = now

@@ -226,8 +226,14 @@ def _cpu_weights(inputs: Inputs) -> Mapping[VeName, int]:
     known = inputs.fleet.cpu_weights.get(key)
     if known is None:
         specs = {spec.name: spec.compute for spec in specs_here(inputs)}
-        known = inputs.fleet.cpu_weights[key] = cpu_share.effective_weights(specs, key[1])
+        known = inputs.fleet.cpu_weights[key] = cpu_share.effective_weights(
+            specs, key[1], reserve_us=_cpu_reserve(inputs)
+        )
     return known
+
+
+def _cpu_reserve(inputs: Inputs) -> int:
+    return host_compute.reserve_us(inputs.fleet.hosts.get(inputs.host), inputs.observed.capabilities)
 
 
 def _running(ves: Iterable[VeObservation]) -> Iterator[VeName]:
@@ -377,7 +383,9 @@ def _plan_instance(whole: _Whole) -> Iterator[Action]:
     specs = [spec.compute for spec in _admitted(whole)]
     specs += host_compute.as_applied(whole.matches.unclaimed)
     before = host_compute.as_applied(observed.ves.values())
-    yield from host_compute.plan_instance(specs, tuple(before), observed.compute, observed.capabilities)
+    yield from host_compute.plan_instance(
+        specs, tuple(before), observed.compute, observed.capabilities, reserve=_cpu_reserve(inputs)
+    )
 
 
 def _admitted(whole: _Whole) -> Iterator[VeSpec]:

@@ -17,6 +17,7 @@ from reconciler.plan.cpu_share import (
     effective_weights,
     instance_weight,
     promised_us,
+    share_us,
 )
 
 CPUS = frozenset(range(4))
@@ -50,11 +51,11 @@ def got(specs: Specs, weights: dict[str, int], name: str, cpus: frozenset[int], 
 
 
 @settings(deadline=None)
-@given(fleets)
-def test_everybody_gets_what_he_is_guaranteed_while_everybody_burns(specs: Specs) -> None:
-    weights = effective_weights(specs, CPUS)
+@given(fleets, st.sampled_from([0, 30_000, 200_000]))
+def test_everybody_gets_what_he_is_guaranteed_while_everybody_burns(specs: Specs, reserve: int) -> None:
+    weights = effective_weights(specs, CPUS, reserve_us=reserve)
     promised = promised_us(specs.values(), CPUS)
-    part = Fraction(CPU_PERIOD_US + min(promised, MOST_US), 2 * CPU_PERIOD_US)
+    part = Fraction(share_us(promised, reserve), CPU_PERIOD_US)
     shrunk = min(Fraction(1), Fraction(MOST_US, promised)) if promised else Fraction(1)
     for name, one in specs.items():
         if one.cpu_guarantee_us:
@@ -137,3 +138,10 @@ def test_more_than_can_be_guaranteed_shrinks_everybody_alike() -> None:
 )
 def test_all_ves_together_get_what_is_guaranteed_and_half_of_the_rest(promised: int, rivals: int, weight: int) -> None:
     assert instance_weight(promised, rivals, highest=MAX_WEIGHT) == weight
+
+
+def test_a_host_keeps_what_it_reserves_unless_that_is_guaranteed() -> None:
+    assert share_us(50_000, 10_000) == 75_000
+    assert share_us(50_000, 40_000) == 60_000
+    assert share_us(50_000, 60_000) == 55_000
+    assert instance_weight(50_000, RIVALS, highest=MAX_WEIGHT, reserve_us=40_000) == RIVALS * 3 // 2
