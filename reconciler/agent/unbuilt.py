@@ -7,6 +7,7 @@ from reconciler.host import compute, host_compute
 from reconciler.host.site import Site
 from reconciler.model.action import Plan
 from reconciler.model.fleet import Fleet
+from reconciler.model.instance import Instance
 from reconciler.model.network import FilterObservation, FilterRules
 from reconciler.model.observation import HostObservation, PoolObservation
 from reconciler.plan import planner
@@ -17,10 +18,14 @@ from reconciler.state.policy import PolicyFile
 
 async def plan_unbuilt(config: Config, fleet: Fleet) -> Plan:
     """Plan everything anew."""
-    instance = config.instance
+    return await plan_offline(config, fleet, observe_unbuilt(config.instance), source="", prune=False)
+
+
+def observe_unbuilt(instance: Instance) -> HostObservation:
+    """Look at a machine as a host of nothing."""
     site = Site(instance)
     try:
-        observed = HostObservation(
+        return HostObservation(
             capabilities=compute.capabilities(site),
             ves={},
             complete=True,
@@ -33,7 +38,6 @@ async def plan_unbuilt(config: Config, fleet: Fleet) -> Plan:
         )
     finally:
         site.close()
-    return await plan_offline(config, fleet, observed, source="", prune=False)
 
 
 async def plan_offline(config: Config, fleet: Fleet, observed: HostObservation, *, source: str, prune: bool) -> Plan:

@@ -59,7 +59,7 @@ def validate(
 
     snapshot = context.read_path(path)
     loaded = load_fleet(snapshot.files, revision=snapshot.revision)
-    findings = context.placed(path, loaded.findings)
+    findings = context.placed(path, (*loaded.findings, *loaded.concerns))
     if form is ValidateFormat.JSON:
         errors = [finding.to_json() for finding in findings]
         output.document({"format": 1, "valid": not findings, "errors": [*errors]})
@@ -68,8 +68,9 @@ def validate(
             output.data(_github(finding))
     elif findings:
         sys.stderr.write(render_findings(findings, color=output.has_color(sys.stderr)))
-        output.words(f"not valid: {context.counted(len(findings), 'mistake')}")
-    if loaded.fleet is not None and form is ValidateFormat.TEXT:
+        mistakes = context.counted(len(loaded.findings), "mistake")
+        output.words(f"not valid: {mistakes}" if loaded.findings else "valid, but not all of it finds room")
+    if loaded.fleet is not None and not findings and form is ValidateFormat.TEXT:
         counts = (context.counted(len(loaded.fleet.ves), "VE"), context.counted(len(loaded.fleet.networks), "network"))
         output.words(f"valid: {', '.join(counts)}")
     return int(ExitCode.ERROR if findings else ExitCode.OK)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.manifests import canonical, locate, parse, resolve
+from reconciler.manifests.checks import capacity as capacity_checks
 from reconciler.manifests.checks import fleet as fleet_checks
 from reconciler.manifests.checks import network as network_checks
 from reconciler.manifests.checks import ve as ve_checks
@@ -25,10 +26,15 @@ _BUILT_IN = {"Template": frozenset({str(canonical.BUSYBOX.name)})}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A revision: its fleet, or None where there are findings."""
+    """A revision: its fleet, or None where there are findings.
+
+    ``concerns``: what a host cannot give to all that ask for it. It does not make the revision invalid: each host
+    admits whom it can.
+    """
 
     fleet: Fleet | None
     findings: tuple[Finding, ...] = ()
+    concerns: tuple[Finding, ...] = ()
 
 
 @dataclass(slots=True)
@@ -84,7 +90,9 @@ def load_fleet(files: Mapping[str, bytes], *, revision: str, cache: ParseCache |
     problems = [(file, problem) for file, found in parsed.items() for problem in found.problems]
     if problems or complaints:
         return Loaded(fleet=None, findings=locate.findings(files, problems, complaints))
-    return Loaded(fleet=_fleet(revision, ves, context, documents["Host"]))
+    fleet = _fleet(revision, ves, context, documents["Host"])
+    short = capacity_checks.shortages(fleet, documents["Host"])
+    return Loaded(fleet=fleet, concerns=locate.findings(files, (), short))
 
 
 def _by_kind(files: Iterable[ParsedFile]) -> tuple[dict[str, dict[str, Document]], list[Complaint]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from reconciler.model import capacity
 from reconciler.model.action import Basis, Impact, Operation, Origin, Reason, Reversible
 from reconciler.model.condition import ConditionType, Status
 from reconciler.model.counters import Enforcement, Resource
@@ -26,6 +27,7 @@ def json_schemas() -> dict[str, Schema]:
     """Give the schema of each command's ``-o json``, by command."""
     bodies = {"plan": _plan(), "get": _get(), "validate": _validate(), "apply": _apply()}
     bodies["beancounters"] = _beancounters()
+    bodies["capacity"] = _capacity()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -200,6 +202,34 @@ def _validate() -> Schema:
         "errors": _list(_map(error, "An error."), "All errors of all files."),
     }
     return _map(fields, "What `vectl validate -o json` prints.")
+
+
+def _capacity() -> Schema:
+    sizes = {
+        "capacity": "What there is to promise from; null where nobody said.",
+        "reserve": "What of it the host keeps.",
+        "guaranteed": "Guarantees of its VEs together.",
+        "guaranteed_free": "What more may be guaranteed; null where the capacity is not known.",
+        "limits": "Limits of its VEs together; null for unlimited.",
+        "limits_free": "What more may be allowed; null for any amount.",
+        "used": "What VEs use of it now, of the disk whoever uses it; null where nobody knows.",
+    }
+    resource = {
+        "resource": _word((resource.value for resource in capacity.Resource), "The resource."),
+        "overcommit": _number(
+            "How many times what is not reserved may be promised as limits; null for any.", kind="number", or_null=True
+        ),
+        **{name: _number(f"{what} Bytes, or CPUs.", kind="number", or_null=True) for name, what in sizes.items()},
+    }
+    host: dict[str, Schema] = {
+        "host": _text("Name."),
+        "ves": _number("Number of VEs that are counted."),
+        "resources": _list(_map(resource, "A resource."), "Resources."),
+        "warnings": _list(_text("A sentence."), "What its administrator should know."),
+    }
+    return _map(
+        {"format": _format(), "hosts": _list(_map(host, "A host."), "Hosts.")}, "What `vectl capacity -o json` prints."
+    )
 
 
 def _apply() -> Schema:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from reconciler.model.compute import CPU_PERIOD_US, CPU_PROMISED_MOST_US
+from reconciler.model.facts import Json
 from reconciler.model.fleet import HostSpec, VeSpec
 from reconciler.model.identity import HostName, VeName
 from reconciler.model.observation import HostObservation, PoolObservation
@@ -160,8 +161,9 @@ class Promise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shortage:
-    """More of a resource is asked for than may be promised. ``asked``: by whom how much, most first."""
+    """More of a resource of ``host`` is asked for than may be promised. ``asked``: by whom how much, most first."""
 
+    host: str
     resource: Resource
     kind: Kind
     supply: Supply
@@ -173,25 +175,28 @@ class Shortage:
         return FIELDS.get((self.resource, self.kind), self.resource.value)
 
     def __str__(self) -> str:
-        """Give the arithmetic in words, e.g. ``guarantees of memory 3Gi + reserve 1Gi > 2Gi of node-a: ...``."""
+        """Give the arithmetic in words, e.g. ``guarantees of memory 3Gi + reserve 1Gi > 2Gi of node-a: a 3Gi``."""
         total = sum(amount for _, amount in self.asked)
         have = self.supply
         assert have.machine is not None  # else nothing is short
-        shown = [_amount(self.resource, size) for size in (total, have.reserve, have.machine)]
+        shown = [amount_text(self.resource, size) for size in (total, have.reserve, have.machine)]
         who = [
-            f"{one.name} {_amount(self.resource, amount)}{one.place and f' ({one.place})'}"
+            f"{one.name} {amount_text(self.resource, amount)}{one.place and f' ({one.place})'}"
             for one, amount in self.asked[:SHOWN_MAX]
         ]
         more = len(self.asked) - SHOWN_MAX
         names = ", ".join([*who, *([f"and {more} more"] if more > 0 else [])])
         if self.kind is Kind.GUARANTEE:
-            return f"guarantees of {self.resource} {shown[0]} + reserve {shown[1]} > {shown[2]}: {names}"
+            return f"guarantees of {self.resource} {shown[0]} + reserve {shown[1]} > {shown[2]} of {self.host}: {names}"
         bound = f"overcommit {have.overcommit:g} x ({shown[2]} - reserve {shown[1]})"
-        return f"limits of {self.resource} {shown[0]} > {bound}: {names}"
+        return f"limits of {self.resource} {shown[0]} > {bound} of {self.host}: {names}"
 
 
-def _amount(resource: Resource, amount: int) -> str:
-    return f"{amount / CPU_PERIOD_US:g} CPUs" if resource is Resource.CPU else format_size(amount)
+def amount_text(resource: Resource, amount: int) -> str:
+    """Give an amount as people read it."""
+    if resource is not Resource.CPU:
+        return format_size(amount)
+    return f"{amount / CPU_PERIOD_US:g} {'CPU' if amount == CPU_PERIOD_US else 'CPUs'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +215,8 @@ class Applicant:
 class Books:
     """Adds up what is promised of one host."""
 
-    def __init__(self, supply: Mapping[Resource, Supply]) -> None:
+    def __init__(self, host: str, supply: Mapping[Resource, Supply]) -> None:
+        self._host = host
         rooms = {(resource, kind): supply[resource].room(kind) for resource in Resource for kind in Kind}
         self._rooms = {key: room for key, room in rooms.items() if room is not None}
         self._supply = supply
@@ -252,16 +258,17 @@ class Books:
     def _shortage(self, resource: Resource, kind: Kind, promises: Mapping[str, Promise]) -> Shortage:
         sizes = [(one, self._size(one.claim, resource, kind)) for one in promises.values()]
         asked = sorted(((one, size) for one, size in sizes if size), key=lambda pair: (-pair[1], pair[0].name))
-        return Shortage(resource=resource, kind=kind, supply=self._supply[resource], asked=tuple(asked))
+        have = self._supply[resource]
+        return Shortage(host=self._host, resource=resource, kind=kind, supply=have, asked=tuple(asked))
 
 
-def admit(applicants: Iterable[Applicant], supply: Mapping[Resource, Supply]) -> dict[VeName, Shortage]:
+def admit(applicants: Iterable[Applicant], host: str, supply: Mapping[Resource, Supply]) -> dict[VeName, Shortage]:
     """Name those that cannot have what they ask for: who is here keeps what it has, and comes before newcomers.
 
     Shape: of one that is here and refused, what it gives back is given back, and the rest stays as it is.
     """
     asking = sorted(applicants, key=lambda one: (one.held is None, one.order, one.name))
-    books = Books(supply)
+    books = Books(host, supply)
     for one in asking:
         if one.held is not None:
             books.promise(Promise(name=one.name, claim=least(one.held, one.wanted)))
@@ -285,4 +292,57 @@ def least(one: Claim, other: Claim) -> Claim:
         cpu_limit=lesser(one.cpu_limit, other.cpu_limit),
         disk_guarantee=min(one.disk_guarantee, other.disk_guarantee),
         disk_limit=lesser(one.disk_limit, other.disk_limit),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What is promised and used of one resource. ``limits`` None: more than can be told, ``used`` None: not known."""
+
+    resource: Resource
+    supply: Supply
+    guaranteed: int
+    limits: int | None
+    used: int | None = None
+
+    def free(self, kind: Kind) -> int | None:
+        """Give how much more may be promised, none of it where too much is; None for any amount."""
+        room, promised = self.supply.room(kind), self.guaranteed if kind is Kind.GUARANTEE else self.limits
+        return None if room is None or promised is None else max(0, room - promised)
+
+    def to_json(self) -> dict[str, Json]:
+        """Give the stable form of `vectl capacity -o json`. Units: bytes, or CPUs."""
+        have = self.supply
+        sizes = {
+            "capacity": have.machine,
+            "reserve": have.reserve,
+            "guaranteed": self.guaranteed,
+            "guaranteed_free": self.free(Kind.GUARANTEE),
+            "limits": self.limits,
+            "limits_free": self.free(Kind.LIMIT),
+            "used": self.used,
+        }
+        shown = {name: self._in_units(size) for name, size in sizes.items()}
+        return {"resource": self.resource.value, "overcommit": have.overcommit, **shown}
+
+    def _in_units(self, size: int | None) -> Json:
+        return size / CPU_PERIOD_US if size is not None and self.resource is Resource.CPU else size
+
+
+def balances(
+    claims: Iterable[Claim], supply: Mapping[Resource, Supply], used: Mapping[Resource, int]
+) -> tuple[Balance, ...]:
+    """Add up what is promised of each resource of a host."""
+    promised = tuple(claims)
+    return tuple(_balance(resource, promised, supply[resource], used.get(resource)) for resource in Resource)
+
+
+def _balance(resource: Resource, claims: Sequence[Claim], supply: Supply, used: int | None) -> Balance:
+    limits = [lesser(claim.of(resource, Kind.LIMIT), supply.machine) for claim in claims]
+    return Balance(
+        resource=resource,
+        supply=supply,
+        guaranteed=sum(claim.of(resource, Kind.GUARANTEE) or 0 for claim in claims),
+        limits=None if None in limits else sum(limit or 0 for limit in limits),
+        used=used,
     )

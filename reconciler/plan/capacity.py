@@ -21,7 +21,7 @@ from reconciler.model.capacity import (
 )
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
-from reconciler.model.identity import Uid, VeName
+from reconciler.model.identity import HostName, Uid, VeName
 from reconciler.model.power import Power
 from reconciler.model.volume import Record
 
@@ -35,6 +35,7 @@ class Request:
     ``is_held_back``: whether a spec is not carried out for another reason.
     """
 
+    host: HostName
     specs: Iterable[VeSpec]
     records: Mapping[Uid, Record]
     supply: Mapping[Resource, Supply]
@@ -44,7 +45,7 @@ class Request:
 def refused(request: Request) -> dict[VeName, Refusal]:
     """Refuse the VEs that cannot have all that they ask for."""
     specs = tuple(request.specs)
-    found = admit(_applicants(replace(request, specs=specs)), request.supply)
+    found = admit(_applicants(replace(request, specs=specs)), request.host, request.supply)
     by_name = {spec.name: spec for spec in specs}
     return {name: _refusal(by_name[name], shortage) for name, shortage in found.items()}
 

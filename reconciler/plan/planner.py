@@ -326,7 +326,11 @@ def _short(inputs: Inputs, *, only: frozenset[VeName] | None) -> dict[VeName, Re
     if not any(capacity.grows(inputs.fleet.ves[name], here.find(inputs.fleet.ves[name])) for name in asking):
         return {}
     request = capacity.Request(
-        specs=specs_here(inputs), records=records, supply=_supply(inputs), is_held_back=_is_held_back(inputs)
+        host=inputs.host,
+        specs=specs_here(inputs),
+        records=records,
+        supply=_supply(inputs),
+        is_held_back=_is_held_back(inputs),
     )
     found = capacity.refused(request)
     return {name: refusal for name, refusal in found.items() if only is None or name in only}

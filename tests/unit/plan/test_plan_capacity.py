@@ -82,7 +82,7 @@ def totals(claimed: list[Claim], have: dict[Resource, Supply]) -> dict[tuple[Res
 def test_what_is_promised_never_exceeds_what_there_is_unless_it_did_before(
     asking: list[Applicant], have: dict[Resource, Supply]
 ) -> None:
-    short = set(admit(asking, have))
+    short = set(admit(asking, "h", have))
     before = totals([least(one.held, one.wanted) for one in asking if one.held is not None], have)
     after = totals([claim for one in asking if (claim := outcome(one, short)) is not None], have)
     for key, (total, room) in after.items():
@@ -94,8 +94,8 @@ def test_what_is_promised_never_exceeds_what_there_is_unless_it_did_before(
 def test_newcomers_never_change_what_those_get_that_are_here(
     asking: list[Applicant], have: dict[Resource, Supply]
 ) -> None:
-    short = set(admit(asking, have))
-    alone = set(admit([one for one in asking if one.held is not None], have))
+    short = set(admit(asking, "h", have))
+    alone = set(admit([one for one in asking if one.held is not None], "h", have))
     assert alone == {one.name for one in asking if one.held is not None and one.name in short}
 
 
@@ -104,7 +104,7 @@ def test_newcomers_never_change_what_those_get_that_are_here(
 def test_who_asks_for_no_more_than_it_has_is_never_refused(
     asking: list[Applicant], have: dict[Resource, Supply]
 ) -> None:
-    short = admit(asking, have)
+    short = admit(asking, "h", have)
     assert not [one for one in asking if one.held == one.wanted and one.name in short]
     assert not [one for one in asking if one.held and least(one.held, one.wanted) == one.wanted and one.name in short]
 
@@ -116,15 +116,15 @@ def test_the_order_of_the_manifests_does_not_matter(
 ) -> None:
     mixed = list(asking)
     chance.shuffle(mixed)
-    assert admit(mixed, have) == admit(asking, have)
+    assert admit(mixed, "h", have) == admit(asking, "h", have)
 
 
 @QUICK
 @given(applicants(), supplied)
 def test_admission_is_stable_once_it_was_carried_out(asking: list[Applicant], have: dict[Resource, Supply]) -> None:
-    short = admit(asking, have)
+    short = admit(asking, "h", have)
     again = [replace(one, held=outcome(one, set(short))) for one in asking]
-    assert admit(again, have).keys() == short.keys()
+    assert admit(again, "h", have).keys() == short.keys()
 
 
 def test_without_a_host_manifest_only_guarantees_are_bounded() -> None:
@@ -148,23 +148,23 @@ def test_a_host_promises_no_more_than_the_machine_has_whatever_its_manifest_says
 
 
 def test_the_arithmetic_names_most_first_and_counts_the_rest() -> None:
-    books = Books({resource: Supply(machine=4 * GI, reserve=GI) for resource in Resource})
+    books = Books("node-a", {resource: Supply(machine=4 * GI, reserve=GI) for resource in Resource})
     for number in range(8):
         claim = Claim(memory_guarantee=GI if number else 2 * GI)
         books.promise(Promise(name=f"v{number}", claim=claim, place=f"a.yaml:{number + 1}"))
     assert [str(shortage) for shortage in books.shortages()] == [
-        "guarantees of memory 9Gi + reserve 1Gi > 4Gi: v0 2Gi (a.yaml:1), v1 1Gi (a.yaml:2), v2 1Gi (a.yaml:3), "
-        "v3 1Gi (a.yaml:4), v4 1Gi (a.yaml:5), v5 1Gi (a.yaml:6), and 2 more"
+        "guarantees of memory 9Gi + reserve 1Gi > 4Gi of node-a: v0 2Gi (a.yaml:1), v1 1Gi (a.yaml:2), "
+        "v2 1Gi (a.yaml:3), v3 1Gi (a.yaml:4), v4 1Gi (a.yaml:5), v5 1Gi (a.yaml:6), and 2 more"
     ]
 
 
 def test_an_unlimited_limit_is_all_that_there_is() -> None:
-    books = Books({resource: Supply(machine=4 * GI, overcommit=1.5) for resource in Resource})
+    books = Books("node-a", {resource: Supply(machine=4 * GI, overcommit=1.5) for resource in Resource})
     books.promise(Promise(name="a", claim=Claim(memory_limit=None)))
     assert not list(books.shortages())
     books.promise(Promise(name="b", claim=Claim(memory_limit=99 * GI)))
     assert [str(shortage) for shortage in books.shortages()] == [
-        "limits of memory 8Gi > overcommit 1.5 x (4Gi - reserve 0): a 4Gi, b 4Gi"
+        "limits of memory 8Gi > overcommit 1.5 x (4Gi - reserve 0) of node-a: a 4Gi, b 4Gi"
     ]
 
 
@@ -192,7 +192,7 @@ def test_a_newcomer_without_room_is_refused_and_the_rest_is_made(rig: Rig) -> No
     plan = rig.plan(fleet_of(ve("a", memory("5Gi")), ve("b", memory("4Gi")), ve("c", memory("3Gi"))))
     assert touched(plan) == {"a", "c"}
     assert told(plan) == {
-        "b": "NoCapacity: guarantees of memory 9Gi + reserve 0 > 8Gi: a 5Gi, b 4Gi; "
+        "b": "NoCapacity: guarantees of memory 9Gi + reserve 0 > 8Gi of node-a: a 5Gi, b 4Gi; "
         "lower memory.guarantee of one of them, or move one to another host"
     }
 
@@ -271,9 +271,11 @@ def test_limits_are_bounded_where_the_host_says_by_how_much(rig: Rig) -> None:
         fleet_of(host, ve("a", "cpu: {limit: 2}, memory: {limit: 6Gi}"), ve("b", "cpu: {limit: 2}"), ve("c"))
     )
     assert told(plan) == {
-        "b": "NoCapacity: limits of cpu 4 CPUs > overcommit 1 x (4 CPUs - reserve 1 CPUs): a 2 CPUs, b 2 CPUs; "
+        "b": "NoCapacity: limits of cpu 4 CPUs > overcommit 1 x (4 CPUs - reserve 1 CPU) of node-a: "
+        "a 2 CPUs, b 2 CPUs; "
         "lower cpu.limit of one of them, or move one to another host",
-        "c": "NoCapacity: limits of cpu 6 CPUs > overcommit 1 x (4 CPUs - reserve 1 CPUs): c 4 CPUs, a 2 CPUs; "
+        "c": "NoCapacity: limits of cpu 6 CPUs > overcommit 1 x (4 CPUs - reserve 1 CPU) of node-a: "
+        "c 4 CPUs, a 2 CPUs; "
         "lower cpu.limit of one of them, or move one to another host",
     }
 
