@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support import deadruns, scratch, skips
+from tests.support.patience import PATIENCE
 
 _HERE = Path(__file__).parent
 _NEED_ROOT = ("kernel", "e2e", "vm", "vm_smoke")
-_E2E_S = 300
+_E2E_S = 300 * PATIENCE
 """Many commands, and a module's VEs: what hangs is told by shorter deadlines, and a machine may be busy."""
 _RUN = pytest.StashKey[scratch.RunDirectory]()
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import reconciler
-from tests.support.fleet import Document, Fleet, network, until, ve
+from tests.support.fleet import COMMAND_S, Document, Fleet, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.outputs import misfits
 from tests.support.terminal import Terminal, terminal
@@ -178,7 +178,7 @@ def test_standard_input_is_manifests_too(fleet: Fleet) -> None:
         pass_fds=(fleet.namespace,),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_S,
     )
     assert (done.returncode, done.stdout) == (0, "No changes.\n"), done.stderr
 
@@ -214,7 +214,7 @@ def test_a_plan_elsewhere_needs_no_host(fleet: Fleet, tmp_path: Path) -> None:
             stdin=manifests,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
-            timeout=60,
+            timeout=COMMAND_S,
             pass_fds=(observed.fileno(),),
             check=True,
         )
@@ -323,7 +323,7 @@ def test_exec_carries_input_output_and_user(fleet: Fleet) -> None:
         pass_fds=(fleet.namespace,),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=COMMAND_S,
     )
     assert (done.returncode, done.stderr) == (0, "lost\n")
     assert done.stdout == "33\n" + "x" * 300_000

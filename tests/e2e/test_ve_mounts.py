@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import Fleet, Value, until, ve
+from tests.support.fleet import COMMAND_S, Fleet, Value, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 
@@ -56,7 +56,7 @@ def mounted(one: Ve, target: str) -> list[str]:
 def as_its_root(one: Ve, *command: str) -> int:
     """Run an applet of the VE as its root, with all capabilities over the VE and without a filter; give its status."""
     enter = ["nsenter", f"--target={one.pid}", "--user", "--mount", "--setuid=0", "--setgid=0", "--root", "--wd"]
-    return subprocess.run([*enter, "/bin/busybox", *command], timeout=30).returncode
+    return subprocess.run([*enter, "/bin/busybox", *command], timeout=COMMAND_S).returncode
 
 
 def test_a_directory_comes_live_and_its_files_are_the_ves_own(fleet: Fleet, shared: Path) -> None:

@@ -35,14 +35,15 @@ from reconciler.state.conditions import Conditions
 from reconciler.state.events import EventLog
 from tests.support import leftovers, scratch
 from tests.support.inside import Ve
+from tests.support.patience import PATIENCE
 
 T = TypeVar("T")
 Document: TypeAlias = Mapping[str, object]
 Value: TypeAlias = Any
 """The value of a field of a manifest, right or wrong."""
 
-DEADLINE_S = 30.0
-COMMAND_S = 60.0
+DEADLINE_S = 30.0 * PATIENCE
+COMMAND_S = 60.0 * PATIENCE
 
 # Only events and files' hints wake the agent of a test: what a timer would find late is not found at all.
 _QUIET = {"resync": "1h", "relist": "1h", "settle": "20ms", "pruneDelay": "300ms"}

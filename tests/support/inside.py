@@ -22,10 +22,11 @@ from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.identity import Uid, host_link_name
 from reconciler.model.instance import Instance
+from tests.support.patience import PATIENCE
 
 T = TypeVar("T")
 
-PROGRAM_S = 30.0
+PROGRAM_S = 30.0 * PATIENCE
 _ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from reconciler.kernel import graft, mount, pidfd
+from tests.support.patience import PATIENCE
 from tests.support.storage import UUID
 
 BASE = 3_000_000
@@ -38,7 +39,7 @@ class Sandbox:
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run an applet of busybox in it as its root."""
         enter = ("nsenter", "-t", str(self.pid), "-U", "-m", "-S", "0", "-G", "0", "--wd=/", "-r")
-        return subprocess.run([*enter, "/bin/busybox", *command], capture_output=True, text=True, timeout=30)
+        return subprocess.run([*enter, "/bin/busybox", *command], capture_output=True, text=True, timeout=30 * PATIENCE)
 
     def mounts(self) -> list[mount.Mount]:
         """Give its mount table."""

@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
-DEADLINE_S = 30.0
+from tests.support.patience import PATIENCE
+
+DEADLINE_S = 30.0 * PATIENCE
 
 
 class Terminal:
