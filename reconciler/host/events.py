@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 
-from reconciler.errors import KernelError
+from reconciler.errors import KernelError, VectlError
 from reconciler.host import compute
 from reconciler.host.site import Site
 from reconciler.kernel import cgroup_instance, cgroup_v1, inotify, pidfd
@@ -27,6 +27,8 @@ _LOST = Wake(lost=True)
 
 _KILL_S = 0.1
 """How long the kernel is given to kill, and count, what it told of before. Units: seconds."""
+_LXCFS_ASKED_S = 5.0
+"""How often lxcfs is asked whether it answers, and whether one that could not be started now can be."""
 
 
 class HostEvents:
@@ -50,6 +52,8 @@ class HostEvents:
             (self._tables, self._read_tables),
         ):
             self._loop.add_reader(source.fileno(), read)
+        self._lxcfs: tuple[ProcessId, int] | None = None
+        self._asking = self._loop.create_task(self._watch_lxcfs())
 
     async def wakes(self) -> frozenset[Wake]:
         """Wait for something to happen; give all that has happened since the last call."""
@@ -71,9 +75,13 @@ class HostEvents:
             for uid in self._inits.keys() - observed.ves.keys():
                 self._forget_init(uid)
             self._learn_links(observed)
+        with suppress(VectlError):  # the watch finds what is not told
+            self._follow_lxcfs()
 
     def close(self) -> None:
         """Stop listening to everything."""
+        self._asking.cancel()
+        self._forget_lxcfs()
         for uid in list(self._inits):
             self._forget_init(uid)
         for uid in list(self._ooms):
@@ -119,6 +127,40 @@ class HostEvents:
         if known is not None:
             self._loop.remove_reader(known[1])
             os.close(known[1])
+
+    def _follow_lxcfs(self) -> None:
+        """Watch the lxcfs that runs: its end breaks the views of all VEs."""
+        running = self._site.lxcfs.running()
+        if running is None or (self._lxcfs is not None and self._lxcfs[0] == running.process):
+            return
+        self._forget_lxcfs()
+        descriptor = pidfd.open_process(running.process)
+        if descriptor is None:
+            self._wake(Wake())
+            return
+        self._lxcfs = (running.process, descriptor)
+        self._loop.add_reader(descriptor, self._lxcfs_ended)
+
+    def _lxcfs_ended(self) -> None:
+        self._forget_lxcfs()
+        self._wake(Wake())
+
+    def _forget_lxcfs(self) -> None:
+        if self._lxcfs is not None:
+            self._loop.remove_reader(self._lxcfs[1])
+            os.close(self._lxcfs[1])
+            self._lxcfs = None
+
+    async def _watch_lxcfs(self) -> None:
+        """Wake whoever looks when lxcfs no longer answers, or when what kept it from being started is over."""
+        lxcfs, well, obstacle = self._site.lxcfs, True, ""
+        while True:
+            await asyncio.sleep(_LXCFS_ASKED_S)
+            with suppress(VectlError):
+                before = well, obstacle
+                well, obstacle = await lxcfs.answers(), lxcfs.obstacle()
+                if (well, obstacle) != before:
+                    self._wake(Wake())
 
     def _follow_limits(self, uid: Uid, seen: VeObservation) -> None:
         if isinstance(seen.compute, Unknown):  # not looked at, or not to be read: what is watched stays so

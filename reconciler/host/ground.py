@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from reconciler.errors import MissingToolError, NoSpaceError, RefusedError
+from reconciler.host import lxcfs
 from reconciler.kernel import btrfs, cgroup_file, cgroup_layout, files, loop, mount, qgroup
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.instance import Instance
@@ -135,6 +136,7 @@ def remove(instance: Instance) -> None:
         if left:
             raise RefusedError(f"remove the pool {instance.pool}: {len(left)} VEs are in it or in its trash")
         mount.unmount(instance.pool)
+    lxcfs.end(instance)
     templates = f"{instance.run_dir}/templates"
     for entry in mount.read_mounts():
         if entry.target.startswith(f"{templates}/"):

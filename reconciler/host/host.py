@@ -20,6 +20,7 @@ from reconciler.host import (
     network,
     observing,
     templates,
+    views,
     volume,
 )
 from reconciler.host.site import Site
@@ -28,6 +29,7 @@ from reconciler.model import compute as compute_model
 from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
+from reconciler.model import views as views_model
 from reconciler.model import volume as volume_model
 from reconciler.model.counters import Counted
 from reconciler.model.effects import EFFECT_TYPES, Effect, effect_name
@@ -83,6 +85,7 @@ _HANDLERS: Mapping[type, _Handler] = {
     network_model.SetResolver: naming.set_resolver,
     mounts_model.AddMount: mounts.add,
     mounts_model.RemoveMount: mounts.remove,
+    views_model.ShowViews: views.show,
 }
 assert set(_HANDLERS) == set(EFFECT_TYPES), "every effect has a handler"
 
@@ -121,4 +124,4 @@ class RealHost:
         """Read the host's present state."""
         if scope.host and Facet.COMPUTE in facets and self.site.learn_disks():
             self._capabilities = compute.capabilities(self.site)
-        return await observing.observe(self.site, self._capabilities, scope, facets)
+        return await observing.observe(self.site, views.capabilities(self.site, self._capabilities), scope, facets)

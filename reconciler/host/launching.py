@@ -9,7 +9,7 @@ import resource
 from contextlib import suppress
 
 from reconciler.errors import BusyError, CommandError, StateError, TemplateError
-from reconciler.host import bundle, compute, power, runtime, templates
+from reconciler.host import bundle, compute, power, runtime, templates, views
 from reconciler.host.keeper import protocol
 from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
@@ -22,9 +22,6 @@ from reconciler.model.power import CreateRuntime, Launch, PowerState, StartRunti
 _CREATE_S = 60.0
 _NOFILE = (1024, 524288)
 """Open files of a process, soft and hard, as systemd's DefaultLimitNOFILE has them."""
-
-_LXCFS = "/var/lib/lxcfs/proc"
-_LXCFS_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "stat", "swaps", "uptime")
 
 
 async def create(site: Site, effect: CreateRuntime) -> None:
@@ -45,7 +42,8 @@ async def create(site: Site, effect: CreateRuntime) -> None:
     with suppress(FileNotFoundError):
         os.unlink(maker.log)
     directory = site.instance.ve_run_dir(uid)
-    _write_bundle(site, effect, directory, overlay.target)
+    seen_by = await views.prepare(site)
+    _write_bundle(site, effect, overlay.target, views.binds(site, seen_by))
     files.write_volatile(runtime.file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
     pid_file = f"{directory}/pid"
     request = protocol.Launch(
@@ -60,7 +58,7 @@ async def create(site: Site, effect: CreateRuntime) -> None:
     )
     keeper = await site.keeper()
     try:
-        await keeper.launch(request)
+        views.note(site, uid, await keeper.launch(request), seen_by)
     except CommandError as err:
         complaint = runc.read_error(maker.log)
         if complaint is None and err.status == NOT_FOUND:
@@ -89,7 +87,8 @@ def _overlay(site: Site, effect: CreateRuntime) -> OverlayMount:
     )
 
 
-def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str) -> None:
+def _write_bundle(site: Site, effect: CreateRuntime, rootfs: str, binds: tuple[bundle.Bind, ...]) -> None:
+    directory = site.instance.ve_run_dir(effect.uid)
     spec = bundle.BundleSpec(
         hostname=effect.hostname,
         rootfs=rootfs,
@@ -99,7 +98,7 @@ def _write_bundle(site: Site, effect: CreateRuntime, directory: str, rootfs: str
         init=effect.launch.init,
         nesting=effect.launch.nesting,
         rlimits=rlimits(effect.launch),
-        binds=_proc_binds(),
+        binds=binds,
         cgroup_mount="v2" if site.layout.is_pure_v2 else "hybrid",
         criu_config=f"{site.instance.run_dir}/criu.conf",
     )
@@ -111,15 +110,6 @@ def rlimits(launch: Launch) -> dict[str, tuple[int, int]]:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     default = {"RLIMIT_NOFILE": (min(_NOFILE[0], hard), min(_NOFILE[1], hard))}
     return default | {f"RLIMIT_{name.upper()}": (value, value) for name, value in launch.rlimits.items()}
-
-
-def _proc_binds() -> tuple[bundle.Bind, ...]:
-    """Show lxcfs's files in place of the host's, where lxcfs runs. Source: lxcfs(1)."""
-    return tuple(
-        bundle.Bind(source=f"{_LXCFS}/{name}", target=f"/proc/{name}")
-        for name in _LXCFS_FILES
-        if os.path.exists(f"{_LXCFS}/{name}")
-    )
 
 
 def start(site: Site, effect: StartRuntime) -> None:

@@ -22,9 +22,11 @@ from reconciler.host import (
     network,
     power,
     templates,
+    views,
     volume,
 )
 from reconciler.host.attachment import HostSide
+from reconciler.host.lxcfs import Running
 from reconciler.host.namespaces import Inside, read_hostnames
 from reconciler.host.site import Site
 from reconciler.kernel import rtnl
@@ -36,13 +38,13 @@ from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet, HostObservation, Scope, VeObservation
 from reconciler.model.power import EndCause, PowerObservation
+from reconciler.model.views import Views
 from reconciler.model.volume import TrashEntry, VolumeObservation
 
 _Fact = TypeVar("_Fact")
 
 _NOT_ASKED = Unknown("not looked at")
-
-_OF_LIVE = frozenset({Facet.POWER, Facet.NETWORK, Facet.MOUNTS})
+_OF_LIVE = frozenset({Facet.POWER, Facet.NETWORK, Facet.MOUNTS, Facet.VIEWS})
 """What there is to see depends on whether the VE runs."""
 
 
@@ -57,7 +59,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
     look = _Look(site=site, scope=scope, facets=facets, uids=uids)
     links, quotas = look.links(), look.quotas()
     powers = {uid: await _power(site, uid) for uid in uids} if facets & _OF_LIVE else {}
-    networks = look.networks_of(powers, links)
+    networks, lxcfs = look.networks_of(powers, links), _known(site.lxcfs.running)
     return HostObservation(
         capabilities=capabilities,
         complete=scope.uids is None and not isinstance(present, Unknown),
@@ -70,6 +72,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
                 volume=look.volume_of(uid, quotas),
                 network=networks.get(uid, _NOT_ASKED),
                 mounts=look.mounts_of(uid, powers.get(uid)),
+                views=look.views_of(uid, powers.get(uid, _NOT_ASKED), lxcfs),
             )
             for uid in uids
         },
@@ -124,6 +127,18 @@ class _Look:
             return _NOT_ASKED
         init = _init_of(seen)
         return _known(mounts.observe, self.site, uid, init) if isinstance(init, ProcessId) else init
+
+    def views_of(
+        self, uid: Uid, power: PowerObservation | Unknown, lxcfs: Running | Unknown | None
+    ) -> Views | Unknown | None:
+        """Look at what a VE sees of itself."""
+        if Facet.VIEWS not in self.facets:
+            return _NOT_ASKED
+        if isinstance(power, Unknown):
+            return power
+        if isinstance(lxcfs, Unknown):
+            return lxcfs
+        return _known(views.observe, self.site, uid, power, lxcfs)
 
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""

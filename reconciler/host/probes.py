@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from reconciler.errors import VectlError
-from reconciler.host import ground, tools
+from reconciler.host import ground, lxcfs, tools
 from reconciler.kernel import cgroup_file, cgroup_layout, cgroup_limits, link, mount, netns, sysctl
 from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -23,7 +23,6 @@ from reconciler.model.units import format_size
 
 _INOTIFY_INSTANCES = 1024  # an init such as systemd takes some ten
 _FILE_SYSTEMS = ("overlay", "erofs", "btrfs")
-_LXCFS = "/var/lib/lxcfs/proc/meminfo"
 _MAC = "02:76:00:00:00:01"
 
 # inotify's are counted for whoever made the user namespaces as well, who is the host's root for all VEs.
@@ -49,7 +48,7 @@ def examine(instance: Instance) -> Iterator[Probe]:
     yield from _tried("loop devices", _loop)
     yield from tools.examine(instance)
     yield from _parameters()
-    yield _lxcfs()
+    yield _lxcfs(instance)
     yield _pool(instance)
 
 
@@ -207,15 +206,20 @@ def _parameters() -> Iterator[Probe]:
             yield Probe(name=name, level=Level.OK, found=str(value))
 
 
-def _lxcfs() -> Probe:
-    if os.path.exists(_LXCFS):
-        return Probe(name="lxcfs", level=Level.OK, found="running")
-    return Probe(
-        name="lxcfs",
-        level=Level.WARN,
-        found="not running; `free` and `top` inside a VE show the host's memory and CPUs",
-        remedy="install the Debian package lxcfs, and start it",
-    )
+def _lxcfs(instance: Instance) -> Probe:
+    loss = "`free` and `top` inside a VE show the host's memory and CPUs"
+    try:
+        version = lxcfs.version(instance)
+    except VectlError as err:
+        return Probe(name="lxcfs", level=Level.WARN, found=f"{err}; {loss}")
+    if version is None:
+        remedy = "install the Debian package lxcfs"
+        return Probe(name="lxcfs", level=Level.WARN, found=f"no such program; {loss}", remedy=remedy)
+    if not os.path.exists("/dev/fuse"):
+        found, remedy = f"{version}, but there is no /dev/fuse; {loss}", "load the module fuse"
+        return Probe(name="lxcfs", level=Level.WARN, found=found, remedy=remedy)
+    state = "running" if lxcfs.is_alive(instance) else "started with the first VE"
+    return Probe(name="lxcfs", level=Level.OK, found=f"{version}, {state}")
 
 
 def _pool(instance: Instance) -> Probe:

@@ -12,6 +12,7 @@ from reconciler.errors import KernelError, StateError
 from reconciler.host.inits import Inits
 from reconciler.host.keeper.client import KeeperClient, ensure_keeper
 from reconciler.host.ledgers import Ledgers
+from reconciler.host.lxcfs import Lxcfs
 from reconciler.host.namespaces import Namespaces
 from reconciler.kernel import cgroup_layout, cgroup_limits, disks, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
@@ -34,6 +35,7 @@ class Site:
         self.parsed = ParsedFiles()
         self.ledgers = Ledgers(instance, self.parsed)
         self.inits = Inits()
+        self.lxcfs = Lxcfs(instance, self.parsed, self.inits)
         self.layout = cgroup_layout.detect()
         self.limit_reader = cgroup_limits.LimitReader(self.layout)
         self.namespaces = Namespaces()

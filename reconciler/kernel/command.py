@@ -53,9 +53,14 @@ _DRAIN_SECONDS = 1.0
 
 
 def run(
-    argv: Sequence[str], *, timeout_s: float, input: bytes | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    with_errors: bool = False,
 ) -> str:
-    """Run a command to its end and return what it printed on stdout.
+    """Run a command to its end and return what it printed on stdout, or on stdout and stderr.
 
     It gets its own process group, no descriptor of ours but pipes, ``/`` as working directory, and the C locale with
     UTF-8. ``env`` is added to our own environment. A command that leaves a background process behind with its
@@ -70,7 +75,7 @@ def run(
             argv,
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if with_errors else subprocess.PIPE,
             cwd="/",
             env=_environment(env),
             process_group=0,
@@ -82,7 +87,7 @@ def run(
     except BaseException:
         _end(process)
         raise
-    return _result(argv, process.returncode, out, err_out)
+    return _result(argv, process.returncode, out, err_out or b"")
 
 
 async def run_async(
@@ -164,7 +169,7 @@ def _end(process: subprocess.Popen[bytes]) -> str:
             if pipe is not None:
                 pipe.close()
         return ""
-    return _text(out + err_out)[-OUTPUT_KEPT:]
+    return _text(out + (err_out or b""))[-OUTPUT_KEPT:]
 
 
 async def _end_async(process: asyncio.subprocess.Process, talk: asyncio.Future[tuple[bytes, bytes]]) -> str:

@@ -68,13 +68,16 @@ def clone_at(directory: int, name: str, *, what: str, shared: bool = False) -> i
     return tree
 
 
-def restrict(tree: int, what: str, *, id_map: int, read_only: bool) -> None:
-    """Show the owners of a detached mount through the map of a user namespace, and take devices and set-user-id away.
+def restrict(tree: int, what: str, *, read_only: bool, id_map: int | None = None) -> None:
+    """Take devices and set-user-id away from a detached mount, and show its owners by the map of a user namespace.
 
     Raises: KernelError, with EINVAL if its file system cannot show other owners.
     """
     flags = _ATTR_NOSUID | _ATTR_NODEV | (_ATTR_RDONLY if read_only else 0)
-    _set_attributes(tree, what, _MountAttr(set=flags | _ATTR_IDMAP, userns_fd=id_map))
+    if id_map is None:
+        _set_attributes(tree, what, _MountAttr(set=flags))
+    else:
+        _set_attributes(tree, what, _MountAttr(set=flags | _ATTR_IDMAP, userns_fd=id_map))
 
 
 def share(tree: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from reconciler.kernel import child, mount, overlay
+from reconciler.kernel import child, daemon, mount, overlay
 from reconciler.kernel.overlay import OverlayMount
 
 
@@ -41,3 +41,16 @@ def launch(spec: LaunchSpec) -> NoReturn:
     if spec.overlay is not None:
         overlay.mount_overlay(spec.overlay)
     child.execute(spec.argv, spec.env)
+
+
+def serve(argv: tuple[str, ...], env: Mapping[str, str], *, output: str) -> NoReturn:
+    """Become a program of the host that serves until it is told to end, in a forked child with one thread.
+
+    Raises: KernelError; NotExecutedError.
+    """
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o022)
+    child.replace_stdio(output=output)
+    daemon.protect_from_oom()
+    child.execute(argv, env)

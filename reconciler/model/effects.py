@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, mounts, network, power, volume
+from reconciler.model import compute, mounts, network, power, views, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -51,6 +51,7 @@ Effect: TypeAlias = (
     | network.SetResolver
     | mounts.AddMount
     | mounts.RemoveMount
+    | views.ShowViews
 )
 
 EFFECT_TYPES: tuple[type, ...] = get_args(Effect)

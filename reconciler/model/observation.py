@@ -12,6 +12,7 @@ from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
 from reconciler.model.power import PowerObservation
+from reconciler.model.views import Views
 from reconciler.model.volume import Record, TrashEntry, VolumeObservation
 
 
@@ -23,6 +24,7 @@ class Facet(StrEnum):
     VOLUME = "volume"
     NETWORK = "network"
     MOUNTS = "mounts"
+    VIEWS = "views"
 
 
 ALL_FACETS = frozenset(Facet)
@@ -56,6 +58,7 @@ class VeObservation:
     volume: VolumeObservation | Unknown
     network: VeNetworkObservation | Unknown | None
     mounts: MountsObservation | Unknown | None
+    views: Views | Unknown | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

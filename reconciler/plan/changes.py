@@ -14,8 +14,9 @@ from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import VeNetworkObservation
 from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
+from reconciler.model.views import Views
 from reconciler.model.volume import Record, VolumeObservation
-from reconciler.plan import actions, compute, mounts, network, power, volume
+from reconciler.plan import actions, compute, mounts, network, power, views, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import carried_out
 from reconciler.plan.field import Difference, Field, Value, Values, changed_paths, find_field, to_json
@@ -32,18 +33,21 @@ class Known:
     volume: VolumeObservation
     network: VeNetworkObservation | None
     mounts: MountsObservation | None
+    views: Views | None
 
 
 def known(observed: VeObservation) -> Known:
     """Narrow a VE of which nothing is unknown."""
     record, ve_power, ve_compute = observed.record, observed.power, observed.compute
     ve_volume, ve_network, ve_mounts = observed.volume, observed.network, observed.mounts
+    ve_views = observed.views
     assert isinstance(record, Record)
     assert isinstance(ve_power, PowerObservation)
     assert not isinstance(ve_compute, Unknown)
     assert isinstance(ve_volume, VolumeObservation)
     assert not isinstance(ve_network, Unknown)
     assert not isinstance(ve_mounts, Unknown)
+    assert not isinstance(ve_views, Unknown)
     return Known(
         record=record,
         power=ve_power,
@@ -51,6 +55,7 @@ def known(observed: VeObservation) -> Known:
         volume=ve_volume,
         network=ve_network,
         mounts=ve_mounts,
+        views=ve_views,
     )
 
 
@@ -91,6 +96,8 @@ def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str,
         yield from network.differences(context.instance, seen.record.uid, spec.network, seen.network)
     if seen.mounts is not None:
         yield from mounts.differences(spec.mounts, seen.mounts)
+    if seen.views is not None:
+        yield from _changed(views.desired_values(context.capabilities), views.observed_values(seen.views))
 
 
 def _changed(desired: Values, observed: Values) -> Iterator[tuple[str, Value, Value]]:
@@ -159,6 +166,8 @@ def _carry_out(
             return changes, network.impact(difference)
         case Facet.MOUNTS:
             return mounts.set_effects(uid, spec.mounts, difference), difference.field.impact
+        case Facet.VIEWS:
+            return views.set_effects(uid, difference), Impact.LIVE
     raise AssertionError(f"{difference.path} is no live change")
 
 

@@ -8,8 +8,8 @@ from reconciler.model.action import Impact, Origin
 from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
 from reconciler.model.observation import Capabilities, VeObservation
-from reconciler.model.power import PowerState
-from reconciler.plan import compute, mounts, network, power, volume
+from reconciler.model.power import Power, PowerState
+from reconciler.plan import compute, mounts, network, power, views, volume
 from reconciler.plan.field import Field, Value, to_json
 
 _OWN_FIELDS = (
@@ -22,7 +22,9 @@ _OWN_FIELDS = (
     Field(path="name", facet=None, impact=Impact.NONE, default="<required>", effect="needs uid or renamedFrom"),
 )
 
-FIELDS: tuple[Field, ...] = power.FIELDS + compute.FIELDS + volume.FIELDS + network.FIELDS + mounts.FIELDS + _OWN_FIELDS
+FIELDS: tuple[Field, ...] = (
+    power.FIELDS + compute.FIELDS + volume.FIELDS + network.FIELDS + mounts.FIELDS + views.FIELDS + _OWN_FIELDS
+)
 """Every field that this version carries out, with its default and its impact."""
 
 
@@ -53,7 +55,8 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
 
 def unenforceable(spec: VeSpec, capabilities: Capabilities) -> dict[str, str]:
     """Name the fields that were asked for and that this host can only observe, with the reason by path."""
-    return compute.unenforceable(spec.compute, capabilities)
+    seen = views.unenforceable(capabilities) if spec.power.state is Power.RUNNING else {}
+    return {**compute.unenforceable(spec.compute, capabilities), **seen}
 
 
 def observed_values(observed: VeObservation) -> dict[str, Json]:
@@ -71,6 +74,8 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
         values.update(network.observed_values(observed.network))
     if observed.mounts is not None and not isinstance(observed.mounts, Unknown):
         values.update(mounts.record_values(observed.mounts.mounts))
+    if observed.views is not None and not isinstance(observed.views, Unknown):
+        values.update(views.observed_values(observed.views))
     if not isinstance(observed.record, Unknown):
         values["template"] = observed.record.template
     return {path: to_json(value) for path, value in values.items()}
@@ -85,6 +90,7 @@ def unknown_paths(observed: VeObservation) -> dict[str, str]:
         "volume": observed.volume,
         "network": observed.network,
         "mounts": observed.mounts,
+        "views": observed.views,
     }
     return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
 

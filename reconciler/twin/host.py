@@ -21,7 +21,8 @@ from reconciler.model.observation import (
     VeObservation,
 )
 from reconciler.model.seam import Clock
-from reconciler.twin import compute, counters, mounts, network, power, ve_network, volume
+from reconciler.model.views import ShowViews
+from reconciler.twin import compute, counters, mounts, network, power, ve_network, views, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.machine import Machine
 
@@ -91,6 +92,8 @@ def perform(machine: Machine, effect: Effect) -> None:
         power.perform(machine, effect)
     elif isinstance(effect, volume.VolumeEffect):
         volume.perform(machine, effect)
+    elif isinstance(effect, ShowViews):
+        views.perform(machine, effect)
     elif isinstance(effect, network.HostNetworkEffect):
         network.perform(machine, effect)
     elif isinstance(effect, mounts.MountsEffect):
@@ -126,6 +129,7 @@ def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObser
         volume=_look_at(machine, uid, Facet.VOLUME, facets, volume.observe),
         network=_look_at(machine, uid, Facet.NETWORK, facets, ve_network.observe),
         mounts=_look_at(machine, uid, Facet.MOUNTS, facets, mounts.observe),
+        views=_look_at(machine, uid, Facet.VIEWS, facets, views.observe),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, fields
 
+from reconciler.model import views
 from reconciler.model.compute import ComputeUse, Limit, LimitValue
 from reconciler.model.counters import Ledger, Look
 from reconciler.model.facts import Unknown
@@ -41,7 +42,8 @@ class Cgroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """A VE's init and namespaces. ``foreign_links``: names of links in its network namespace that are not ours."""
+    """A VE's init and namespaces. ``foreign_links``: names of links in its network namespace that are not ours.
+    ``views``: the lxcfs that serves its views, None where it sees the host's."""
 
     pid: int
     start_time: int
@@ -50,6 +52,7 @@ class Runtime:
     mounts: dict[str, MountSpec] = field(default_factory=dict)
     started_at: float | None = None
     foreign_links: frozenset[str] = frozenset({"lo"})
+    views: int | None = None
 
     @property
     def is_running(self) -> bool:
@@ -85,6 +88,7 @@ class Machine:
     ``instance_limits``: those of the cgroup of all VEs that were written; ``rivals``: the weights beside it, in sum.
     ``directories``: those of the host that can be shown in a VE.
     ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
+    ``lxcfs``: the one that runs, by its number.
     """
 
     instance: Instance
@@ -114,6 +118,8 @@ class Machine:
     unlisted: str = ""
     next_pid: int = FIRST_PID
     next_start_time: int = 1
+    lxcfs: int | None = None
+    next_lxcfs: int = 1
 
     def copy(self) -> Machine:
         """Give a machine in the same state that goes its own way from here."""
@@ -122,6 +128,14 @@ class Machine:
             if isinstance(table := getattr(self, name), dict):
                 setattr(twin, name, dict(table))
         return twin
+
+    def ensure_lxcfs(self) -> int | None:
+        """Start lxcfs if there is none; give which one it is, None where there can be none."""
+        if views.PATH in self.capabilities.why_not:
+            return None
+        if self.lxcfs is None:
+            self.lxcfs, self.next_lxcfs = self.next_lxcfs, self.next_lxcfs + 1
+        return self.lxcfs
 
     def uids(self) -> list[Uid]:
         """List the VEs that have a directory in the pool, in a fixed order."""

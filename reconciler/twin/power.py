@@ -119,7 +119,13 @@ def _create(machine: Machine, effect: CreateRuntime) -> None:
 
 
 def _born(machine: Machine, effect: CreateRuntime, network: VeNetworkObservation) -> Runtime:
-    runtime = Runtime(pid=machine.next_pid, start_time=machine.next_start_time, launch=effect.launch, network=network)
+    runtime = Runtime(
+        pid=machine.next_pid,
+        start_time=machine.next_start_time,
+        launch=effect.launch,
+        network=network,
+        views=machine.ensure_lxcfs(),
+    )
     machine.next_pid += 1
     machine.next_start_time += 1
     return runtime

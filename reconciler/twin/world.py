@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from reconciler.model import views
 from reconciler.model.compute import ComputeUse, CreateCgroup, Limit, LimitValue
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
@@ -52,11 +53,34 @@ class World:
         machine.filter, machine.filter_intact = FilterRules(), True
         machine.forwards_ipv6 = False
         machine.next_pid = FIRST_PID
+        machine.lxcfs = None
 
     def end_init(self, uid: Uid, cause: EndCause, value: int | None = None) -> None:
         """End a VE's init. ``value``: exit status or signal, by default the usual one of the cause."""
         end = End(cause=cause, value=_VALUES[cause] if value is None else value)
         power.end_init(self._machine, uid, end)
+
+    def end_lxcfs(self) -> None:
+        """End lxcfs: what it served is broken."""
+        self._machine.lxcfs = None
+
+    def break_views(self, uid: Uid) -> None:
+        """Leave a VE with the files of an lxcfs that is gone."""
+        self._machine.runtimes[uid] = replace(self._machine.runtimes[uid], views=0)
+
+    def forbid_lxcfs(self, reason: str = "lxcfs is not installed") -> None:
+        """End lxcfs, and let none be started."""
+        machine = self._machine
+        machine.lxcfs = None
+        machine.capabilities = replace(
+            machine.capabilities, why_not={**machine.capabilities.why_not, views.PATH: reason}
+        )
+
+    def allow_lxcfs(self) -> None:
+        """Let lxcfs be started again."""
+        machine = self._machine
+        why_not = {path: why for path, why in machine.capabilities.why_not.items() if path != views.PATH}
+        machine.capabilities = replace(machine.capabilities, why_not=why_not)
 
     def interrupt(self, effect: Effect) -> None:
         """Leave what a kill in the middle of an effect leaves; most effects are one step, of which nothing is left."""

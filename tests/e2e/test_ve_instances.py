@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from reconciler.host import lxcfs
 from reconciler.model.identity import VeName
 from tests.support import leftovers
 from tests.support.fleet import Document, Fleet, neighbour, network, reaches, until, ve
@@ -109,3 +110,15 @@ def test_an_instance_has_one_agent(fleets: tuple[Fleet, Fleet]) -> None:
     assert one.agent is not None
     assert f"held by another process, pid {one.agent.pid}" in said
     assert everything(one) == before
+
+
+def test_the_end_of_ones_lxcfs_is_nothing_to_the_other(fleets: tuple[Fleet, Fleet]) -> None:
+    one, other = fleets
+    mine, others = lxcfs.find(one.instance), lxcfs.find(other.instance)
+    assert mine is not None
+    assert others is not None
+    with other.puts_right("a", "views"):
+        os.kill(others.process.pid, signal.SIGKILL)
+    assert lxcfs.find(one.instance) == mine
+    assert lxcfs.is_alive(one.instance)
+    assert one.ve("a").try_run("cat", *lxcfs.TARGETS)[0] == 0

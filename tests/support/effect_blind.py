@@ -40,6 +40,7 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, StartRuntime, StopRuntime
+from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
     CreateVolume,
@@ -259,4 +260,5 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     SetResolver: lambda c: SetResolver(uid=_uid(c), resolver=Resolver(servers=("10.77.0.1",))),
     AddMount: lambda c: c.mount(_uid(c), c.random.choice((*pool.SOURCES, pool.NO_SOURCE))),
     RemoveMount: lambda c: RemoveMount(uid=_uid(c), target=c.random.choice(pool.TARGETS)),
+    ShowViews: lambda c: ShowViews(uid=_uid(c), views=c.random.choice((Views.OWN, Views.HOST))),
 }

@@ -53,6 +53,7 @@ from reconciler.model.network import (
 )
 from reconciler.model.observation import Capabilities
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, Launch, StartRuntime, StopRuntime
+from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
     BuiltinSource,
@@ -253,6 +254,7 @@ class Choices:
         if self.random.random() < 0.4:
             yield self.mount(uid, self.random.choice(SOURCES))
             yield from (RemoveMount(uid=uid, target=target) for target in runtime.mounts)
+        yield ShowViews(uid=uid, views=self.random.choice((Views.OWN, Views.HOST)))
         for interface in INTERFACES:
             present = runtime.network.interfaces.get(interface)
             if present is None:

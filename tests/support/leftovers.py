@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from reconciler.errors import KeeperError, VectlError
+from reconciler.host import lxcfs
 from reconciler.host.keeper.client import KeeperClient
 from reconciler.kernel import cgroup_layout
 from reconciler.kernel.cgroup import CgroupTree
@@ -104,6 +105,8 @@ def sweep(instance: Instance) -> None:
             tree.remove()
     with suppress(KeeperError, OSError):
         asyncio.run(_end_keeper(instance.run_dir))
+    with suppress(VectlError):
+        lxcfs.end(instance)
     for path in cgroups(instance):
         with suppress(OSError):
             os.rmdir(path)

@@ -23,6 +23,8 @@ from reconciler.host.keeper.protocol import (
     Ping,
     Pong,
     Request,
+    Serve,
+    Show,
     Shutdown,
     Signal,
     Started,
@@ -32,6 +34,7 @@ from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.pidfd import Exit, ProcessId
+from reconciler.kernel.views import Shown, ShowSpec
 
 INIT = ProcessId(pid=4711, start_time=123456)
 EXIT = Exit(kind="signaled", value=1)
@@ -58,6 +61,11 @@ REQUESTS: tuple[Request, ...] = (
         timeout_s=10.0,
     ),
     Signal(target=3, number=15),
+    Show(
+        spec=ShowSpec(init=INIT, files=(Shown(source="/a/proc/stat", target="/proc/stat"),), fstype="fuse.x"),
+        timeout_s=1.0,
+    ),
+    Serve(argv=("lxcfs", "/m"), env={"A": "b"}, output="/l", timeout_s=1.0),
     Watch(),
     Ping(),
     Shutdown(force=True),

@@ -75,6 +75,24 @@ class Launching(Starting):
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
+class Showing(Starting):
+    """A helper that shows files inside a VE and ends."""
+
+    def kill(self) -> None:
+        """Kill the helper."""
+        kill_group(self.child)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Serving(Starting):
+    """A program of the host that is not executed yet; from then on nobody waits for it."""
+
+    def kill(self) -> None:
+        """Kill what was to become the program."""
+        kill_group(self.child)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
 class Executing(Starting):
     """A program in a VE: ``child`` is the helper that enters it and ends, ``program`` the program itself."""
 

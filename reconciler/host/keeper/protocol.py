@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -18,8 +19,9 @@ from reconciler.host.keeper.codec import from_json, to_json
 from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.pidfd import Exit, ProcessId
+from reconciler.kernel.views import ShowSpec
 
-VERSION = 1
+VERSION = 2
 MESSAGE_BYTES = 128 * 1024
 """The longest packet; below the default size of a socket's send buffer, which bounds a packet."""
 
@@ -63,6 +65,31 @@ class Signal:
 
     target: int
     number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Show:
+    """Show files of the host inside a VE, or take them away.
+
+    Units: seconds, for all of it.
+    """
+
+    spec: ShowSpec
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """Start a program of the host that outlives the client, as the keeper's child; it is answered by `Started`.
+
+    Shape: ``output`` is the file for what it prints.
+    Units: seconds, for it to be executed.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    output: str
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +175,7 @@ class InitEnded:
     exit: Exit
 
 
-Request: TypeAlias = Launch | Exec | Signal | Watch | Ping | Shutdown
+Request: TypeAlias = Launch | Exec | Signal | Show | Serve | Watch | Ping | Shutdown
 Answer: TypeAlias = Hello | Launched | Started | Ended | Failed | Done | Pong | InitEnded
 
 _REQUESTS: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}

@@ -16,7 +16,7 @@ from typing import assert_never
 
 from reconciler.errors import KeeperError, KernelError, VectlError
 from reconciler.host.keeper import protocol, records
-from reconciler.host.keeper.children import Executing, Launching, Starting
+from reconciler.host.keeper.children import Executing, Launching, Serving, Showing, Starting
 from reconciler.host.keeper.connections import Connections
 from reconciler.host.keeper.protocol import (
     Done,
@@ -29,12 +29,14 @@ from reconciler.host.keeper.protocol import (
     Ping,
     Pong,
     Request,
+    Serve,
+    Show,
     Shutdown,
     Signal,
     Started,
     Watch,
 )
-from reconciler.kernel import child, execute, launch, pidfd, seccomp
+from reconciler.kernel import child, execute, launch, pidfd, seccomp, views
 from reconciler.kernel.pidfd import Exit, ProcessId
 from reconciler.kernel.syscalls import file_errors, translated
 
@@ -53,6 +55,8 @@ class Keeper:
         self._launching: dict[int, Launching] = {}
         self._helpers: dict[int, Executing] = {}
         self._programs: dict[int, Executing] = {}
+        self._shows: dict[int, Showing] = {}
+        self._services: dict[int, Serving] = {}
         self._inits: dict[int, tuple[str, ProcessId]] = {}
         self._unclaimed: dict[int, tuple[ProcessId, Exit]] = {}
         self._filters: dict[bool, bytes] = {}
@@ -96,6 +100,10 @@ class Keeper:
                 case Signal():
                     self._signal(client, request)
                     self._connections.send(client, number, Done())
+                case Show():
+                    self._show(client, number, request)
+                case Serve():
+                    self._serve(client, number, request)
                 case Watch():
                     self._connections.watch(client)
                     self._connections.send(client, number, Done())
@@ -144,6 +152,18 @@ class Keeper:
         )
         self._listen_to(self._helpers[pid])
 
+    def _show(self, client: int, number: int, request: Show) -> None:
+        pid, report = child.fork(lambda _report: views.show(request.spec))
+        deadline = time.monotonic() + request.timeout_s
+        self._shows[pid] = Showing(child=pid, report=report, client=client, request=number, deadline=deadline)
+        self._listen_to(self._shows[pid])
+
+    def _serve(self, client: int, number: int, request: Serve) -> None:
+        pid, report = child.fork(lambda _report: launch.serve(request.argv, request.env, output=request.output))
+        deadline = time.monotonic() + request.timeout_s
+        self._services[pid] = Serving(child=pid, report=report, client=client, request=number, deadline=deadline)
+        self._listen_to(self._services[pid])
+
     def _filter(self, *, nesting: bool) -> bytes:
         if nesting not in self._filters:
             self._filters[nesting] = seccomp.compile_profile(seccomp.profile(nesting=nesting))
@@ -165,7 +185,7 @@ class Keeper:
         return Pong(version=protocol.VERSION, pid=os.getpid(), inits=inits, programs=programs)
 
     def _shut_down(self, request: Shutdown) -> None:
-        busy = len(self._inits) + len(self._launching) + len(self._executing())
+        busy = len(self._inits) + len(self._launching) + len(self._executing()) + len(self._shows)
         if busy and not request.force:
             raise KeeperError(f"shut the keeper down: it is the parent of {busy} processes, whose ends would be missed")
         self._end()
@@ -193,6 +213,8 @@ class Keeper:
             self._selector.unregister(starting.report)
             if isinstance(starting, Executing):
                 self._answer_start(starting)
+            elif isinstance(starting, Serving):
+                self._answer(self._services.pop(starting.child), Started(pid=starting.child))
             starting.close()
 
     def _answer_start(self, executing: Executing) -> None:
@@ -208,12 +230,18 @@ class Keeper:
             descriptors = () if executing.terminal is None else (executing.terminal,)
             self._connections.send(executing.client, executing.request, Started(pid=executing.program), descriptors)
 
+    def _answer(self, starting: Starting, done: protocol.Answer) -> None:
+        if not starting.answered:
+            self._connections.send(starting.client, starting.request, starting.failure or done)
+
     def _patience(self) -> float | None:
         deadlines = [each.deadline for each in self._starting() if each.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
-    def _starting(self) -> Iterator[Launching | Executing]:
-        return chain(self._launching.values(), self._executing())
+    def _starting(self) -> Iterator[Launching | Executing | Showing | Serving]:
+        return chain(
+            self._launching.values(), self._executing(), list(self._shows.values()), list(self._services.values())
+        )
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -250,11 +278,17 @@ class Keeper:
                 self._connections.send(executing.client, executing.request, Ended(exit=exit_))
         elif pid in self._helpers:
             del self._helpers[pid]
+        elif pid in self._shows:
+            self._finish_show(self._shows.pop(pid), exit_)
         elif pid in self._inits:
             uid, init = self._inits.pop(pid)
             self._connections.publish(InitEnded(uid=uid, init=init, exit=exit_))
         elif process is not None:
             self._unclaimed[pid] = process, exit_
+
+    def _finish_show(self, showing: Showing, exit_: Exit) -> None:
+        well = exit_ == Exit(kind="exited", value=0)
+        self._answer(showing, Done() if well else Failed(kind="failed", message="show views: the helper was killed"))
 
     def _finish_launch(self, launching: Launching, exit_: Exit) -> None:
         try:

@@ -94,6 +94,7 @@ CHANGES: dict[str, Change] = {
     "mounts.*.readOnly": Change(
         path="mounts./data.readOnly", before=MOUNT % "/srv", after=MOUNT % "/srv, readOnly: true"
     ),
+    "views": Change(drift=lambda rig: rig.world.break_views(rig.uid("web1"))),
     "labels": Change(metadata="labels: {tier: web}"),
     "description": Change(after="description: shop"),
     "protect": Change(after="protect: true"),

@@ -11,6 +11,7 @@ from reconciler.model.effects import EFFECT_TYPES
 from reconciler.model.facts import Unknown
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, Scope, VeObservation
 from reconciler.model.seam import Host
+from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
 from reconciler.twin import compute, mounts, network, power, ve_network, volume
 from reconciler.twin.clock import StoppedClock
@@ -27,6 +28,7 @@ FAMILIES = (
     ve_network.LinkEffect,
     ve_network.AddressEffect,
     volume.VolumeEffect,
+    ShowViews,
 )
 OF_NETWORK = ("networks", "filter")
 ON_DISK = ("templates", "trash", "pool")
@@ -39,11 +41,12 @@ def part_of(ve: VeObservation, facet: Facet) -> object:
         Facet.VOLUME: ve.volume,
         Facet.NETWORK: ve.network,
         Facet.MOUNTS: ve.mounts,
+        Facet.VIEWS: ve.views,
     }[facet]
 
 
 def test_every_effect_belongs_to_exactly_one_facet() -> None:
-    kinds = [kind for family in FAMILIES for kind in get_args(family)]
+    kinds = [kind for family in FAMILIES for kind in get_args(family) or (family,)]
     assert sorted(kinds, key=str) == sorted(EFFECT_TYPES, key=str)
 
 
