@@ -205,8 +205,17 @@ def _fields(row: Row, different: set[str]) -> Iterator[tuple[str, ...]]:
         yield (
             "!" if any(found == path or found.startswith(f"{path}.") for found in different) else " ",
             path,
-            value_text(path, desired[path]) if path in desired else "-",
+            (value_text(path, desired[path]) if path in desired else "-") + _beside_others(row, path),
             value_text(path, observed[path]) if path in observed else "-",
         )
     for facet, reason in (unknown_paths(row.seen) if row.seen else {}).items():
         yield "?", facet, "", f"could not be read: {reason}"
+
+
+def _beside_others(row: Row, path: str) -> str:
+    """Give the weight that the guarantees on the host make of the declared one, where it is another."""
+    from reconciler.model.volume import Record
+
+    record = row.seen.record if row.seen and path == "cpu.weight" else None
+    weight = record.cpu_weight if isinstance(record, Record) else None
+    return "" if weight is None else f", {weight} beside the others"
