@@ -11,7 +11,7 @@ from typing import Protocol
 
 from reconciler.host import host_network, interface_ends, proxies
 from reconciler.host.site import Site
-from reconciler.kernel import address, link, route, rtnl, sysctl
+from reconciler.kernel import address, link, route, rtnl, sysctl, tc
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.model.identity import ROUTE_PROTOCOL, Uid, link_alias
 from reconciler.model.network import (
@@ -41,6 +41,14 @@ class HostSide(Protocol):
         """Give the addresses that are led to a link; one that no uplink answers for leads nobody there."""
         ...
 
+    def queue_of(self, index: int) -> tc.Queue | None:
+        """Give what is before the way out of a link."""
+        ...
+
+    def redirected_to(self, index: int) -> int | None:
+        """Give the link over which all that comes in by a link is led."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ReadSide:
@@ -49,6 +57,8 @@ class ReadSide:
     by_name: Mapping[str, rtnl.Link]
     by_index: Mapping[int, rtnl.Link]
     routes: Mapping[int, frozenset[Address]]
+    queues: Mapping[int, tc.Queue]
+    sock: RtnlSocket
 
     def link(self, name: str) -> rtnl.Link | None:
         """Give the link of a name."""
@@ -62,6 +72,14 @@ class ReadSide:
     def led_to(self, index: int) -> frozenset[Address]:
         """Give the addresses that are led to a link."""
         return self.routes.get(index, frozenset())
+
+    def queue_of(self, index: int) -> tc.Queue | None:
+        """Give what is before the way out of a link."""
+        return self.queues.get(index)
+
+    def redirected_to(self, index: int) -> int | None:
+        """Ask for the link over which all that comes in by a link is led: few have one."""
+        return tc.redirected_to(self.sock, index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +104,14 @@ class AskedSide:
             return frozenset()
         return frozenset(led - proxies.unanswered(self.sock, led, self.name_of))
 
+    def queue_of(self, index: int) -> tc.Queue | None:
+        """Ask for what is before the way out of a link."""
+        return tc.dump_queues(self.sock).get(index)
+
+    def redirected_to(self, index: int) -> int | None:
+        """Ask for the link over which all that comes in by a link is led."""
+        return tc.redirected_to(self.sock, index)
+
 
 def read_host_side(site: Site, links: list[rtnl.Link]) -> ReadSide:
     """Read what the host has of all VEs' links.
@@ -99,6 +125,8 @@ def read_host_side(site: Site, links: list[rtnl.Link]) -> ReadSide:
         by_name={entry.name: entry for entry in links},
         by_index={entry.index: entry for entry in links},
         routes={index: frozenset(addresses - lost) for index, addresses in led.items()},
+        queues=tc.dump_queues(site.rtnl) if any(entry.queue == "tbf" for entry in links) else {},
+        sock=site.rtnl,
     )
 
 
@@ -127,7 +155,7 @@ def attach(site: Site, effect: AttachInterface) -> None:
 
 
 def _make_port(site: Site, near: rtnl.Link, bridge: rtnl.Link, *, isolated: bool) -> None:
-    _no_ipv6(near.name)
+    no_ipv6(near.name)
     if near.master != bridge.index:
         link.set_master(site.rtnl, near.index, bridge.index)
     port = rtnl.BridgePort(isolated=isolated, hairpin=False, learning=True, flood=True)
@@ -142,7 +170,7 @@ def _make_routed(site: Site, near: rtnl.Link) -> None:
     _answer_for_gateways(site, near)
 
 
-def _no_ipv6(name: str) -> None:
+def no_ipv6(name: str) -> None:
     """A port of a bridge is no place for the host's own IPv6: without an address it takes part in nothing."""
     if _has_ipv6(name):
         sysctl.write(sysctl.of_interface("ipv6", name, "disable_ipv6"), "1")

@@ -24,6 +24,7 @@ from reconciler.model.observation import Facet, HostObservation, VeObservation
 from reconciler.model.seam import Wake
 
 _LOST = Wake(lost=True)
+_QUEUES = frozenset({EventKind.QUEUE, EventKind.QUEUE_GONE, EventKind.FILTER, EventKind.FILTER_GONE})
 
 _KILL_S = 0.1
 """How long the kernel is given to kill, and count, what it told of before. Units: seconds."""
@@ -235,6 +236,8 @@ class HostEvents:
         if event.kind in (EventKind.NAMESPACE, EventKind.NAMESPACE_GONE):
             return None
         if event.nsid is not None:
+            if event.kind in _QUEUES:
+                return None  # rates are held on the host's end
             uid = self._site.namespaces.uid_of(event.nsid)
             return None if uid is None else Wake(uid=uid, facet=Facet.NETWORK)
         return self._own_link_wake(event)

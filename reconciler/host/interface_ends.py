@@ -73,6 +73,9 @@ async def await_released(site: Site, uid: Uid) -> None:
     """
     alias = link_alias(site.instance.name, uid)
     left = [found for found in site.rtnl.dump_links() if found.alias == alias]
+    for found in left:
+        if found.kind != "veth":  # held its traffic to a rate, and goes with nothing
+            link.delete_link(site.rtnl, found.index)
     for _ in range(int(_DYING_S / 0.005)):
         left = [found for found in left if _is_there(site, found)]
         if not left:

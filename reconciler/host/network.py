@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
 
 from reconciler.errors import BusyError, KernelError
-from reconciler.host import interface_ends, naming
+from reconciler.host import interface_ends, naming, shaping
 from reconciler.host.attachment import HostSide
 from reconciler.host.namespaces import Inside
 from reconciler.host.site import Site
@@ -19,6 +19,7 @@ from reconciler.kernel import address, announce, link, route, rtnl
 from reconciler.model.identity import ROUTE_PROTOCOL, Uid, derived_mac, host_link_name, link_alias
 from reconciler.model.network import (
     ROUTED_GATEWAYS,
+    UNLIMITED,
     AddAddress,
     AddRoute,
     AnnounceAddress,
@@ -101,6 +102,7 @@ def _interface(
         bridge=host.name_of(near.master) if near is not None and near.master is not None else None,
         isolated=near is not None and near.port is not None and near.port.isolated,
         host_routes=host.led_to(near.index) if near is not None else frozenset(),
+        rate=shaping.observe(near, host) if near is not None else UNLIMITED,
     )
 
 
@@ -157,6 +159,7 @@ def remove(site: Site, effect: RemoveInterface) -> None:
     for found in into.rtnl.dump_links():  # by the name that was observed: the kernel may know it by no such text
         if (found.name, found.alias) == (effect.interface, alias):
             link.delete_link(into.rtnl, found.index)
+    shaping.remove(site, host_link_name(site.instance.name, effect.uid, effect.interface), alias)
 
 
 def set_up(site: Site, effect: SetInterfaceUp) -> None:
@@ -174,7 +177,7 @@ def set_mtu(site: Site, effect: SetInterfaceMtu) -> None:
     """Set both ends' MTU."""
     into, found = interface_ends.far(site, effect.uid, effect.interface)
     link.set_mtu(into.rtnl, found.index, effect.mtu)
-    link.set_mtu(site.rtnl, interface_ends.near(site, effect.uid, effect.interface).index, effect.mtu)
+    shaping.set_mtu(site, effect.uid, interface_ends.near(site, effect.uid, effect.interface), effect.mtu)
 
 
 def set_mac(site: Site, effect: SetInterfaceMac) -> None:

@@ -70,6 +70,21 @@ def create_veth(host: RtnlSocket, peer: RtnlSocket, peer_namespace: int, pair: V
     return near.index, far.index
 
 
+def create_ifb(sock: RtnlSocket, name: str, *, mac: str, alias: str) -> rtnl.Link:
+    """Create an intermediate functional block, down; like a bridge, one of the MAC without an alias is completed.
+
+    Raises: KernelError, with EEXIST if another link has the name.
+    """
+    doing = f"create ifb {name}"
+    info = nested(("IFLA_INFO_KIND", "ifb"))
+    _create(sock, [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_LINKINFO", info)], doing=doing)
+    made = _require(sock, name, doing=doing)
+    if made.kind != "ifb" or not (made.alias == alias or (made.alias is None and made.mac == mac)):
+        raise _taken(doing, made)
+    _complete(sock, made, alias)
+    return made
+
+
 def set_up(sock: RtnlSocket, index: int) -> None:
     """Bring a link up.
 

@@ -19,7 +19,7 @@ from reconciler.kernel.nlsocket import SOL_NETLINK
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_LISTEN_ALL_NSID = 8
-_RTNLGRP_LINK, _RTNLGRP_NSID = 1, 28
+_RTNLGRP_LINK, _RTNLGRP_TC, _RTNLGRP_NSID = 1, 4, 28
 _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV4_ROUTE = 5, 7
 _RTNLGRP_IPV6_IFADDR, _RTNLGRP_IPV6_ROUTE = 9, 11
 _NFNLGRP_NFTABLES = 7
@@ -28,6 +28,7 @@ _NFT_MSG_NEWGEN = 15
 _NFTA_TABLE = 1
 _NFTA_GEN_ID, _NFTA_GEN_PROC_PID, _NFTA_GEN_PROC_NAME = 1, 2, 3
 _RTGENMSG_BYTES = 4
+_TCMSG_INDEX = slice(4, 8)
 _NETNSA_NSID = 1
 _FAMILY_NAMES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _BUFFER_BYTES = 8 * 1024 * 1024
@@ -43,6 +44,10 @@ class EventKind(Enum):
     ADDRESS_GONE = 21
     ROUTE = 24
     ROUTE_GONE = 25
+    QUEUE = 36
+    QUEUE_GONE = 37
+    FILTER = 44
+    FILTER_GONE = 45
     NAMESPACE = 88
     NAMESPACE_GONE = 89
 
@@ -52,7 +57,7 @@ _KINDS = frozenset(kind.value for kind in EventKind)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteEvent:
-    """A change of a link, an address or a route.
+    """A change of a link, an address, a route, a queue or a filter before one.
 
     ``nsid`` is the namespace by the listener's number, None for the listener's own; ``name`` and ``alias`` are known
     for links, ``protocol`` for addresses and routes. ``NAMESPACE_GONE``: the number ``nsid`` may be given to another.
@@ -119,11 +124,11 @@ class _Listener:
 
 
 class RouteEvents(_Listener):
-    """Notices of links, addresses and routes, of this namespace and of all that have a number here."""
+    """Notices of links, addresses, routes and queues, of this namespace and of all that have a number here."""
 
     def __init__(self) -> None:
         addresses_and_routes = (_RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR, _RTNLGRP_IPV4_ROUTE, _RTNLGRP_IPV6_ROUTE)
-        super().__init__(_NETLINK_ROUTE, (_RTNLGRP_LINK, _RTNLGRP_NSID, *addresses_and_routes))
+        super().__init__(_NETLINK_ROUTE, (_RTNLGRP_LINK, _RTNLGRP_TC, _RTNLGRP_NSID, *addresses_and_routes))
         self._socket.setsockopt(SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
 
     def read(self) -> list[RouteEvent]:
@@ -197,6 +202,8 @@ def parse_route_event(message: netlink.Message, nsid: int | None) -> RouteEvent 
         case EventKind.ROUTE | EventKind.ROUTE_GONE:
             route = rtnl.parse_route(message.payload)
             return RouteEvent(kind=kind, nsid=nsid, index=route.index, protocol=route.protocol)
+        case EventKind.QUEUE | EventKind.QUEUE_GONE | EventKind.FILTER | EventKind.FILTER_GONE:
+            return RouteEvent(kind=kind, nsid=nsid, index=netlink.s32(message.payload[_TCMSG_INDEX]))
         case EventKind.NAMESPACE | EventKind.NAMESPACE_GONE:
             found = netlink.attributes(message.payload, _RTGENMSG_BYTES)
             return RouteEvent(kind=kind, nsid=netlink.s32(found.get(_NETNSA_NSID, b"")))

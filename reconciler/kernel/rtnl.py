@@ -37,6 +37,7 @@ RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_QDISC = 6
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_LINK_NETNSID = 18, 20, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
@@ -76,7 +77,8 @@ class Link:
     """A network interface.
 
     ``up`` is what an administrator asked for, ``running`` whether it carries. ``peer_index`` is the other end of a
-    veth, in the namespace ``peer_nsid``, or in the same one if that is None.
+    veth, in the namespace ``peer_nsid``, or in the same one if that is None. ``queue``: the kind of what is before its
+    way out.
     """
 
     index: int
@@ -92,6 +94,7 @@ class Link:
     peer_nsid: int | None
     port: BridgePort | None
     bridge: BridgeOptions | None
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +173,7 @@ def parse_link(payload: bytes) -> Link:
         peer_nsid=s32(found[_IFLA_LINK_NETNSID]) if _IFLA_LINK_NETNSID in found else None,
         port=_bridge_port(info[_INFO_SLAVE_DATA]) if info.get(_INFO_SLAVE_KIND) == _BRIDGE else None,
         bridge=_bridge_options(info[_INFO_DATA]) if kind == _BRIDGE else None,
+        queue=text(found.get(_IFLA_QDISC, b"")),
     )
 
 

@@ -15,6 +15,7 @@ from reconciler.model.network import (
     InterfaceSpec,
     NetworkMode,
     NetworkSpec,
+    Rate,
     Route,
     Subnet,
 )
@@ -64,8 +65,14 @@ def interface_specs(
             mac=body.mac,
             mtu=network.mtu if body.mtu is None else body.mtu,
             isolated=network.isolated,
+            rate=Rate(egress=_whole_bytes(body.rate.egress), ingress=_whole_bytes(body.rate.ingress)),
         )
     return specs
+
+
+def _whole_bytes(rate: int | None) -> int | None:
+    """The kernel counts bytes: what it keeps of a rate is what is asked for. Units: bit/s."""
+    return None if rate is None else rate // 8 * 8
 
 
 def _addresses(body: InterfaceBody, mode: NetworkMode) -> Iterator[Interface]:

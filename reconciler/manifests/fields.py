@@ -108,8 +108,10 @@ NumberSet = Annotated[
     _shape("list of numbers", "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$"),
 ]
 Duration = Annotated[float, PlainValidator(parsers.duration), _shape("duration", r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d|w)$")]
-BitRate = Annotated[
-    int, PlainValidator(parsers.bit_rate), _shape("bit rate", r"^[0-9]+(\.[0-9]+)?(bit|Kbit|Mbit|Gbit|Tbit)$")
+BitRateLimit = Annotated[
+    int | None,
+    PlainValidator(parsers.or_unlimited(parsers.bit_rate)),
+    _shape("bit rate or unlimited", r"^([0-9]+(\.[0-9]+)?(bit|Kbit|Mbit|Gbit|Tbit)|unlimited)$"),
 ]
 PortRange = Annotated[
     tuple[int, int],

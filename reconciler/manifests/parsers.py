@@ -18,6 +18,7 @@ UNLIMITED = "unlimited"
 
 _INT64_MAX = 2**63 - 1
 _SMALLEST_IO_RATE = 64 << 10
+_SMALLEST_BIT_RATE = 8000
 _CPU_LIMIT_MIN_US = 1000
 """Source: Linux kernel/sched/core.c, min_cfs_quota_period: 1 ms."""
 _RESERVED_INTERFACES = frozenset({"lo", "all", "default"})
@@ -173,8 +174,11 @@ def duration(value: object) -> float:
 
 
 def bit_rate(value: object) -> int:
-    """Parse a network rate. Units: bit/s. Raises: ValueError."""
-    return units.parse_bit_rate(_text(value, _RATE))
+    """Parse a network rate that a packet can pass in some seconds. Units: bit/s. Raises: ValueError."""
+    found = units.parse_bit_rate(_text(value, _RATE))
+    if found < _SMALLEST_BIT_RATE:
+        raise _expected("at least 8Kbit", value)
+    return found
 
 
 def address(value: object) -> Address:

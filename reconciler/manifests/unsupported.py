@@ -20,7 +20,6 @@ _VE = (
     "disk.inodes",
     "disk.users",
     "disk.groups",
-    "interfaces[].rate",
     "interfaces[].firewall",
     "devices",
     "access",

@@ -140,7 +140,7 @@ def _number(title: str, value: int | float) -> Json:
         return _in_units(value, _SIZES, "")
     if title == "duration":
         return _in_units(value, _DURATIONS, "s")
-    if title == "bit rate":
+    if title.startswith("bit rate"):
         return _in_units(value, _RATES, "bit")
     if title.startswith("CPUs"):
         return _plain(value / CPU_PERIOD_US)

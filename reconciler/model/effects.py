@@ -40,6 +40,7 @@ Effect: TypeAlias = (
     | network.SetLoopbackUp
     | network.SetInterfaceMtu
     | network.SetInterfaceMac
+    | network.SetInterfaceRate
     | network.AddAddress
     | network.RemoveAddress
     | network.AddRoute

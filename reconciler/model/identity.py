@@ -54,6 +54,11 @@ def host_link_name(instance: str, uid: Uid, interface: str) -> str:
     return f"ve{_short_hash(instance, uid, interface, length=12)}"
 
 
+def shaper_name(host_link: str) -> str:
+    """Give the name of the link over which what comes in by the host's end of an interface is led."""
+    return f"vi{host_link.removeprefix('ve')}"
+
+
 def link_alias(instance: str, uid: Uid) -> str:
     """Give the ifalias that marks a link as ours and says whose it is."""
     return f"{instance}:{uid}"

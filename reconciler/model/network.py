@@ -66,6 +66,28 @@ class Route:
     via: str = ""
 
 
+class Direction(StrEnum):
+    """Seen from the VE: what it sends is egress."""
+
+    EGRESS = "egress"
+    INGRESS = "ingress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """Most traffic of an interface, as Ethernet counts it. Units: bit/s, a multiple of 8; None is unlimited.
+
+    Observed as `ALTERED`: something else than we would have made holds it back, or should and does not.
+    """
+
+    egress: int | None = None
+    ingress: int | None = None
+
+
+ALTERED = 0
+UNLIMITED = Rate()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceSpec:
     """An interface of a VE, with everything that its network gives resolved; ``mac`` None: derived from the uid."""
@@ -78,6 +100,7 @@ class InterfaceSpec:
     mac: str | None = None
     mtu: int = DEFAULT_MTU
     isolated: bool = False
+    rate: Rate = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +138,7 @@ class InterfaceObservation:
     bridge: str | None = None
     isolated: bool = False
     host_routes: frozenset[Address] = frozenset()
+    rate: Rate = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,6 +352,17 @@ class SetInterfaceMac:
     uid: Uid
     interface: str
     mac: str
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetInterfaceRate:
+    """Hold what a VE sends or receives by an interface to a rate, on the host's end. Units: those of `Rate`."""
+
+    uid: Uid
+    interface: str
+    direction: Direction
+    rate: int | None
     serves: str = field(default="", compare=False)
 
 

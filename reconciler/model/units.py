@@ -97,6 +97,15 @@ def format_size(size: int | None) -> str:
     return str(size)
 
 
+def format_bit_rate(rate: int) -> str:
+    """Print a network rate in the largest unit that keeps it whole. Units: bit/s."""
+    for unit in ("Tbit", "Gbit", "Mbit", "Kbit"):
+        factor = int(_BITS[unit])
+        if rate >= factor and rate % factor == 0:
+            return f"{rate // factor}{unit}"
+    return f"{rate}bit"
+
+
 def format_duration(seconds: float) -> str:
     """Print a duration as kubectl prints an age: the largest unit, and the next one where it says something.
 

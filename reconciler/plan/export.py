@@ -20,7 +20,7 @@ from reconciler.model.volume import Record
 from reconciler.plan.field import to_json
 from reconciler.plan.spec import observed_values
 
-_OF_A_LINK = ("network", "mac", "mtu", "addresses", "routes")
+_OF_A_LINK = ("network", "mac", "mtu", "rate.egress", "rate.ingress", "addresses", "routes")
 
 
 def live_values(instance: str, record: Record, seen: VeObservation) -> dict[str, Json]:
@@ -58,6 +58,8 @@ def _links(
             "network": known if isinstance(known, str) and _is_on(instance, known, link) else _network_of(link),
             "mac": "auto" if link.mac == derived_mac(uid, name) else link.mac,
             "mtu": link.mtu,
+            "rate.egress": link.rate.egress,
+            "rate.ingress": link.rate.ingress,
             "addresses": to_json(link.addresses),
             "routes": to_json(link.routes),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from ipaddress import ip_interface
 
 from reconciler.model.action import Impact
@@ -18,6 +19,7 @@ from reconciler.model.network import (
     AnnounceAddress,
     AttachInterface,
     CreateInterface,
+    Direction,
     Interface,
     InterfaceObservation,
     InterfaceSpec,
@@ -30,6 +32,7 @@ from reconciler.model.network import (
     SetHostname,
     SetInterfaceMac,
     SetInterfaceMtu,
+    SetInterfaceRate,
     SetInterfaceUp,
     SetLoopbackUp,
     SetResolver,
@@ -47,6 +50,8 @@ FIELDS = (
     Field(path="interfaces.*.isolated", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the Network's>"),
     Field(path="interfaces.*.mtu", facet=Facet.NETWORK, impact=Impact.LIVE, default="<the Network's>"),
     Field(path="interfaces.*.mac", facet=Facet.NETWORK, impact=Impact.NETWORK, default="<derived from uid>"),
+    Field(path="interfaces.*.rate.egress", facet=Facet.NETWORK, impact=Impact.LIVE, default=None, effect="hard limit"),
+    Field(path="interfaces.*.rate.ingress", facet=Facet.NETWORK, impact=Impact.LIVE, default=None, effect="hard limit"),
     Field(path="interfaces.*.up", facet=Facet.NETWORK, impact=Impact.LIVE, default=True),
     Field(path="interfaces.*.addresses", facet=Facet.NETWORK, impact=Impact.NETWORK, default=[]),
     Field(path="interfaces.*.routes", facet=Facet.NETWORK, impact=Impact.LIVE, default="<default by the gateways>"),
@@ -70,6 +75,8 @@ class InterfacePlan:
             "isolated": self.spec.isolated and self.bridge is not None,
             "mtu": self.spec.mtu,
             "mac": self.mac,
+            "rate.egress": self.spec.rate.egress,
+            "rate.ingress": self.spec.rate.ingress,
             "up": True,
             "addresses": (self.spec.addresses, self.host_routes),
             "routes": self.spec.routes,
@@ -82,6 +89,8 @@ def _observed(link: InterfaceObservation) -> dict[str, Value]:
         "isolated": link.isolated,
         "mtu": link.mtu,
         "mac": link.mac,
+        "rate.egress": link.rate.egress,
+        "rate.ingress": link.rate.ingress,
         "up": link.up and link.host_up,
         "addresses": (link.addresses, link.host_routes),
         "routes": link.routes,
@@ -124,6 +133,8 @@ def record_values(spec: VeNetworkSpec) -> dict[str, Value]:
         values[f"interfaces.{name}.isolated"] = interface.isolated
         values[f"interfaces.{name}.mtu"] = interface.mtu
         values[f"interfaces.{name}.mac"] = interface.mac or "auto"
+        values[f"interfaces.{name}.rate.egress"] = interface.rate.egress
+        values[f"interfaces.{name}.rate.ingress"] = interface.rate.ingress
         values[f"interfaces.{name}.addresses"] = interface.addresses
         values[f"interfaces.{name}.routes"] = interface.routes
     return values
@@ -143,6 +154,8 @@ def observed_values(observed: VeNetworkObservation) -> dict[str, Value]:
     for name, link in sorted(observed.interfaces.items()):
         for part in ("mtu", "mac", "addresses", "routes"):
             values[f"interfaces.{name}.{part}"] = getattr(link, part)
+        values[f"interfaces.{name}.rate.egress"] = link.rate.egress
+        values[f"interfaces.{name}.rate.ingress"] = link.rate.ingress
         values[f"interfaces.{name}.up"] = link.up and link.host_up
         values[f"interfaces.{name}.bridge"] = link.bridge
     return values
@@ -185,6 +198,8 @@ def set_effects(instance: str, uid: Uid, spec: VeNetworkSpec, difference: Differ
             return (RemoveInterface(uid=uid, interface=name),)
         case ["interfaces", name]:
             return tuple(_make(InterfacePlan(instance, uid, spec.interfaces[name])))
+        case ["interfaces", name, "rate", direction]:
+            return (_rate(InterfacePlan(instance, uid, spec.interfaces[name]), Direction(direction)),)
         case ["interfaces", name, part]:
             return tuple(_change(InterfacePlan(instance, uid, spec.interfaces[name]), part, difference))
     raise AssertionError(difference.path)
@@ -193,6 +208,9 @@ def set_effects(instance: str, uid: Uid, spec: VeNetworkSpec, difference: Differ
 def _make(wanted: InterfacePlan) -> Iterator[Effect]:
     spec, uid = wanted.spec, wanted.uid
     yield CreateInterface(uid=uid, interface=spec.name, mac=wanted.mac, mtu=spec.mtu)
+    for effect in map(partial(_rate, wanted), Direction):
+        if effect.rate is not None:
+            yield effect
     for address in sorted(spec.addresses, key=str):
         yield AddAddress(uid=uid, interface=spec.name, address=address)
     yield _attach(wanted)
@@ -201,6 +219,11 @@ def _make(wanted: InterfacePlan) -> Iterator[Effect]:
         yield AddHostRoute(uid=uid, interface=spec.name, address=host_route)
     yield from _routes(wanted)
     yield from announcements(uid, spec)
+
+
+def _rate(wanted: InterfacePlan, direction: Direction) -> SetInterfaceRate:
+    rate: int | None = getattr(wanted.spec.rate, direction)
+    return SetInterfaceRate(uid=wanted.uid, interface=wanted.spec.name, direction=direction, rate=rate)
 
 
 def _attach(wanted: InterfacePlan) -> AttachInterface:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from reconciler.model.compute import CPU_PERIOD_US
 from reconciler.model.facts import Json
-from reconciler.model.units import format_duration, format_size
+from reconciler.model.units import format_bit_rate, format_duration, format_size
 from reconciler.plan.hashes import canonical
 
 _WIDTH = 100
 _SIZES = ("memory.", "disk.size", "disk.snapshots", "io.read", "io.write", "ipc.")
 _COUNTS = ("io.readOps", "io.writeOps")
+_RATE = ".rate."
 _CPUS = ("cpu.limit", "cpu.guarantee")
 _SETS = ("cpu.cpus", "cpu.nodes")
 _LIMITS = ("cpu.", "memory.", "disk.", "processes", "io.", "ipc.", "rlimits.")
@@ -31,7 +32,7 @@ def _words(path: str, value: Json) -> str:
         case None if path in _SETS:
             return "all"
         case None:
-            return "unlimited" if path.startswith(_LIMITS) else "none"
+            return "unlimited" if path.startswith(_LIMITS) or _RATE in path else "none"
         case bool():
             return str(value).lower()
         case int() | float():
@@ -57,6 +58,8 @@ def _number(path: str, value: int | float) -> str:
         return f"{value / CPU_PERIOD_US:g}"
     if path.startswith(_SIZES) and path not in _COUNTS:
         return format_size(int(value))
+    if _RATE in path:
+        return format_bit_rate(int(value))
     if path.endswith("Timeout"):
         return format_duration(value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -15,6 +15,7 @@ from reconciler.model.network import (
     AnnounceAddress,
     AttachInterface,
     CreateInterface,
+    Direction,
     InterfaceObservation,
     NetworkMode,
     RemoveAddress,
@@ -24,6 +25,7 @@ from reconciler.model.network import (
     SetHostname,
     SetInterfaceMac,
     SetInterfaceMtu,
+    SetInterfaceRate,
     SetInterfaceUp,
     SetLoopbackUp,
     SetResolver,
@@ -34,7 +36,13 @@ from reconciler.twin.machine import Machine, Runtime
 
 NamesEffect: TypeAlias = SetLoopbackUp | SetHostname | SetResolver
 LinkEffect: TypeAlias = (
-    CreateInterface | RemoveInterface | AttachInterface | SetInterfaceUp | SetInterfaceMtu | SetInterfaceMac
+    CreateInterface
+    | RemoveInterface
+    | AttachInterface
+    | SetInterfaceUp
+    | SetInterfaceMtu
+    | SetInterfaceMac
+    | SetInterfaceRate
 )
 AddressEffect: TypeAlias = (
     AddAddress | RemoveAddress | AddRoute | RemoveRoute | AddHostRoute | RemoveHostRoute | AnnounceAddress
@@ -88,6 +96,8 @@ def perform_link(machine: Machine, effect: LinkEffect) -> None:
         case SetInterfaceMac():
             present = _require_link(runtime, effect.interface, doing)
             put_link(machine, effect.uid, effect.interface, replace(present, mac=link.require_mac(effect.mac, doing)))
+        case SetInterfaceRate():
+            _set_rate(machine, effect, _require_link(runtime, effect.interface, doing))
         case _:
             assert_never(effect)
 
@@ -189,6 +199,14 @@ def _attach(machine: Machine, effect: AttachInterface, present: InterfaceObserva
         isolated=effect.isolated and is_port,
     )
     put_link(machine, effect.uid, effect.interface, attached)
+
+
+def _set_rate(machine: Machine, effect: SetInterfaceRate, present: InterfaceObservation) -> None:
+    if effect.direction is Direction.EGRESS:
+        rate = replace(present.rate, egress=effect.rate)
+    else:
+        rate = replace(present.rate, ingress=effect.rate)
+    put_link(machine, effect.uid, effect.interface, replace(present, rate=rate))
 
 
 def _add_host_route(machine: Machine, effect: AddHostRoute, present: InterfaceObservation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import pytest
 from reconciler.model.condition import ConditionType
 from reconciler.model.identity import NetworkName, bridge_name
 from tests.support import frames
-from tests.support.fleet import DEADLINE_S, Fleet, network, reaches, until, ve
+from tests.support.fleet import DEADLINE_S, Document, Fleet, network, reaches, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.frames import Station
 from tests.support.inside import Ve
@@ -29,9 +30,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     documents = (
         network("lan", "10.191.10.0/24", "fd91:10::/64", gateway=["10.191.10.1", "fd91:10::1"]),
         network("routed", "10.191.11.0/24", "fd91:11::/64", mode="routed"),
-        ve("liar", "10.191.10.11/24", "fd91:10::11/64"),
+        held(ve("liar", "10.191.10.11/24", "fd91:10::11/64")),
         ve("victim", "10.191.10.12/24", "fd91:10::12/64"),
-        ve("routed-liar", "10.191.11.11/32", "fd91:11::11/128", on="routed"),
+        held(ve("routed-liar", "10.191.11.11/32", "fd91:11::11/128", on="routed")),
         ve("routed-victim", "10.191.11.12/32", "fd91:11::12/128", on="routed"),
     )
     with made_fleet(tmp_path_factory.getbasetemp(), *documents) as made:
@@ -41,6 +42,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         made.ask("pause", reason="what VEs do to themselves", by="test")
         made.await_reason("liar", "Paused", ConditionType.PAUSED)
         yield made
+
+
+def held(document: Document) -> Document:
+    """Hold a VE to a rate: what it sends takes a detour then, which must not lead around our rules."""
+    spec = json.loads(json.dumps(document["spec"]))
+    spec["interfaces"][0]["rate"] = {"egress": "1Gbit", "ingress": "1Gbit"}
+    return {**document, "spec": spec}
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from reconciler.model.network import (
     RemoveNetwork,
     SetHostname,
     SetInterfaceMtu,
+    SetInterfaceRate,
 )
 from reconciler.model.power import DeleteRuntime, ForgetEnd, StopRuntime
 from reconciler.model.seam import Host
@@ -206,6 +207,7 @@ DEFECTS: dict[str, Defect] = {
     "unmount-forgets": forgets(RemoveMount),
     "hostname-forgets": forgets(SetHostname),
     "mtu-forgets": forgets(SetInterfaceMtu),
+    "rate-forgets": forgets(SetInterfaceRate),
     "volume-forgets": forgets(CreateVolume),
     "restore-forgets": forgets(RestoreVe),
     "purge-forgets": forgets(PurgeTrash),

@@ -23,6 +23,7 @@ from reconciler.model.network import (
     AttachInterface,
     CreateInterface,
     CreateNetwork,
+    Direction,
     FilterRules,
     HostNetworkObservation,
     Interface,
@@ -44,6 +45,7 @@ from reconciler.model.network import (
     SetHostname,
     SetInterfaceMac,
     SetInterfaceMtu,
+    SetInterfaceRate,
     SetInterfaceUp,
     SetLoopbackUp,
     SetNetworkMtu,
@@ -86,6 +88,7 @@ GHOST = Uid("99999999-9999-4999-8999-999999999999")
 """A VE that is never born."""
 
 MTUS = (1200, 1280, 1400, 1500)
+RATES = (None, 8000, 100_000_000, 50_000_000_000)
 BAD_MTUS = (60, 70_000)
 MACS = ("02:00:00:00:07:01", "02:00:00:00:07:02")
 BAD_MACS = ("01:00:00:00:07:01", "00:00:00:00:00:00")
@@ -291,6 +294,7 @@ class Choices:
                 yield lead(uid=uid, interface=interface, address=led.ip)
         for own in sorted(present.addresses, key=str)[:1]:
             yield AnnounceAddress(uid=uid, interface=interface, address=own.ip)
+        yield self.rate(uid, interface)
         yield SetInterfaceMtu(uid=uid, interface=interface, mtu=self.random.choice(MTUS))
         yield SetInterfaceMac(uid=uid, interface=interface, mac=self.random.choice(MACS))
 
@@ -355,6 +359,11 @@ class Choices:
         """Draw an interface."""
         mtu, mac = self.random.choice(MTUS), self.random.choice(MACS)
         return CreateInterface(uid=uid, interface=interface, mac=mac, mtu=mtu)
+
+    def rate(self, uid: Uid, interface: str) -> SetInterfaceRate:
+        """Draw a rate of one direction, or none."""
+        direction, rate = self.random.choice(list(Direction)), self.random.choice(RATES)
+        return SetInterfaceRate(uid=uid, interface=interface, direction=direction, rate=rate)
 
     def attach(self, uid: Uid, interface: str) -> AttachInterface:
         """Give the attachment of an interface to the network that it belongs to."""

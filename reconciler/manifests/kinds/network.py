@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 
 from reconciler.manifests.fields import (
-    BitRate,
+    BitRateLimit,
     Domain,
     IpAddress,
     IpInterface,
@@ -46,8 +46,8 @@ class InterfaceRoute(Section):
 class Rate(Section):
     """Most traffic of an interface."""
 
-    egress: BitRate | None = Field(None, description="Out of the VE, in bit/s.")
-    ingress: BitRate | None = Field(None, description="Into the VE, in bit/s.")
+    egress: BitRateLimit = Field(None, description="Out of the VE, in bit/s, at least 8Kbit. Unlimited, if left out.")
+    ingress: BitRateLimit = Field(None, description="Into the VE, in bit/s, at least 8Kbit. Unlimited, if left out.")
 
 
 class FirewallRule(Section):

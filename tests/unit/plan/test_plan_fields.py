@@ -76,6 +76,12 @@ CHANGES: dict[str, Change] = {
     ),
     "interfaces.*.mtu": Change(path="interfaces.eth0.mtu", before=PLAIN, after=ETH % ", mtu: 1400"),
     "interfaces.*.mac": Change(path="interfaces.eth0.mac", before=PLAIN, after=ETH % ', mac: "02:00:00:00:00:01"'),
+    "interfaces.*.rate.egress": Change(
+        path="interfaces.eth0.rate.egress", before=PLAIN, after=ETH % ", rate: {egress: 1Mbit}"
+    ),
+    "interfaces.*.rate.ingress": Change(
+        path="interfaces.eth0.rate.ingress", before=PLAIN, after=ETH % ", rate: {ingress: 1Mbit}"
+    ),
     "interfaces.*.up": Change(
         path="interfaces.eth0.up",
         before=PLAIN,
