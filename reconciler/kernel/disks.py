@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -56,13 +56,14 @@ def examine(path: str, *, cost_model: str | None) -> Disks:
     (identity,) = _FSID.unpack_from(answer)
     members = f"/sys/fs/btrfs/{uuid.UUID(bytes=identity)}/devices"
     with file_errors("list", members):
-        found = sorted({_whole(os.path.realpath(f"{members}/{name}")) for name in os.listdir(members)})
-        return _described(found, _weighing(cost_model))
+        return describe([os.path.realpath(f"{members}/{name}") for name in os.listdir(members)], cost_model=cost_model)
 
 
-def _described(found: Sequence[str], weighing: frozenset[str]) -> Disks:
+def describe(devices: Iterable[str], *, cost_model: str | None) -> Disks:
+    """Describe the disks of block devices. Shape: ``devices`` are directories of sysfs, of disks or of partitions."""
+    found = sorted(set(map(_whole, devices)))
     numbers = tuple(_number(disk) for disk in found)
-    if numbers and weighing.issuperset(numbers):
+    if numbers and _weighed(cost_model).issuperset(numbers):
         return Disks(numbers=numbers, sharing=Sharing.IOCOST, why_not="")
     for lowest in (lowest for disk in found for lowest in _lowest(disk)):
         if (scheduler := _scheduler(lowest)) != Sharing.BFQ:
@@ -100,7 +101,7 @@ def _scheduler(disk: str) -> str:
     return next((word.strip("[]") for word in words if word.startswith("[")), "none")
 
 
-def _weighing(cost_model: str | None) -> frozenset[str]:
+def _weighed(cost_model: str | None) -> frozenset[str]:
     """Find the disks that are shared by cost. Source: cgroup-v2.rst, "io.cost.qos"."""
     if cost_model is None or not os.path.exists(cost_model):
         return frozenset()
