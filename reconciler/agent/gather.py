@@ -48,7 +48,7 @@ def gather(
         measured={(op.value, path): seconds for (op, path), seconds in desk.history.medians().items()},
         running_elsewhere=frozenset(running),
         known=known,
-        policy=desk.policy.look(),
+        policy=desk.policy.known(),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.agent import status
 from reconciler.agent.desk import Desk
+from reconciler.model import capacity
 from reconciler.model.action import Operation
 from reconciler.model.facts import Unknown
 from reconciler.model.fleet import Fleet, VeSpec
@@ -46,6 +47,19 @@ def _protected_by_record(result: Result) -> Iterator[VeName]:
     for seen in result.observed.ves.values():
         if not isinstance(seen.record, Unknown) and seen.record.protect:
             yield seen.record.name
+
+
+def tell_shortfall(desk: Desk, fleet: Fleet, result: Result, *, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Tell once where this host's manifest declares more than the machine has; give what was told by now.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    machine = capacity.machine_of(result.observed)
+    found = tuple(capacity.shortfalls(fleet.hosts.get(desk.instance.host), machine))
+    for text in found:
+        if text not in told:
+            desk.tell("host", "LessThanDeclared", text, kind="Warning")
+    return found
 
 
 def publish_unclaimed(desk: Desk, result: Result, names: Collection[VeName]) -> None:

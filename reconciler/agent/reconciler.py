@@ -69,6 +69,7 @@ class Reconciler:
     pool: int | None = None
     patience: Patience | None = None
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
+    _short_of: tuple[str, ...] = ()
     _restarting: set[VeName] = field(default_factory=set)
 
     async def plan(
@@ -158,6 +159,7 @@ class Reconciler:
     def _publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
         """Write down what came of a pass over the host."""
         publish.note_networks(self.desk, self.fleet, result)
+        self._short_of = publish.tell_shortfall(self.desk, self.fleet, result, told=self._short_of)
         publish.publish(self.desk, result, specs)
         publish.publish_unclaimed(self.desk, result, frozenset(self.names.values()) - self.fleet.ves.keys())
 

@@ -109,23 +109,18 @@ async def _of_this_host(config: Config) -> _Account:
 
 
 def _observed(config: Config, fleet: Fleet, seen: HostObservation) -> _Account:
-    from reconciler.model.capacity import Resource, amount_text, balances, machine_of, supplies
+    from reconciler.model.capacity import balances, machine_of, shortfalls, supplies
     from reconciler.model.volume import Record
     from reconciler.plan.capacity import claimed
 
     host, machine = config.instance.host, machine_of(seen)
     spec = fleet.hosts.get(host)
     records = [ve.record for ve in seen.ves.values() if isinstance(ve.record, Record)]
-    declared = {} if spec is None else {Resource(name): size for name, size in spec.capacity.items()}
     return _Account(
         host=host,
         ves=len(records),
         balances=balances((claimed(r.applied) for r in records), supplies(spec, machine), _used(seen)),
-        warnings=[
-            f"{host} declares {amount_text(name, size)} of {name} and has {amount_text(name, machine[name])}"
-            for name, size in declared.items()
-            if size > machine.get(name, size)
-        ],
+        warnings=tuple(shortfalls(spec, machine)),
     )
 
 

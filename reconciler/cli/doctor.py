@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reconciler.cli import context, output
 from reconciler.errors import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from reconciler.model.probe import Probe
+    from reconciler.state.config import Config
 
 _STYLES = {"OK": "good", "WARN": "warn", "FAIL": "bad"}
 _INDENT = " " * 7
@@ -26,12 +32,11 @@ def doctor(form: Annotated[Format, typer.Option("--output", "-o", help="The form
 
     Exits with 1 if no VE can run.
     """
-    from reconciler.host import probes
     from reconciler.model.probe import Level
 
     config = context.load_config()
     found = []
-    for probe in probes.examine(config.instance):
+    for probe in _examine(config):
         found.append(probe)
         if form is Format.TEXT:
             mark = output.paint(f"{probe.level.value:4}", _STYLES[probe.level])
@@ -42,3 +47,11 @@ def doctor(form: Annotated[Format, typer.Option("--output", "-o", help="The form
     if form is Format.JSON:
         output.document({"format": 1, "ok": not failed, "probes": [probe.to_json() for probe in found]})
     return int(ExitCode.ERROR if failed else ExitCode.OK)
+
+
+def _examine(config: Config) -> Iterator[Probe]:
+    from reconciler.host import probes
+    from reconciler.state import policy
+
+    yield from probes.examine(config.instance)
+    yield policy.examine(config.policy)

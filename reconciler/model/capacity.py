@@ -150,6 +150,17 @@ def machine_of(observed: HostObservation) -> dict[Resource, int]:
     return {resource: size for resource, size in sizes.items() if size}
 
 
+def shortfalls(host: HostSpec | None, machine: Mapping[Resource, int]) -> Iterator[str]:
+    """Say where a host's manifest declares more than its machine has."""
+    if host is None:
+        return
+    for resource in Resource:
+        declared, there = host.capacity.get(resource, 0), machine.get(resource)
+        if there is not None and declared > there:
+            has = amount_text(resource, there)
+            yield f"{host.name} declares {amount_text(resource, declared)} of {resource} and has {has}, which counts"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
     """A VE that is promised something, and where that is written, for people."""

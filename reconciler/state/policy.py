@@ -18,6 +18,7 @@ from reconciler.model.policy import (
     Policy,
     nothing_allowed,
 )
+from reconciler.model.probe import Level, Probe
 from reconciler.state import scalars
 from reconciler.state.settings import Section, parse_settings, refuse
 
@@ -58,6 +59,17 @@ def parse_policy(data: bytes, *, file: str) -> Policy:
     return policy
 
 
+def examine(file: str) -> Probe:
+    """Examine whether the policy file can be used."""
+    try:
+        policy = load_policy(file)
+    except VectlError as error:
+        remedy = "mend it: while it is so, an agent that starts gives VEs nothing that they do not have"
+        return Probe(name="policy", level=Level.WARN, found=str(error), remedy=remedy)
+    found = f"{policy.file} bounds what manifests may ask for" if policy.file else f"no {file}: the default is in force"
+    return Probe(name="policy", level=Level.OK, found=found)
+
+
 @dataclass(slots=True)
 class PolicyFile:
     """Follows the policy file: one that breaks leaves the last good one in force, a broken first one allows nothing."""
@@ -77,8 +89,12 @@ class PolicyFile:
                 self.in_force = nothing_allowed(self.problem, file=self.path)
         return self.in_force
 
+    def known(self) -> Policy:
+        """Give the policy in force, which is read if it never was."""
+        return self.look() if self.in_force is None else self.in_force
+
     def _load(self) -> Policy:
-        """Load the file, which is looked at in every pass, and parse it only when it says something new."""
+        """Load the file, and parse it only when it says something new."""
         data = files.read_trusted_if_exists(self.path)
         if self._parsed is None or self._parsed[0] != data:
             self._parsed = data, DEFAULT_POLICY if data is None else parse_policy(data, file=self.path)

@@ -290,3 +290,15 @@ def test_a_look_at_one_ve_knows_what_the_others_have(rig: Rig) -> None:
         return (await reconciler.pass_ve(VeName("b"))).plan
 
     assert told(run(turns())).keys() == {"b"}
+
+
+def test_a_machine_with_less_than_its_manifest_declares_is_told_once(rig: Rig) -> None:
+    wanted = fleet_of(HOST.format(spec="capacity: {memory: 16Gi, cpu: 2, disk: 1Gi}"), ve("a"))
+
+    async def two_passes() -> list[str]:
+        reconciler = rig.reconciler(wanted)
+        await reconciler.pass_all()
+        await reconciler.pass_all()
+        return [event.message for event in reconciler.desk.events.read() if event.ve == "host"]
+
+    assert run(two_passes()) == ["node-a declares 16Gi of memory and has 8Gi, which counts"]
