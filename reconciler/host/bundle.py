@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 from reconciler.kernel import capabilities, seccomp
 from reconciler.kernel.cgroup_layout import INNER
+from reconciler.kernel.device_rules import DeviceId
 
 DEFAULT_ENV: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -41,6 +42,14 @@ _NAMESPACES = ("pid", "ipc", "uts", "mount", "cgroup", "network", "user")
 # null, zero, full, random, urandom, tty, ptmx; terminals have a major number of their own.
 _CHARACTER_DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2))
 _TERMINALS = 136
+
+BASE_DEVICES: Mapping[DeviceId, str] = {
+    **{DeviceId(major=major, minor=minor): "rwm" for major, minor in _CHARACTER_DEVICES},
+    DeviceId(major=_TERMINALS, minor=None): "rwm",
+    DeviceId(major=None, minor=None): "m",
+    DeviceId(block=True, major=None, minor=None): "m",
+}
+"""What every VE may do with devices. Making a node of any takes a capability over the host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

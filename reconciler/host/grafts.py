@@ -155,9 +155,12 @@ def take_out(into: Inside, target: Target, it: Graft) -> None:
     path = _path_of(target)
     with _namespace(into) as namespace:
         for _ in range(_STACKED_MAX):
-            if not _is_there(_table(into.init.pid), path, it):
-                return
-            graft.detach(namespace, target)
+            if _is_there(_table(into.init.pid), path, it):
+                graft.detach(namespace, target)
+                continue
+            if not target.directory:
+                graft.remove_file(namespace, target)
+            return
     raise KernelError(f"unmount {path}: its root has mounted more than {_STACKED_MAX} others over it")
 
 

@@ -10,6 +10,7 @@ from reconciler.host import (
     attachment,
     compute,
     counters,
+    devices,
     ending,
     filter,
     host_compute,
@@ -18,6 +19,7 @@ from reconciler.host import (
     mounts,
     naming,
     network,
+    nics,
     observing,
     shaping,
     templates,
@@ -27,6 +29,7 @@ from reconciler.host import (
 from reconciler.host.site import Site
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model import compute as compute_model
+from reconciler.model import devices as devices_model
 from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
@@ -85,6 +88,10 @@ _HANDLERS: Mapping[type, _Handler] = {
     network_model.AnnounceAddress: network.announce_address,
     network_model.SetHostname: naming.set_hostname,
     network_model.SetResolver: naming.set_resolver,
+    devices_model.AddDevice: devices.add,
+    devices_model.RemoveDevice: devices.remove,
+    devices_model.AddNic: nics.add,
+    devices_model.RemoveNic: nics.remove,
     mounts_model.AddMount: mounts.add,
     mounts_model.RemoveMount: mounts.remove,
     views_model.ShowViews: views.show,

@@ -68,6 +68,10 @@ class Namespaces:
         self._open[uid] = inside = _enter(init, host)
         return inside
 
+    def held(self, uid: Uid) -> Inside | None:
+        """Give what is kept open of a VE, which may have ended since."""
+        return self._open.get(uid)
+
     def forget(self, uid: Uid) -> None:
         """Close what is kept of a VE."""
         known = self._open.pop(uid, None)

@@ -14,12 +14,14 @@ from reconciler.errors import VectlError
 from reconciler.host import (
     attachment,
     compute,
+    devices,
     ending,
     filter,
     host_compute,
     host_network,
     mounts,
     network,
+    nics,
     power,
     templates,
     views,
@@ -32,6 +34,7 @@ from reconciler.host.site import Site
 from reconciler.kernel import rtnl
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.compute import ComputeObservation, HostComputeObservation
+from reconciler.model.devices import DevicesObservation
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import NetworkName, Uid
 from reconciler.model.mounts import MountsObservation
@@ -44,7 +47,7 @@ from reconciler.model.volume import TrashEntry, VolumeObservation
 _Fact = TypeVar("_Fact")
 
 _NOT_ASKED = Unknown("not looked at")
-_OF_LIVE = frozenset({Facet.POWER, Facet.NETWORK, Facet.MOUNTS, Facet.VIEWS})
+_OF_LIVE = frozenset({Facet.POWER, Facet.NETWORK, Facet.MOUNTS, Facet.DEVICES, Facet.VIEWS})
 """What there is to see depends on whether the VE runs."""
 
 
@@ -73,6 +76,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
                 network=networks.get(uid, _NOT_ASKED),
                 mounts=look.mounts_of(uid, powers.get(uid)),
                 views=look.views_of(uid, powers.get(uid, _NOT_ASKED), lxcfs),
+                devices=look.devices_of(uid, powers.get(uid)),
             )
             for uid in uids
         },
@@ -140,6 +144,13 @@ class _Look:
             return lxcfs
         return _known(views.observe, self.site, uid, power, lxcfs)
 
+    def devices_of(self, uid: Uid, seen: PowerObservation | Unknown | None) -> DevicesObservation | Unknown | None:
+        """Look at what devices of the host a VE has."""
+        if seen is None or Facet.DEVICES not in self.facets:
+            return _NOT_ASKED
+        init = _init_of(seen)
+        return _known(devices.observe, self.site, uid, init) if isinstance(init, ProcessId) else init
+
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""
         return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas)
@@ -178,7 +189,7 @@ class _Look:
         init = _init_of(power)
         if not isinstance(init, ProcessId):
             if init is None:
-                self.site.namespaces.forget(uid)
+                nics.leave(self.site, uid)
             return init
         return _known(self.site.namespaces.of, uid, init, self.site.rtnl)
 

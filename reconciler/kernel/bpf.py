@@ -19,12 +19,15 @@ from reconciler.kernel.syscalls import syscall
 
 CGROUP_INET_SOCK_CREATE = 2
 CGROUP_INET_SOCK_RELEASE = 34
+CGROUP_DEVICE = 6
 
-_PROG_TYPE_CGROUP_SOCK = 9
+PROG_TYPE_CGROUP_SOCK = 9
+PROG_TYPE_CGROUP_DEVICE = 15
 _MAP_TYPE_ARRAY = 2
 _MAP_TYPE_SK_STORAGE = 24
 _NO_PREALLOC = 1
 _ALLOW_MULTI = 1 << 1  # beside the programs of others, systemd's for one
+_REPLACE = 1 << 2
 
 _MAP_CREATE, _LOOKUP, _UPDATE, _PROG_LOAD, _PROG_ATTACH = 0, 1, 2, 5, 8
 _PROG_FD_BY_ID, _MAP_FD_BY_ID, _INFO_BY_FD, _PROG_QUERY, _BTF_LOAD = 13, 14, 15, 16, 18
@@ -53,6 +56,7 @@ class Program:
     name: str
     attach_type: int
     instructions: bytes
+    kind: int = PROG_TYPE_CGROUP_SOCK
 
 
 def create_array(name: str, value_bytes: int) -> int:
@@ -101,7 +105,7 @@ def write_array(map_fd: int, value: bytes) -> None:
 
 
 def load(program: Program) -> int:
-    """Load a program for sockets of control groups; the caller closes the descriptor.
+    """Load a program for control groups; the caller closes the descriptor.
 
     Raises: KernelError, with the last that the verifier said.
     """
@@ -109,7 +113,7 @@ def load(program: Program) -> int:
     log = ctypes.create_string_buffer(_LOG_BYTES)
     attr = struct.pack(
         "=IIQQIIQII16sII",
-        _PROG_TYPE_CGROUP_SOCK,
+        program.kind,
         len(program.instructions) // 8,
         ctypes.addressof(code),
         ctypes.addressof(licence),
@@ -129,13 +133,22 @@ def load(program: Program) -> int:
         raise KernelError(f"{err}: {' '.join(said)}" if said else str(err), errno=err.errno) from err
 
 
-def attach(program_fd: int, cgroup_fd: int, attach_type: int) -> None:
+def attach(program_fd: int, cgroup_fd: int, attach_type: int, *, instead_of: int | None = None) -> None:
     """Attach a program to a cgroup of v2, beside those that are there; it stays when the descriptors are closed.
 
+    ``instead_of``: the number of an attached program that it replaces, in one step.
     Raises: KernelError.
     """
-    attr = struct.pack("=IIII", cgroup_fd, program_fd, attach_type, _ALLOW_MULTI)
-    _call(_PROG_ATTACH, "attach", "BPF program", attr)
+    if instead_of is None:
+        attr = struct.pack("=IIII", cgroup_fd, program_fd, attach_type, _ALLOW_MULTI)
+        _call(_PROG_ATTACH, "attach", "BPF program", attr)
+        return
+    before = _call(_PROG_FD_BY_ID, "open", f"BPF program {instead_of}", _FIRST_WORD.pack(instead_of))
+    try:
+        attr = struct.pack("=IIIII", cgroup_fd, program_fd, attach_type, _ALLOW_MULTI | _REPLACE, before)
+        _call(_PROG_ATTACH, "attach", "BPF program", attr)
+    finally:
+        os.close(before)
 
 
 def find_maps(cgroup_fd: int, attach_type: int, *, program: str, names: Sequence[str]) -> tuple[int, ...] | None:
@@ -144,7 +157,7 @@ def find_maps(cgroup_fd: int, attach_type: int, *, program: str, names: Sequence
     The caller closes the descriptors. None, if there is no such program.
     Raises: KernelError.
     """
-    for program_id in _attached(cgroup_fd, attach_type):
+    for program_id in attached(cgroup_fd, attach_type):
         found = {}
         with suppress(KernelError):  # it was detached since
             for map_id in _maps_of(program_id, program):
@@ -159,7 +172,11 @@ def find_maps(cgroup_fd: int, attach_type: int, *, program: str, names: Sequence
     return None
 
 
-def _attached(cgroup_fd: int, attach_type: int) -> tuple[int, ...]:
+def attached(cgroup_fd: int, attach_type: int) -> tuple[int, ...]:
+    """Give the numbers of the programs that are attached to the cgroup itself.
+
+    Raises: KernelError.
+    """
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     attr = struct.pack("=IIIIQI", cgroup_fd, attach_type, 0, 0, ctypes.addressof(ids), _PROGRAMS_MAX)
     buffer = ctypes.create_string_buffer(attr, _ATTR_BYTES)
@@ -303,6 +320,11 @@ def jump_equal(register: int, value: int, to: str) -> Jump:
 def jump_unequal(register: int, value: int, to: str) -> Jump:
     """Jump if a register holds another number."""
     return Jump(0x55, to, register, value)
+
+
+def jump_any(register: int, bits: int, to: str) -> Jump:
+    """Jump if a register has one of these bits."""
+    return Jump(0x45, to, register, bits)
 
 
 def jump_greater(register: int, other: int, to: str) -> Jump:

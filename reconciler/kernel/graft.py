@@ -15,7 +15,7 @@ import signal
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -145,20 +145,46 @@ def detach(namespace: int, target: Target) -> None:
     """
 
     def leave() -> None:
-        with _base(target) as base:
-            try:
-                parent = rootfs.open_in_root(base, target.parent, os.O_RDONLY | os.O_DIRECTORY)
-            except KernelError as err:
-                if err.errno in rootfs.ABSENT:
-                    return
-                raise
-        try:
-            os.fchdir(parent)  # of this thread alone, so that nothing above is looked up once more
-            mount.unmount(target.name, lazy=True)
-        finally:
-            os.close(parent)
+        with _parent(target) as parent:
+            if parent is not None:
+                os.fchdir(parent)  # of this thread alone, so that nothing above is looked up once more
+                mount.unmount(target.name, lazy=True)
 
     call_in(namespace, leave)
+
+
+def remove_file(namespace: int, target: Target) -> None:
+    """Remove the empty file that was made to be mounted over; anything else is left.
+
+    Raises: KernelError.
+    """
+
+    def remove() -> None:
+        with _parent(target) as parent, file_errors("remove", target.path), suppress(FileNotFoundError):
+            if parent is None:
+                return
+            info = os.stat(target.name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISREG(info.st_mode) and info.st_size == 0:
+                os.unlink(target.name, dir_fd=parent)
+
+    call_in(namespace, remove)
+
+
+@contextmanager
+def _parent(target: Target) -> Iterator[int | None]:
+    """Open the directory that a target is in; None, if it is not there."""
+    with _base(target) as base:
+        try:
+            parent = rootfs.open_in_root(base, target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except KernelError as err:
+            if err.errno not in rootfs.ABSENT:
+                raise
+            yield None
+            return
+    try:
+        yield parent
+    finally:
+        os.close(parent)
 
 
 def device(mode: int, number: int, *, owner: int) -> int:

@@ -149,6 +149,15 @@ def set_port(sock: RtnlSocket, index: int, port: rtnl.BridgePort) -> None:
     _change(sock, index, [("IFLA_LINKINFO", info)], doing=f"set options of bridge port {index}")
 
 
+def move(sock: RtnlSocket, index: int, namespace: int, *, name: str) -> None:
+    """Move a link into another namespace, given by its descriptor; there it is down and has no addresses.
+
+    Raises: KernelError, with EEXIST if a link there has the name.
+    """
+    attributes = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", name)]
+    _change(sock, index, attributes, doing=f"move link {name} to another namespace", flags=0)
+
+
 def delete_link(sock: RtnlSocket, index: int) -> None:
     """Delete a link, and the other end of a veth with it; waits some 16 ms for the kernel.
 

@@ -36,6 +36,14 @@ def open_of(pid: int, *, pidfd: int) -> int:
     return descriptor
 
 
+def open_own() -> int:
+    """Open the network namespace of the calling thread; the caller closes the descriptor.
+
+    Raises: KernelError.
+    """
+    return _open("/proc/thread-self/ns/net")
+
+
 def create() -> int:
     """Make an empty network namespace that lives as long as its descriptor, which the caller closes.
 

@@ -14,6 +14,7 @@ from reconciler.manifests.kinds.network import Network
 from reconciler.manifests.kinds.ve import VeBody, VeMetadata
 from reconciler.manifests.kinds.volume import Template, TemplateOrigin
 from reconciler.model.compute import ComputeSpec
+from reconciler.model.devices import DevicesSpec
 from reconciler.model.fleet import DriftSpec, HostSpec, Place, VeSpec
 from reconciler.model.identity import Digest, HostName, NetworkName, TemplateName, Uid, VeName
 from reconciler.model.mounts import MountSpec
@@ -152,6 +153,10 @@ def ve(
             interfaces=addressing.interface_specs(body.interfaces, networks, gateways),
         ),
         mounts=_mounts(body),
+        devices=DevicesSpec(
+            nodes={device.path: device.access for device in body.devices if device.path is not None},
+            nics=frozenset(device.nic for device in body.devices if device.nic is not None),
+        ),
         rlimits=_rlimits(body.rlimits),
         nesting=body.features.nesting,
         protect=body.protect,

@@ -21,7 +21,6 @@ _VE = (
     "disk.users",
     "disk.groups",
     "interfaces[].firewall",
-    "devices",
     "access",
     "features.fuse",
     "security",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, mounts, network, power, views, volume
+from reconciler.model import compute, devices, mounts, network, power, views, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -50,6 +50,10 @@ Effect: TypeAlias = (
     | network.AnnounceAddress
     | network.SetHostname
     | network.SetResolver
+    | devices.AddDevice
+    | devices.RemoveDevice
+    | devices.AddNic
+    | devices.RemoveNic
     | mounts.AddMount
     | mounts.RemoveMount
     | views.ShowViews

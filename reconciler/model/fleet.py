@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.model.compute import ComputeSpec
+from reconciler.model.devices import DevicesSpec
 from reconciler.model.facts import Json
 from reconciler.model.identity import HostName, NetworkName, TemplateName, Uid, VeName
 from reconciler.model.mounts import MountSpec
@@ -61,6 +62,7 @@ class VeSpec:
     volume: VolumeSpec
     network: VeNetworkSpec
     mounts: Mapping[str, MountSpec] = field(default_factory=dict)
+    devices: DevicesSpec = field(default_factory=DevicesSpec)
     rlimits: Mapping[str, int] = field(default_factory=dict)
     nesting: bool = False
     protect: bool | None = None

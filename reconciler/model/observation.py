@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.model.compute import ComputeObservation, HostComputeObservation, Limit
+from reconciler.model.devices import DevicesObservation
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.mounts import MountsObservation
@@ -25,6 +26,7 @@ class Facet(StrEnum):
     NETWORK = "network"
     MOUNTS = "mounts"
     VIEWS = "views"
+    DEVICES = "devices"
 
 
 ALL_FACETS = frozenset(Facet)
@@ -59,6 +61,7 @@ class VeObservation:
     network: VeNetworkObservation | Unknown | None
     mounts: MountsObservation | Unknown | None
     views: Views | Unknown | None
+    devices: DevicesObservation | Unknown | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,18 @@ def violations(policy: Policy, spec: VeSpec) -> Iterator[Violation]:
         found = mount_violation(policy, path, mount.source, read_only=mount.read_only)
         if found is not None:
             yield found
+    yield from _device_violations(policy, spec)
+
+
+def _device_violations(policy: Policy, spec: VeSpec) -> Iterator[Violation]:
+    for device, access in spec.devices.nodes.items():
+        found = device_violation(policy, f"devices.{key_in_path(device)}", device, access)
+        if found is not None:
+            yield found
+    for nic in sorted(spec.devices.nics):
+        found = nic_violation(policy, f"devices.{key_in_path(nic)}", nic)
+        if found is not None:
+            yield found
 
 
 def _address_violations(policy: Policy, allowed: tuple[Subnet, ...], spec: VeSpec) -> Iterator[Violation]:

@@ -11,7 +11,7 @@ from reconciler.model.effects import Effect
 from reconciler.model.fleet import VeSpec
 from reconciler.model.power import CreateRuntime, Power, PowerObservation, StartRuntime
 from reconciler.model.volume import Record
-from reconciler.plan import actions, compute, mounts, network, power
+from reconciler.plan import actions, compute, devices, mounts, network, power
 from reconciler.plan.actions import Context
 from reconciler.plan.field import Difference, to_json
 
@@ -52,6 +52,7 @@ def boot_effects(spec: VeSpec, record: Record, context: Context) -> tuple[Effect
         created,
         *network.boot_effects(context.instance, uid, spec.network),
         *mounts.boot_effects(uid, spec.mounts),
+        *devices.boot_effects(uid, spec.devices),
         StartRuntime(uid=uid),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Phase, Reason
 from reconciler.model.compute import ComputeObservation
+from reconciler.model.devices import DevicesObservation
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, VeSpec
@@ -16,7 +17,7 @@ from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.views import Views
 from reconciler.model.volume import Record, VolumeObservation
-from reconciler.plan import actions, compute, mounts, network, power, views, volume
+from reconciler.plan import actions, compute, devices, mounts, network, power, views, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import carried_out
 from reconciler.plan.field import Difference, Field, Value, Values, changed_paths, find_field, to_json
@@ -34,6 +35,7 @@ class Known:
     network: VeNetworkObservation | None
     mounts: MountsObservation | None
     views: Views | None
+    devices: DevicesObservation | None
 
 
 def known(observed: VeObservation) -> Known:
@@ -48,6 +50,7 @@ def known(observed: VeObservation) -> Known:
     assert not isinstance(ve_network, Unknown)
     assert not isinstance(ve_mounts, Unknown)
     assert not isinstance(ve_views, Unknown)
+    assert not isinstance(observed.devices, Unknown)
     return Known(
         record=record,
         power=ve_power,
@@ -56,6 +59,7 @@ def known(observed: VeObservation) -> Known:
         network=ve_network,
         mounts=ve_mounts,
         views=ve_views,
+        devices=observed.devices,
     )
 
 
@@ -98,6 +102,8 @@ def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str,
         yield from mounts.differences(spec.mounts, seen.mounts)
     if seen.views is not None:
         yield from _changed(views.desired_values(context.capabilities), views.observed_values(seen.views))
+    if seen.devices is not None:
+        yield from devices.differences(spec.devices, seen.devices)
 
 
 def _changed(desired: Values, observed: Values) -> Iterator[tuple[str, Value, Value]]:
@@ -168,6 +174,8 @@ def _carry_out(
             return mounts.set_effects(uid, spec.mounts, difference), difference.field.impact
         case Facet.VIEWS:
             return views.set_effects(uid, difference), Impact.LIVE
+        case Facet.DEVICES:
+            return devices.set_effects(uid, spec.devices, difference), devices.impact(difference)
     raise AssertionError(f"{difference.path} is no live change")
 
 

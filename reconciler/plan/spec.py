@@ -9,7 +9,7 @@ from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
 from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.power import Power, PowerState
-from reconciler.plan import compute, mounts, network, power, views, volume
+from reconciler.plan import compute, devices, mounts, network, power, views, volume
 from reconciler.plan.field import Field, Value, to_json
 
 _OWN_FIELDS = (
@@ -23,7 +23,14 @@ _OWN_FIELDS = (
 )
 
 FIELDS: tuple[Field, ...] = (
-    power.FIELDS + compute.FIELDS + volume.FIELDS + network.FIELDS + mounts.FIELDS + views.FIELDS + _OWN_FIELDS
+    power.FIELDS
+    + compute.FIELDS
+    + volume.FIELDS
+    + network.FIELDS
+    + mounts.FIELDS
+    + devices.FIELDS
+    + views.FIELDS
+    + _OWN_FIELDS
 )
 """Every field that this version carries out, with its default and its impact."""
 
@@ -46,6 +53,7 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         **volume.desired_values(spec.volume),
         **network.record_values(spec.network),
         **mounts.record_values(spec.mounts),
+        **devices.record_values(spec.devices),
         "labels": dict(spec.labels),
         "description": spec.description,
         "drift": spec.drift,
@@ -76,6 +84,8 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
         values.update(mounts.record_values(observed.mounts.mounts))
     if observed.views is not None and not isinstance(observed.views, Unknown):
         values.update(views.observed_values(observed.views))
+    if observed.devices is not None and not isinstance(observed.devices, Unknown):
+        values.update(devices.record_values(observed.devices))
     if not isinstance(observed.record, Unknown):
         values["template"] = observed.record.template
     return {path: to_json(value) for path, value in values.items()}
@@ -91,6 +101,7 @@ def unknown_paths(observed: VeObservation) -> dict[str, str]:
         "network": observed.network,
         "mounts": observed.mounts,
         "views": observed.views,
+        "devices": observed.devices,
     }
     return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
 

@@ -19,7 +19,7 @@ from reconciler.plan.changes import Known
 from reconciler.plan.field import find_field, nest
 from reconciler.plan.spec import FIELDS, origin_of, spec_values, unknown_paths
 
-_INSIDE = frozenset({"network", "mounts"})
+_INSIDE = frozenset({"network", "mounts", "devices"})
 """The facets whose look at a VE that runs is a look into it."""
 
 

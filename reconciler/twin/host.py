@@ -22,7 +22,7 @@ from reconciler.model.observation import (
 )
 from reconciler.model.seam import Clock
 from reconciler.model.views import ShowViews
-from reconciler.twin import compute, counters, mounts, network, power, ve_network, views, volume
+from reconciler.twin import compute, counters, devices, mounts, network, power, ve_network, views, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.machine import Machine
 
@@ -96,10 +96,17 @@ def perform(machine: Machine, effect: Effect) -> None:
         views.perform(machine, effect)
     elif isinstance(effect, network.HostNetworkEffect):
         network.perform(machine, effect)
-    elif isinstance(effect, mounts.MountsEffect):
-        mounts.perform(machine, effect)
+    elif isinstance(effect, devices.DevicesEffect | mounts.MountsEffect):
+        _lend(machine, effect)
     else:
         assert_never(effect)
+
+
+def _lend(machine: Machine, effect: devices.DevicesEffect | mounts.MountsEffect) -> None:
+    if isinstance(effect, devices.DevicesEffect):
+        devices.perform(machine, effect)
+    else:
+        mounts.perform(machine, effect)
 
 
 def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObservation:
@@ -130,6 +137,7 @@ def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObser
         network=_look_at(machine, uid, Facet.NETWORK, facets, ve_network.observe),
         mounts=_look_at(machine, uid, Facet.MOUNTS, facets, mounts.observe),
         views=_look_at(machine, uid, Facet.VIEWS, facets, views.observe),
+        devices=_look_at(machine, uid, Facet.DEVICES, facets, devices.observe),
     )
 
 

@@ -50,6 +50,8 @@ class Runtime:
     launch: Launch
     network: VeNetworkObservation
     mounts: dict[str, MountSpec] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)
+    nics: frozenset[str] = frozenset()
     started_at: float | None = None
     foreign_links: frozenset[str] = frozenset({"lo"})
     views: int | None = None
@@ -86,7 +88,7 @@ class Machine:
     ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
     be listed. ``networks``: their ``forwarding`` is IPv4's; IPv6 knows only ``forwards_ipv6``, for all together.
     ``instance_limits``: those of the cgroup of all VEs that were written; ``rivals``: the weights beside it, in sum.
-    ``directories``: those of the host that can be shown in a VE.
+    ``directories`` and ``device_files``: those of the host that can be shown in a VE.
     ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
     ``lxcfs``: the one that runs, by its number.
     """
@@ -106,6 +108,7 @@ class Machine:
     endings: dict[Uid, Ending] = field(default_factory=dict)
     networks: dict[NetworkName, HostNetworkObservation] = field(default_factory=dict)
     host_links: dict[str, str] = field(default_factory=dict)
+    device_files: dict[str, None] = field(default_factory=lambda: dict.fromkeys(("/dev/net/tun", "/dev/fuse")))
     directories: dict[str, None] = field(default_factory=lambda: dict.fromkeys(("/srv", "/usr")))
     filter: FilterRules = field(default_factory=FilterRules)
     filter_intact: bool = True

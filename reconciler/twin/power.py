@@ -86,9 +86,14 @@ def require_runtime(machine: Machine, uid: Uid, doing: str) -> Runtime:
 
 def end_init(machine: Machine, uid: Uid, end: End) -> None:
     """End a VE's init: its namespaces go, with all that is in them, and the runtime's record of it stays."""
-    del machine.runtimes[uid]
+    _leave(machine, uid)
     machine.holdings[uid] = _RUNTIME_RECORD
     machine.endings[uid] = replace(machine.endings.get(uid, _NO_ENDING), end=end)
+
+
+def _leave(machine: Machine, uid: Uid) -> None:
+    """End a VE's namespaces; interfaces of the host return to it."""
+    machine.host_links.update(dict.fromkeys(machine.runtimes.pop(uid).nics, ""))
 
 
 def leave_runtime_record(machine: Machine, uid: Uid) -> None:
@@ -152,7 +157,7 @@ def _delete(machine: Machine, uid: Uid) -> None:
     if runtime is not None and runtime.is_running:
         raise BusyError(f"delete runtime of VE {uid}: init {runtime.pid} runs; stop it first")
     if runtime is not None:
-        del machine.runtimes[uid]
+        _leave(machine, uid)
         machine.endings[uid] = Ending(end=_KILLED, requested=True)
     machine.holdings.pop(uid, None)
 

@@ -21,7 +21,7 @@ from reconciler.model.network import (
 from reconciler.model.observation import Facet
 from reconciler.model.power import CreateRuntime, End, EndCause, StopRuntime
 from reconciler.model.volume import CreateVolume, WriteRecord
-from reconciler.twin import compute, link, mounts, network, power, ve_network
+from reconciler.twin import compute, devices, link, mounts, network, power, ve_network
 from reconciler.twin.host import TwinHost
 from reconciler.twin.machine import FIRST_PID, Cgroup, Ending, Machine, Volume
 
@@ -210,6 +210,12 @@ class World:
         if target not in self._machine.runtimes[uid].mounts:
             raise KeyError(target)
         mounts.drop(self._machine, uid, target)
+
+    def unmount_device(self, uid: Uid, path: str) -> None:
+        """Unmount a device file inside a VE."""
+        if path not in self._machine.runtimes[uid].nodes:
+            raise KeyError(path)
+        devices.drop(self._machine, uid, path)
 
     def add_foreign_link(self, uid: Uid, interface: str) -> None:
         """Make a link in a VE that is not ours."""

@@ -15,6 +15,7 @@ import pytest
 
 from reconciler.errors import VectlError
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
+from reconciler.model.devices import AddDevice, AddNic, RemoveDevice
 from reconciler.model.effects import Effect
 from reconciler.model.identity import NetworkName, Uid, bridge_name
 from reconciler.model.mounts import AddMount, RemoveMount
@@ -36,7 +37,7 @@ from reconciler.model.volume import CreateVolume, PurgeTrash, RestoreVe, TrashVe
 from reconciler.twin.host import TwinHost
 from tests.support import contract, real_host, storage
 from tests.support.contract import Disagreement
-from tests.support.effect_choices import Setting
+from tests.support.effect_choices import NIC, Setting
 from tests.support.effect_sequences import new_twin, sequences
 from tests.support.twins import SETTING
 
@@ -58,6 +59,7 @@ async def this_machine() -> AsyncIterator[tuple[Setting, Host]]:
     async with real_host.real_host() as host:
         instance = host.site.instance
         real_host.make_foreign_bridge(host, bridge_name(instance.name, NetworkName("taken")))
+        real_host.make_nic(host, NIC)
         capabilities = (await host.observe()).capabilities
         yield replace(TAKEN, instance=instance, capabilities=capabilities), host
 
@@ -203,6 +205,9 @@ DEFECTS: dict[str, Defect] = {
     "route-to-nowhere": routes_to_nowhere,
     "host-route-over-a-dead-link": leads_over_dead_links,
     "remove-cgroup-forgets": forgets(RemoveCgroup),
+    "device-forgets": forgets(AddDevice),
+    "device-stays": forgets(RemoveDevice),
+    "nic-forgets": forgets(AddNic),
     "mount-forgets": forgets(AddMount),
     "unmount-forgets": forgets(RemoveMount),
     "hostname-forgets": forgets(SetHostname),

@@ -140,6 +140,7 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         volume=replace(ve.volume, used=None, held=None) if isinstance(ve.volume, VolumeObservation) else _UNKNOWN,
         network=_network(ve.network) if isinstance(ve.network, VeNetworkObservation) else _dumb(ve.network),
         mounts=_dumb(ve.mounts),
+        devices=_dumb(ve.devices),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
+from reconciler.model.devices import AddDevice, AddNic, RemoveDevice, RemoveNic
 from reconciler.model.effects import Effect
 from reconciler.model.identity import NetworkName, Uid
 from reconciler.model.mounts import AddMount, RemoveMount
@@ -260,6 +261,10 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     AnnounceAddress: _on_ip(AnnounceAddress),
     SetHostname: _hostname,
     SetResolver: lambda c: SetResolver(uid=_uid(c), resolver=Resolver(servers=("10.77.0.1",))),
+    AddDevice: lambda c: c.device(_uid(c), c.random.choice((*pool.DEVICES, pool.NO_DEVICE))),
+    RemoveDevice: lambda c: RemoveDevice(uid=_uid(c), path=c.random.choice(pool.DEVICES)),
+    AddNic: lambda c: AddNic(uid=_uid(c), nic=c.random.choice((pool.NIC, "no-nic"))),
+    RemoveNic: lambda c: RemoveNic(uid=_uid(c), nic=pool.NIC),
     AddMount: lambda c: c.mount(_uid(c), c.random.choice((*pool.SOURCES, pool.NO_SOURCE))),
     RemoveMount: lambda c: RemoveMount(uid=_uid(c), target=c.random.choice(pool.TARGETS)),
     ShowViews: lambda c: ShowViews(uid=_uid(c), views=c.random.choice((Views.OWN, Views.HOST))),

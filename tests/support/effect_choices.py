@@ -9,6 +9,7 @@ from random import Random
 
 from reconciler.errors import KernelError
 from reconciler.model.compute import CreateCgroup, Limit, LimitValue, RemoveCgroup, SetInstanceLimit, SetLimit
+from reconciler.model.devices import AddDevice, AddNic, RemoveDevice, RemoveNic
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Digest, NetworkName, TemplateName, Uid, VeName, bridge_name, host_link_name
 from reconciler.model.instance import Instance
@@ -96,6 +97,9 @@ _MIB = 1 << 20
 SIZES = (64 * _MIB, 128 * _MIB, 256 * _MIB, None)
 TOTALS = (256 * _MIB, 384 * _MIB, None)
 NOWHERE = Route(to="198.51.100.0/24", via="203.0.113.1")
+DEVICES = ("/dev/net/tun", "/dev/fuse")
+NO_DEVICE = "/dev/no-such-device"
+NIC = "nic0"
 SOURCES = ("/srv", "/usr")
 NO_SOURCE = "/no/such/directory"
 TARGETS = ("/data", "/srv/a.b/c d")
@@ -258,6 +262,10 @@ class Choices:
             yield self.mount(uid, self.random.choice(SOURCES))
             yield from (RemoveMount(uid=uid, target=target) for target in runtime.mounts)
         yield ShowViews(uid=uid, views=self.random.choice((Views.OWN, Views.HOST)))
+        if self.random.random() < 0.4:
+            yield self.device(uid, self.random.choice(DEVICES))
+            yield RemoveNic(uid=uid, nic=NIC) if NIC in runtime.nics else AddNic(uid=uid, nic=NIC)
+            yield from (RemoveDevice(uid=uid, path=path) for path in runtime.nodes)
         for interface in INTERFACES:
             present = runtime.network.interfaces.get(interface)
             if present is None:
@@ -342,6 +350,10 @@ class Choices:
         """Give the launch of a VE."""
         launch = Launch(id_base=self.setting.record(uid).id_base, nesting=nesting)
         return CreateRuntime(uid=uid, name=self.setting.name(uid), hostname=self.setting.name(uid), launch=launch)
+
+    def device(self, uid: Uid, path: str) -> AddDevice:
+        """Draw what a VE may do with a device of the host."""
+        return AddDevice(uid=uid, path=path, access=self.random.choice(("r", "rw")))
 
     def mount(self, uid: Uid, source: str) -> AddMount:
         """Draw where a directory of the host is seen, and how."""

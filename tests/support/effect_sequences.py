@@ -26,13 +26,14 @@ from reconciler.twin.host import TwinHost, perform
 from reconciler.twin.machine import Machine
 from tests.support import effect_blind
 from tests.support.contract import with_real_trash_id
-from tests.support.effect_choices import Choices, Setting
+from tests.support.effect_choices import NIC, Choices, Setting
 
 
 def new_twin(setting: Setting) -> TwinHost:
     """Make the twin of a host on which the sequences of a setting begin: it forwards IPv6, as nothing ends that."""
     twin = TwinHost(setting.instance, setting.capabilities)
     twin.machine.forwards_ipv6 = True
+    twin.machine.host_links[NIC] = ""
     if setting.taken is not None:
         twin.machine.host_links[bridge_name(setting.instance.name, setting.taken)] = ""
     return twin

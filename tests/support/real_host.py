@@ -66,6 +66,19 @@ async def _take_down(site: Site) -> None:
     ground.remove(site.instance)
 
 
+def make_nic(host: RealHost, name: str) -> None:
+    """Make a link that can move into a VE: one end of a veth, as machines without spare hardware have."""
+    here = netns.open_own()
+    try:
+        mac, other = "02:76:00:00:09:0a", "02:76:00:00:09:0b"
+        pair = link.VethPair(
+            host_name=name, host_mac=mac, peer_name=f"{name}x", peer_mac=other, mtu=1500, alias="spare"
+        )
+        link.create_veth(host.site.rtnl, host.site.rtnl, here, pair)
+    finally:
+        os.close(here)
+
+
 def make_foreign_bridge(host: RealHost, name: str) -> None:
     """Make a link of that name with somebody else's mark."""
     link.create_bridge(host.site.rtnl, name, mac="02:76:00:00:09:09", mtu=1500, alias="somebody else's")

@@ -144,6 +144,22 @@ def uplinks(every: Everything) -> Iterator[Complaint]:
             yield complain(document, ("spec", "uplink"), message)
 
 
+def nics(every: Everything) -> Iterator[Complaint]:
+    """An interface of a host moves into one VE, and is no network's uplink."""
+    only = _only_host(every)
+    taken: dict[tuple[str, str], str] = {}
+    uplinks = {body.uplink: name for name, (_, body) in every.networks.items() if body.uplink is not None}
+    for name, ve in every.ves.items():
+        for nic in (device.nic for device in ve.body.devices if device.nic is not None):
+            mine = f"VE {name}"
+            first = taken.setdefault((ve.body.host or only, nic), mine)
+            if first == mine and nic in uplinks:
+                first = f"network {uplinks[nic]}"
+            if first != mine:
+                message = f"expected an interface for this VE alone, {first} has {nic} too"
+                yield complain(ve.document, ("spec", "devices", nic, "nic"), message)
+
+
 def subnets(every: Everything) -> Iterator[Complaint]:
     """On one host each address belongs to one network: the host could not tell where to send it."""
     used = _networks_by_host(every)
@@ -254,5 +270,5 @@ def _shown_circle(circle: list[str]) -> str:
 
 def all_of(every: Everything) -> Iterator[Complaint]:
     """Run every check of this module."""
-    for check in (references, hosts, identities, addresses, uplinks, subnets, forwards, cycles):
+    for check in (references, hosts, identities, addresses, uplinks, nics, subnets, forwards, cycles):
         yield from check(every)

@@ -21,6 +21,13 @@ _KEPT = ("/proc", "/sys", "/dev", "/run")
 """What is mounted at every start of a VE."""
 
 
+_OF_EVERY_VE = frozenset(
+    {"null", "zero", "full", "random", "urandom", "tty", "ptmx", "console", "pts", "shm", "mqueue", "fd"}
+    | {"stdin", "stdout", "stderr", "core"}
+)
+"""What is in the /dev of a VE."""
+
+
 def keyed_lists(document: Document, body: ProfileBody) -> Iterator[Complaint]:
     """Each entry of a keyed list has a key of its own."""
     for path, keys in _keys(body):
@@ -95,6 +102,24 @@ def mounts(document: Document, body: VeBody) -> Iterator[Complaint]:
             yield complain(document, ("spec", "mounts", mount.target, "source"), "missing field", "add 'source: ...'")
 
 
+def devices(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Device files are below /dev and none of those that every VE has; an interface has a name of its own inside."""
+    names = {interface.name for interface in body.interfaces}
+    for device in body.devices:
+        where: Path = ("spec", "devices", device.path or device.nic or "")
+        if device.path is not None and not _is_below_dev(device.path):
+            message = f"expected a device file below /dev that VEs do not have anyway, got {device.path!r}"
+            yield complain(document, (*where, "path"), message)
+        if device.nic in names:
+            message = f"expected a name that no interface of the VE has, got {device.nic!r}"
+            yield complain(document, (*where, "nic"), message)
+
+
+def _is_below_dev(path: str) -> bool:
+    first = path.removeprefix("/dev/").split("/")[0]
+    return path.startswith("/dev/") and not path.endswith("/") and first not in _OF_EVERY_VE
+
+
 def _is_at_or_below(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}/")
 
@@ -117,5 +142,5 @@ def written(document: Document, body: ProfileBody) -> Iterator[Complaint]:
 
 def merged(document: Document, body: VeBody) -> Iterator[Complaint]:
     """Run the checks of what a VE and its profiles say together."""
-    for check in (limits, confinement, mounts):
+    for check in (limits, confinement, mounts, devices):
         yield from check(document, body)

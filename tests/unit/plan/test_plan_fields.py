@@ -21,7 +21,7 @@ NETS = tuple(
 )
 ETH = "interfaces: [{name: eth0, network: one, addresses: [10.20.1.1/16], gateway: []%s}]"
 PLAIN = ETH % ""
-POLICY = "mounts: [{source: /srv}, {source: /usr}]"
+POLICY = "mounts: [{source: /srv}, {source: /usr}]\nnics: ['eno*']"
 MOUNT = "mounts: [{target: /data, source: %s}]"
 
 
@@ -95,6 +95,13 @@ CHANGES: dict[str, Change] = {
         path="interfaces.eth0.routes", before=PLAIN, after=ETH % ", routes: [{to: 10.9.0.0/16, via: 10.20.0.9}]"
     ),
     "loopback": Change(drift=lambda rig: rig.world.set_loopback_down(rig.uid("web1"))),
+    "devices.*": Change(path="devices./dev/fuse", after="devices: [{path: /dev/fuse}]"),
+    "devices.*.access": Change(
+        path="devices./dev/fuse.access",
+        before="devices: [{path: /dev/fuse}]",
+        after="devices: [{path: /dev/fuse, access: r}]",
+    ),
+    "devices.*.nic": Change(path="devices.eno9%2E1.nic", after="devices: [{nic: eno9.1}]"),
     "mounts.*": Change(path="mounts./srv/a%2Eb", after="mounts: [{source: /srv, target: /srv/a.b}]"),
     "mounts.*.source": Change(path="mounts./data.source", before=MOUNT % "/srv", after=MOUNT % "/usr"),
     "mounts.*.readOnly": Change(
@@ -124,6 +131,7 @@ def test_a_field_changed_alone_is_one_action_of_its_impact(path: str) -> None:
 
 def actions_of(rig: Rig, change: Change) -> list[Action]:
     """Make a VE, change one field of it, and give what is planned for it."""
+    rig.world.add_host_link("eno9.1")
     (rig.state / "policy.yaml").write_text(POLICY)
     rig.converge(fleet_of(*NETS, ve("db1"), ve("web1", change.before)))
     if change.drift is not None:

@@ -13,7 +13,7 @@ from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, Scope, V
 from reconciler.model.seam import Host
 from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
-from reconciler.twin import compute, mounts, network, power, ve_network, volume
+from reconciler.twin import compute, devices, mounts, network, power, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
@@ -22,6 +22,7 @@ from tests.support.twins import INSTANCE, A, B, data, look, perform, running, se
 FAMILIES = (
     compute.ComputeEffect,
     mounts.MountsEffect,
+    devices.DevicesEffect,
     network.HostNetworkEffect,
     power.PowerEffect,
     ve_network.NamesEffect,
@@ -42,6 +43,7 @@ def part_of(ve: VeObservation, facet: Facet) -> object:
         Facet.NETWORK: ve.network,
         Facet.MOUNTS: ve.mounts,
         Facet.VIEWS: ve.views,
+        Facet.DEVICES: ve.devices,
     }[facet]
 
 
