@@ -104,7 +104,7 @@ async def set_limit(site: Site, effect: SetLimit) -> None:
     cgroup = tree(site, effect.uid)
     if not cgroup.exists():
         raise StateError(f"set {effect.limit} of {effect.uid}: it has no cgroup")
-    await asyncio.to_thread(cgroup_limits.write_limit, site.layout, cgroup.cgroup, effect.limit.value, effect.value)
+    await asyncio.to_thread(cgroup.write_limit, effect.limit.value, effect.value)
     _read_back(site, effect.uid, {effect.limit: effect.value})
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from reconciler.errors import BusyError, TerminalError
 from reconciler.kernel import cgroup_file, cgroup_limits, cgroup_processes, cgroup_use, cgroup_v1, cgroup_v2
@@ -22,6 +22,7 @@ from reconciler.kernel.syscalls import translated
 _DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 _DELEGATE_LIST = "/sys/kernel/cgroup/delegate"
 _PAUSE_S = 0.005
+_CPU_LIMIT = "cpu.limit"
 
 
 class CgroupTree:
@@ -68,7 +69,29 @@ class CgroupTree:
 
     def write_limits(self, limits: Mapping[str, LimitValue]) -> None:
         """Write limits; see `cgroup_limits.write_limit` for what may be raised."""
-        cgroup_limits.write_limits(self.layout, self.cgroup, limits)
+        with self._shown_inside(limits):
+            cgroup_limits.write_limits(self.layout, self.cgroup, limits)
+
+    def write_limit(self, limit: str, value: LimitValue) -> None:
+        """Write one limit; see `cgroup_limits.write_limit` for what may be raised."""
+        with self._shown_inside((limit,)):
+            cgroup_limits.write_limit(self.layout, self.cgroup, limit, value)
+
+    @contextmanager
+    def _shown_inside(self, limits: Collection[str]) -> Iterator[None]:
+        """Let the inner part say the same of CPU time afterwards: lxcfs, and a runtime that counts CPUs inside, look
+        there and no further up. On v1 a part may not have more than the whole, not even for a moment.
+        """
+        if _CPU_LIMIT not in limits:
+            yield
+            return
+        cgroup_limits.write_limit(self.layout, self.inner, _CPU_LIMIT, None)
+        try:
+            yield
+        finally:
+            value = (self.read_limits() or {}).get(_CPU_LIMIT)
+            if value is not None:
+                cgroup_limits.write_limit(self.layout, self.inner, _CPU_LIMIT, value)
 
     def read_limits(self) -> dict[str, LimitValue] | None:
         """Read all limits; None if the cgroup is not there.

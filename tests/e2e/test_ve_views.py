@@ -75,10 +75,11 @@ def test_uptime_and_load_begin_with_the_ve(fleet: Fleet) -> None:
 
 
 def test_the_cpus_are_those_that_the_ve_may_use(fleet: Fleet) -> None:
-    pinned = fleet.ve("pinned")
-    assert pinned.run("cat", "/sys/devices/system/cpu/online") == "0\n"
-    assert pinned.run("grep", "-c", "^processor", "/proc/cpuinfo") == "1\n"
-    assert pinned.run("grep", "-c", "^cpu[0-9]", "/proc/stat") == "1\n"
+    for name in NAMES:
+        one = fleet.ve(name)
+        assert one.run("cat", "/sys/devices/system/cpu/online") == "0\n"
+        assert one.run("grep", "-c", "^processor", "/proc/cpuinfo") == "1\n"
+        assert one.run("grep", "-c", "^cpu[0-9]", "/proc/stat") == "1\n"
 
 
 def test_a_ve_cannot_write_to_what_it_is_shown(fleet: Fleet) -> None:
