@@ -109,7 +109,7 @@ def build_config(spec: BundleSpec) -> dict[str, object]:
         "hostname": spec.hostname,
         "root": {"path": spec.rootfs, "readonly": False},
         "process": _process(spec),
-        "mounts": [*_mounts(), *_cgroup_mount(spec), *(_bind(bind) for bind in spec.binds)],
+        "mounts": [*_mounts(), *_nesting_mounts(spec), *_cgroup_mount(spec), *(_bind(bind) for bind in spec.binds)],
         "linux": _linux(spec),
     }
     if spec.criu_config is not None:
@@ -141,6 +141,20 @@ def _mounts() -> list[dict[str, object]]:
         _mount("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
         _mount("/run", "tmpfs", "nosuid", "nodev", "mode=755", "size=64m"),
         _mount("/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
+    ]
+
+
+def _nesting_mounts(spec: BundleSpec) -> list[dict[str, object]]:
+    """Keep a whole /proc and /sys aside: a user namespace may mount one only if it sees one with nothing over it.
+
+    They give the VE's root nothing that he could not have by unmounting what is over the usual ones.
+    Source: Linux fs/namespace.c, mount_too_revealing.
+    """
+    if not spec.nesting:
+        return []
+    return [
+        _mount("/dev/.nesting/proc", "proc", "nosuid", "noexec", "nodev"),
+        _mount("/dev/.nesting/sys", "sysfs", "nosuid", "noexec", "nodev", "ro"),
     ]
 
 

@@ -1,0 +1,69 @@
+"""Claims about what a VE may do beyond the usual: containers inside it, and file systems of its own programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fleet import Fleet, ve
+from tests.support.fleet import fleet as made_fleet
+
+pytestmark = pytest.mark.xdist_group("ve-nesting")
+
+CONTAINER = "unshare --user --map-root-user --mount --pid --net --fork sh -euc"
+ROOTED = """
+mount -t tmpfs layers /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay -o lowerdir=/srv/image,upperdir=/mnt/upper,workdir=/mnt/work,userxattr root /mnt/root
+mount -t proc proc /mnt/root/proc
+mount -t sysfs -o ro sysfs /mnt/root/sys
+echo inner > /mnt/root/etc/motd
+exec chroot /mnt/root /bin/busybox sh -c "cat /etc/motd /proc/1/comm; ls /sys/class/net"
+"""
+IMAGE = "mkdir -p /srv/image/bin /srv/image/etc /srv/image/proc /srv/image/sys && cp /bin/busybox /srv/image/bin"
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    documents = ve("plain"), ve("nests", features={"nesting": True})
+    with made_fleet(tmp_path_factory.getbasetemp(), *documents) as made:
+        made.start_agent()
+        made.await_ready("plain", "nests")
+        yield made
+
+
+def test_a_container_inside_has_a_root_of_its_own_on_an_overlay_with_proc_and_sys(fleet: Fleet) -> None:
+    one = fleet.ve("nests")
+    one.shell(IMAGE)
+    status, said = one.try_run("sh", "-c", f"{CONTAINER} '{ROOTED}'", nesting=True)
+    assert (status, said.split()) == (0, ["inner", "busybox", "lo"]), said
+    assert one.run("ls", "/srv/image/etc") == ""
+
+
+def test_without_nesting_there_is_no_container_inside(fleet: Fleet) -> None:
+    status, said = fleet.ve("plain").try_run("sh", "-c", f"{CONTAINER} true")
+    assert status != 0
+    assert "Operation not permitted" in said
+
+
+def test_init_makes_containers_too_and_not_only_what_is_executed(fleet: Fleet) -> None:
+    script = f"while :; do {CONTAINER} true && echo made > /run/made; sleep 60; done"
+    one = fleet.ve("nests")
+    one.shell(f"echo '::respawn:/bin/sh -c \"{script}\"' >> /etc/inittab && kill -HUP 1")
+    one.shell("until [ -e /run/made ]; do sleep 0.1; done")
+
+
+def test_cgroups_inside_are_the_ves_to_part(fleet: Fleet) -> None:
+    one = fleet.ve("nests")
+    inside = "mkdir /sys/fs/cgroup/inner && echo $$ > /sys/fs/cgroup/inner/cgroup.procs && cat /proc/self/cgroup"
+    assert "0::/inner" in one.shell(inside).splitlines()
+
+
+def test_what_nesting_keeps_aside_shows_nothing_of_the_host(fleet: Fleet) -> None:
+    one = fleet.ve("nests")
+    assert one.run("cat", "/dev/.nesting/proc/1/comm") == one.run("cat", "/proc/1/comm")
+    assert one.run("ls", "/dev/.nesting/sys/class/net") == "lo\n"
+    for file in ("kcore", "sysrq-trigger", "sys/kernel/core_pattern"):
+        refused = one.try_run("sh", "-c", f"echo h > /dev/.nesting/proc/{file}")
+        assert refused[0] != 0, file
