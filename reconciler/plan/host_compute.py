@@ -19,15 +19,12 @@ _MOST_SHARES = 262_144 * cpu_share.DEFAULT_WEIGHT // 1024
 
 
 def as_applied(ves: Iterable[VeObservation]) -> Iterator[ComputeSpec]:
-    """Yield what VEs that no manifest speaks of were guaranteed last."""
+    """Yield what VEs were guaranteed last, of those that were guaranteed something."""
     for seen in ves:
-        if not isinstance(seen.record, Unknown):
-            applied = seen.record.applied
-            yield ComputeSpec(
-                cpu_guarantee_us=_number(applied, "cpu.guarantee"),
-                memory_guarantee=_number(applied, "memory.guarantee"),
-                cpus=_numbers(applied, "cpu.cpus"),
-            )
+        applied = {} if isinstance(seen.record, Unknown) else seen.record.applied
+        cpu, memory = _number(applied, "cpu.guarantee"), _number(applied, "memory.guarantee")
+        if cpu or memory:
+            yield ComputeSpec(cpu_guarantee_us=cpu, memory_guarantee=memory, cpus=_numbers(applied, "cpu.cpus"))
 
 
 def _number(applied: Mapping[str, Json], path: str) -> int:
