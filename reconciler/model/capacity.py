@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 from reconciler.model.compute import CPU_PERIOD_US, CPU_PROMISED_MOST_US
 from reconciler.model.facts import Json
@@ -134,6 +135,19 @@ def supplies(host: HostSpec | None, machine: Mapping[Resource, int]) -> dict[Res
     }
 
 
+Bounded: TypeAlias = "tuple[tuple[Resource, Kind], ...]"
+
+
+def bounded(supply: Mapping[Resource, Supply]) -> Bounded:
+    """Name what may not be promised without end."""
+    return tuple((resource, kind) for resource in Resource for kind in Kind if supply[resource].room(kind) is not None)
+
+
+def is_more(one: int | None, other: int | None) -> bool:
+    """Say whether an amount is more than another; None is all that there is."""
+    return other is not None and (one is None or one > other)
+
+
 def lesser(*sizes: int | None) -> int | None:
     """Give the smallest size of those that have an end; None, if none has."""
     return min((size for size in sizes if size is not None), default=None)
@@ -228,8 +242,8 @@ class Books:
 
     def __init__(self, host: str, supply: Mapping[Resource, Supply]) -> None:
         self._host = host
-        rooms = {(resource, kind): supply[resource].room(kind) for resource in Resource for kind in Kind}
-        self._rooms = {key: room for key, room in rooms.items() if room is not None}
+        rooms = ((resource, kind, supply[resource].room(kind)) for resource, kind in bounded(supply))
+        self._rooms = {(resource, kind): room for resource, kind, room in rooms if room is not None}
         self._supply = supply
         self._promises: dict[str, Promise] = {}
         self._totals = dict.fromkeys(self._rooms, 0)

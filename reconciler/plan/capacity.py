@@ -9,6 +9,7 @@ from reconciler.model.action import Refusal
 from reconciler.model.capacity import (
     NO_CLAIM,
     Applicant,
+    Bounded,
     Claim,
     Resource,
     Shortage,
@@ -16,6 +17,7 @@ from reconciler.model.capacity import (
     admit,
     claim,
     disk_limit,
+    is_more,
     least,
     lesser,
 )
@@ -79,7 +81,11 @@ class Here:
 
     def __init__(self, records: Mapping[Uid, Record]) -> None:
         self._by_uid = records
-        self._by_name = {record.name: record for _, record in sorted(records.items(), reverse=True)}
+        self._by_name: dict[VeName, Record] = {}
+        for record in records.values():
+            first = self._by_name.setdefault(record.name, record)
+            if record.uid < first.uid:
+                self._by_name[record.name] = record
 
     def find(self, spec: VeSpec) -> Record | None:
         """Find the VE that a spec speaks of."""
@@ -89,12 +95,15 @@ class Here:
         return found or (None if spec.renamed_from is None else self._by_name.get(spec.renamed_from))
 
 
-def grows(spec: VeSpec, record: Record | None) -> bool:
-    """Say whether a VE asks for more than it has."""
-    if record is None:
-        return True
-    held, wanted = claimed(record.applied), claim(spec)
-    return least(held, wanted) != wanted
+def growing(specs: Iterable[VeSpec], records: Mapping[Uid, Record], bounded: Bounded) -> list[VeSpec]:
+    """Give the VEs that ask for more than they have of what has an end. ``bounded``: as `capacity.bounded` gives it."""
+    here = Here(records)
+    return [spec for spec in specs if _grows(spec, here.find(spec), bounded)]
+
+
+def _grows(spec: VeSpec, record: Record | None, bounded: Bounded) -> bool:
+    held, wanted = NO_CLAIM if record is None else claimed(record.applied), claim(spec)
+    return any(is_more(wanted.of(*key), held.of(*key)) for key in bounded)
 
 
 def claimed(applied: Mapping[str, Json]) -> Claim:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from reconciler.model.action import Action, Operation, Plan, Refusal, UnknownFact
-from reconciler.model.capacity import Resource, Supply, machine_of, supplies
+from reconciler.model.capacity import Resource, Supply, bounded, machine_of, supplies
 from reconciler.model.compute import Limit
 from reconciler.model.facts import Json, JsonMap, Unknown
 from reconciler.model.fleet import Fleet, VeSpec
@@ -317,19 +317,20 @@ def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
 
 def _short(inputs: Inputs, *, only: frozenset[VeName] | None) -> dict[VeName, Refusal]:
     """Refuse the VEs that the host has no room for. It takes a look at all of them, so only where some want more."""
-    records = {
-        **inputs.known.records,
-        **{uid: seen.record for uid, seen in inputs.observed.ves.items() if isinstance(seen.record, Record)},
-    }
-    here = capacity.Here(records)
-    asking = (name for name in (inputs.fleet.ves if only is None else only) if name in inputs.fleet.ves)
-    if not any(capacity.grows(inputs.fleet.ves[name], here.find(inputs.fleet.ves[name])) for name in asking):
+    observed = {uid: seen.record for uid, seen in inputs.observed.ves.items() if isinstance(seen.record, Record)}
+    supply, ves = _supply(inputs), inputs.fleet.ves
+    asking = [ves[name] for name in (ves if only is None else only) if name in ves]
+    asking = capacity.growing(asking, observed, bounded(supply))
+    if not asking:
+        return {}
+    records = {**inputs.known.records, **observed}
+    if not capacity.growing(asking, records, bounded(supply)):
         return {}
     request = capacity.Request(
         host=inputs.host,
         specs=specs_here(inputs),
         records=records,
-        supply=_supply(inputs),
+        supply=supply,
         is_held_back=_is_held_back(inputs),
     )
     found = capacity.refused(request)
