@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Protocol
 
@@ -41,8 +41,8 @@ class HostSide(Protocol):
         """Give the addresses that are led to a link; one that no uplink answers for leads nobody there."""
         ...
 
-    def queue_of(self, index: int) -> tc.Queue | None:
-        """Give what is before the way out of a link."""
+    def bucket_of(self, index: int) -> tc.Bucket | None:
+        """Give the token bucket before the way out of a link."""
         ...
 
     def redirected_to(self, index: int) -> int | None:
@@ -57,7 +57,7 @@ class ReadSide:
     by_name: Mapping[str, rtnl.Link]
     by_index: Mapping[int, rtnl.Link]
     routes: Mapping[int, frozenset[Address]]
-    queues: Mapping[int, tc.Queue]
+    buckets: Mapping[int, tc.Bucket]
     sock: RtnlSocket
 
     def link(self, name: str) -> rtnl.Link | None:
@@ -73,9 +73,9 @@ class ReadSide:
         """Give the addresses that are led to a link."""
         return self.routes.get(index, frozenset())
 
-    def queue_of(self, index: int) -> tc.Queue | None:
-        """Give what is before the way out of a link."""
-        return self.queues.get(index)
+    def bucket_of(self, index: int) -> tc.Bucket | None:
+        """Give the token bucket before the way out of a link."""
+        return self.buckets.get(index)
 
     def redirected_to(self, index: int) -> int | None:
         """Ask for the link over which all that comes in by a link is led: few have one."""
@@ -84,9 +84,13 @@ class ReadSide:
 
 @dataclass(frozen=True, slots=True)
 class AskedSide:
-    """A `HostSide` that asks the kernel for each: for one VE that costs less than to read what all of them have."""
+    """A `HostSide` that asks the kernel for each: for one VE that costs less than to read what all of them have.
+
+    Buckets can be had of all links only, and are read once.
+    """
 
     sock: RtnlSocket
+    _buckets: list[Mapping[int, tc.Bucket]] = field(default_factory=list)
 
     def link(self, name: str) -> rtnl.Link | None:
         """Ask for the link of a name."""
@@ -104,9 +108,11 @@ class AskedSide:
             return frozenset()
         return frozenset(led - proxies.unanswered(self.sock, led, self.name_of))
 
-    def queue_of(self, index: int) -> tc.Queue | None:
-        """Ask for what is before the way out of a link."""
-        return tc.dump_queues(self.sock).get(index)
+    def bucket_of(self, index: int) -> tc.Bucket | None:
+        """Ask for the token bucket before the way out of a link."""
+        if not self._buckets:
+            self._buckets.append(tc.dump_buckets(self.sock))
+        return self._buckets[0].get(index)
 
     def redirected_to(self, index: int) -> int | None:
         """Ask for the link over which all that comes in by a link is led."""
@@ -125,7 +131,7 @@ def read_host_side(site: Site, links: list[rtnl.Link]) -> ReadSide:
         by_name={entry.name: entry for entry in links},
         by_index={entry.index: entry for entry in links},
         routes={index: frozenset(addresses - lost) for index, addresses in led.items()},
-        queues=tc.dump_queues(site.rtnl) if any(entry.queue == "tbf" for entry in links) else {},
+        buckets=tc.dump_buckets(site.rtnl) if any(entry.queue == "tbf" for entry in links) else {},
         sock=site.rtnl,
     )
 

@@ -11,8 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from reconciler.errors import VectlError
-from reconciler.host import ground, lxcfs, tools
-from reconciler.kernel import cgroup_file, cgroup_layout, cgroup_limits, link, mount, netns, sysctl
+from reconciler.host import ground, lxcfs, shaping, tools
+from reconciler.kernel import (
+    cgroup_file,
+    cgroup_io,
+    cgroup_layout,
+    cgroup_limits,
+    disks,
+    link,
+    mount,
+    netns,
+    sysctl,
+    tc,
+)
 from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
@@ -43,6 +54,7 @@ def examine(instance: Instance) -> Iterator[Probe]:
     yield Probe(name="root", level=Level.OK, found="root")
     yield from _kernel()
     yield _cgroups()
+    yield from _tried("disk limits", lambda: _disk_limits(instance), level=Level.WARN)
     yield from examine_memory_protection()
     yield from _network()
     yield from _tried("loop devices", _loop)
@@ -118,7 +130,7 @@ def _tried(name: str, attempt: Callable[[], str], *, level: Level = Level.FAIL) 
 def _cgroups() -> Probe:
     try:
         layout = cgroup_layout.detect()
-        missing = sorted(set(Limit) - {Limit(name) for name in cgroup_limits.enforceable(layout)})
+        missing = sorted(set(Limit) - cgroup_limits.enforceable(layout) - set(cgroup_io.LIMITS))
     except VectlError as err:
         return Probe(name="cgroups", level=Level.FAIL, found=str(err), remedy="mount cgroup2 on /sys/fs/cgroup")
     kind = "v2" if layout.is_pure_v2 else "v1" if layout.unified is None else "hybrid"
@@ -127,6 +139,18 @@ def _cgroups() -> Probe:
     found = f"{kind}; not enforceable: {', '.join(missing)}"
     remedy = "" if layout.is_pure_v2 else "boot with systemd.unified_cgroup_hierarchy=1"
     return Probe(name="cgroups", level=Level.WARN, found=found, remedy=remedy)
+
+
+def _disk_limits(instance: Instance) -> str:
+    layout = cgroup_layout.detect()
+    if cgroup_io.hierarchy(layout) is None:
+        raise VectlError("this kernel limits no disk traffic; boot one with CONFIG_BLK_DEV_THROTTLING")
+    if not ground.is_mounted(instance):
+        return "known once the pool is mounted"
+    found = disks.examine(instance.pool, cost_model=layout.unified and f"{layout.unified}/io.cost.qos")
+    if found.sharing is None:
+        raise VectlError(f"io.weight is not enforceable: {found.why_not}")
+    return f"held by {', '.join(found.numbers)}, shared by {found.sharing}"
 
 
 def examine_memory_protection() -> Iterator[Probe]:
@@ -157,6 +181,7 @@ def _network() -> Iterator[Probe]:
         with closing(RtnlSocket.open_in(descriptor)) as sock:
             yield from _tried("bridge", lambda: _bridge(sock))
             yield from _tried("veth", lambda: _veth(sock, descriptor))
+            yield from _tried("rates", lambda: _rates(sock), level=Level.WARN)
     except VectlError as err:
         yield Probe(name="rtnetlink", level=Level.FAIL, found=str(err))
     finally:
@@ -175,6 +200,13 @@ def _veth(sock: RtnlSocket, namespace: int) -> str:
     )
     link.create_veth(sock, sock, namespace, pair)
     return "made one in a namespace of its own"
+
+
+def _rates(sock: RtnlSocket) -> str:
+    near = link.create_ifb(sock, "probe2", mac="02:76:00:00:00:03", alias="probe")
+    tc.set_bucket(sock, near.index, shaping.bucket(10**6, 1500))
+    tc.redirect_ingress(sock, near.index, near.index)
+    return "held an interface of no VE to one"
 
 
 def _nftables() -> str:

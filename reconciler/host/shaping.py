@@ -55,11 +55,10 @@ def _egress(near: rtnl.Link, host: HostSide) -> int | None:
 def _held(by: rtnl.Link, mtu: int, host: HostSide) -> int | None:
     if by.queue in _DEFAULT_QUEUES:
         return None
-    seen = host.queue_of(by.index)
-    if seen is None or seen.bucket is None:
+    seen = host.bucket_of(by.index)
+    if seen is None:
         return ALTERED
-    rate = seen.bucket.rate * 8
-    return rate if seen.bucket.resembles(bucket(rate, mtu)) else ALTERED
+    return seen.rate * 8 if seen.resembles(bucket(seen.rate * 8, mtu)) else ALTERED
 
 
 def set_rate(site: Site, effect: SetInterfaceRate) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from dataclasses import dataclass
+from functools import lru_cache
 
-from reconciler.errors import KernelError
+from reconciler.errors import KernelError, KernelFormatError
 from reconciler.kernel import netlink
 from reconciler.kernel.netlink import attributes, encode_attribute, text, u32
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -28,6 +30,7 @@ _TCA_KIND, _TCA_OPTIONS = 1, 2
 _TBF_PARMS, _TBF_RATE64, _TBF_BURST = 1, 4, 6
 _RATE = struct.Struct("=BBHhHI")
 _TBF = struct.Struct("=12s12sIII")
+_TBF_KIND = encode_attribute(_TCA_KIND, b"tbf\0")
 _ETHERNET = 1  # the kernel works out times by itself, and wants no table of them
 _TICK_NS = 64
 
@@ -50,15 +53,6 @@ class Bucket:
         """Say whether two are the same but for the kernel's rounding, which keeps the burst as a time."""
         same = (self.rate, self.limit) == (other.rate, other.limit)
         return same and abs(self.burst - other.burst) * 100 <= other.burst + 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """What is at the root of a link's way out. ``bucket`` None: it is of another kind."""
-
-    index: int
-    kind: str
-    bucket: Bucket | None = None
 
 
 def set_bucket(sock: RtnlSocket, index: int, bucket: Bucket) -> None:
@@ -112,14 +106,18 @@ def release_ingress(sock: RtnlSocket, index: int) -> None:
     _remove(sock, _RTM_DELQDISC, request, doing=f"release what link {index} receives")
 
 
-def dump_queues(sock: RtnlSocket) -> dict[int, Queue]:
-    """Read the root queues of all links, by index.
+def dump_buckets(sock: RtnlSocket) -> dict[int, Bucket]:
+    """Read the buckets at the way out of all links, by index.
 
+    To ask for one instead would be told to everybody who listens for changes, which is ourselves.
     Raises: KernelError.
     """
-    entries = sock.dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0), doing="list queues")
-    heads = ((entry, _TCMSG.unpack_from(entry)) for entry in entries)
-    return {index: _queue(index, entry) for entry, (_, index, _, parent, _) in heads if parent == _ROOT}
+    found = {}
+    for entry in sock.dump(_RTM_GETQDISC, _TCMSG.pack(0, 0, 0, 0, 0), doing="list queues"):
+        _, index, _, parent, _ = _TCMSG.unpack_from(entry)
+        if parent == _ROOT and entry.startswith(_TBF_KIND, _TCMSG.size):
+            found[index] = _bucket(attributes(entry, _TCMSG.size).get(_TCA_OPTIONS, b""))
+    return found
 
 
 def redirected_to(sock: RtnlSocket, index: int) -> int | None:
@@ -152,21 +150,16 @@ def _remove(sock: RtnlSocket, kind: int, request: bytes, *, doing: str) -> None:
             raise
 
 
-def _queue(index: int, entry: bytes) -> Queue:
-    found = attributes(entry, _TCMSG.size)
-    kind = text(found.get(_TCA_KIND, b""))
-    return Queue(index=index, kind=kind, bucket=_bucket(found.get(_TCA_OPTIONS, b"")) if kind == "tbf" else None)
-
-
-def _bucket(options: bytes) -> Bucket | None:
+@lru_cache(maxsize=256)  # many links have equal ones
+def _bucket(options: bytes) -> Bucket:
     found = attributes(options)
     parameters = found.get(_TBF_PARMS, b"")
     if len(parameters) < _TBF.size:
-        return None
+        raise KernelFormatError(f"parse bucket: expected {_TBF.size} bytes, got {len(parameters)}")
     spec, _, limit, ticks, _ = _TBF.unpack_from(parameters)
     rate = _RATE.unpack(spec)[-1]
     if len(wide := found.get(_TBF_RATE64, b"")) == 8:
-        rate = int.from_bytes(wide, "little")
+        rate = int.from_bytes(wide, sys.byteorder)
     return Bucket(rate=rate, burst=round(ticks * _TICK_NS * rate / 10**9), limit=limit)
 
 
