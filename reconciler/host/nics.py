@@ -29,11 +29,15 @@ _LOOPBACK = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Moved:
-    """A link inside by its number and by what its root cannot make: of hardware, or with its other end on the host."""
+    """A link inside by its number and by what its root cannot make: of hardware, or with its other end on the host.
+
+    ``kind`` "": of hardware. ``peer`` and ``nsid``: the other end, or what it rests on, as it is told inside.
+    """
 
     index: int
     kind: str
     peer: int
+    nsid: int
     up: bool
 
 
@@ -62,7 +66,8 @@ def _find(into: Inside, it: _Moved) -> rtnl.Link | None:
 
 
 def _seen(found: rtnl.Link, *, up: bool) -> _Moved:
-    return _Moved(index=found.index, kind=found.kind or "", peer=found.peer_index or 0, up=up)
+    nsid = -1 if found.peer_nsid is None else found.peer_nsid
+    return _Moved(index=found.index, kind=found.kind or "", peer=found.peer_index or 0, nsid=nsid, up=up)
 
 
 def _read(site: Site, uid: Uid, init: ProcessId) -> Mapping[str, _Moved]:
@@ -78,7 +83,13 @@ def _parse(data: bytes, *, where: str) -> _Note:
     moved = {}
     for nic, entry in fields.mapping("moved").items():
         of = Fields(entry, where=where)
-        moved[nic] = _Moved(index=of.integer("index"), kind=of.text("kind"), peer=of.integer("peer"), up=of.flag("up"))
+        moved[nic] = _Moved(
+            index=of.integer("index"),
+            kind=of.text("kind"),
+            peer=of.integer("peer"),
+            nsid=of.integer("nsid"),
+            up=of.flag("up"),
+        )
     return _Note(pid=fields.integer("pid"), start_time=fields.integer("start_time"), moved=moved)
 
 
@@ -98,18 +109,31 @@ def add(site: Site, effect: AddNic) -> None:
     moved = dict(_read(site, uid, into.init))
     if nic in moved and _find(into, moved[nic]) is not None:
         return
-    found = site.rtnl.link(nic)
+    found, inside = site.rtnl.link(nic), into.rtnl.link(nic)
     if found is None:
-        raise KernelError(f"move {nic} into VE {uid}: this host has no such interface", errno=errno.ENODEV)
-    _refuse_in_use(site, found)
-    if into.rtnl.link(nic) is not None:
+        moved[nic] = _left_by_a_crash(uid, nic, inside)
+    elif inside is not None:
         raise BusyError(f"move {nic} into VE {uid}: a link inside has that name")
-    link.move(site.rtnl, found.index, into.net, name=nic)
-    there = into.rtnl.link(nic)
-    if there is None:
-        raise KernelError(f"move {nic} into VE {uid}: it is not there afterwards", errno=errno.ENODEV)
-    moved[nic] = _seen(there, up=found.up)
+    else:
+        _refuse_in_use(site, found)
+        link.move(site.rtnl, found.index, into.net, name=nic)
+        moved[nic] = _seen(_arrived(into, found), up=found.up)
     _write(site, uid, into.init, moved)
+
+
+def _left_by_a_crash(uid: Uid, nic: str, inside: rtnl.Link | None) -> _Moved:
+    """Take a link of hardware for the one that was moved before that could be written down: nobody inside makes one."""
+    if inside is None or inside.kind is not None or inside.index == _LOOPBACK:
+        raise KernelError(f"move {nic} into VE {uid}: this host has no such interface", errno=errno.ENODEV)
+    return _seen(inside, up=False)
+
+
+def _arrived(into: Inside, found: rtnl.Link) -> rtnl.Link:
+    """Find a link that was moved: it keeps its number unless that was taken, and its name until the VE's root acts."""
+    for there in (into.rtnl.link(found.name), into.rtnl.link_at(found.index)):
+        if there is not None and (there.kind, there.mac) == (found.kind, found.mac):
+            return there
+    raise KernelError(f"move {found.name} into a VE: it is not there afterwards", errno=errno.ENODEV)
 
 
 def _refuse_in_use(site: Site, found: rtnl.Link) -> None:

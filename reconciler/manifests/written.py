@@ -119,7 +119,7 @@ def _written(key: str, field: Mapping[str, Json], root: Mapping[str, Json], valu
             return {**_section(core, root, value)}
         case dict() if "properties" in entry:
             known = [(name, one) for name, one in value.items() if isinstance(one, dict)]
-            return [{_KEYS[key]: _key(name), **_section(entry, root, one)} for name, one in known]
+            return [{**_own_key(key, name, one), **_section(entry, root, one)} for name, one in known]
         case list() if "properties" in entry:
             return [{**_section(entry, root, one)} for one in value if isinstance(one, dict)]
         case list() if title == "list of numbers":
@@ -127,6 +127,11 @@ def _written(key: str, field: Mapping[str, Json], root: Mapping[str, Json], valu
         case int() | float() if not isinstance(value, bool):
             return _number(title, value)
     return value
+
+
+def _own_key(key: str, name: str, entry: Mapping[str, Json]) -> dict[str, Json]:
+    """Give what an entry is told by: a device that is an interface by what is among its values anyway."""
+    return {} if "nic" in entry else {_KEYS[key]: _key(name)}
 
 
 def _key(name: str) -> Json:

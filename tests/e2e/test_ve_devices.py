@@ -168,7 +168,7 @@ def nic(fleet: Fleet) -> Iterator[str]:
     fleet.host("ip", "link", "set", "spare0", "up")
     yield "spare0"
     give(fleet)
-    fleet.host("ip", "link", "del", "other0")
+    fleet.host("ip", "link", "del", "other0", check=False)
 
 
 def names(fleet: Fleet) -> dict[str, bool]:
@@ -198,6 +198,20 @@ def test_an_interface_returns_however_its_ve_ends(fleet: Fleet, nic: str) -> Non
     fleet.await_ready("web1")
     os.kill(before.pid, signal.SIGKILL)
     until(lambda: names(fleet).get(nic), "the interface to return when init is killed")
+    fleet.put("all.yaml", ve("web1"))
+    fleet.await_ready("web1")
+
+
+def test_a_link_that_the_ves_root_made_instead_never_comes_to_the_host(fleet: Fleet, nic: str) -> None:
+    one = give(fleet, {"nic": nic})
+    number = one.net_json("ip", "-j", "link", "show", "dev", nic)[0]["ifindex"]
+    with fleet.in_one_moment():
+        one.net("ip", "link", "del", nic)
+        one.net("ip", "link", "add", nic, "index", str(number), "type", "veth", "peer", "name", "mine")
+        fleet.put("all.yaml", ve("web1", power="stopped"))
+    until(lambda: not one.runs, "the VE to stop")
+    fleet.settle()
+    assert names(fleet).keys() == {"lo"}
     fleet.put("all.yaml", ve("web1"))
     fleet.await_ready("web1")
 

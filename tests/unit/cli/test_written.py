@@ -29,6 +29,8 @@ FULL = ve(
     'cpu: {limit: 1.5, guarantee: 0.25, cpus: "0-1", weight: 50}, disk: {size: 4097Ki}, '
     "boot: {order: -3, restart: always, stopTimeout: 90s, dependsOn: [plain]}, rlimits: {nofile: 8192, core: 1Mi}, "
     "features: {nesting: true}, hostname: web1.example.org, dns: {servers: [10.20.0.1], search: [example.org]}, "
+    "devices: [{path: /dev/net/tun, access: r}, {path: /dev/fuse}, {nic: eno9}], "
+    "mounts: [{source: /srv, target: /srv/a.b, readOnly: true}, {source: /usr, target: /data}], "
     f"drift: {{default: warn, fields: {{cpu: correct}}}}, {on_lan(11)}",
     "labels: {tier: web}",
 )
@@ -44,6 +46,8 @@ FLEET = fleet_of(LAN, ve("plain"), FULL, ROUTES)
 def rig() -> Iterator[Rig]:
     with scratch_state() as state:
         made = Rig(state=Path(state))
+        (made.state / "policy.yaml").write_text("nics: [eno9]\nmounts: [{source: /srv}, {source: /usr}]")
+        made.world.add_host_link("eno9")
         made.converge(FLEET)
         yield made
 
