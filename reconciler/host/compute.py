@@ -41,6 +41,7 @@ def capabilities(site: Site) -> Capabilities:
         for limit in Limit
         if limit not in enforceable
     }
+    why_not |= site.why_not
     return Capabilities(
         cgroup="v2" if site.layout.is_pure_v2 else "v1",
         enforceable=enforceable,

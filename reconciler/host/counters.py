@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from reconciler.errors import KernelError, VectlError
 from reconciler.host import compute, power
 from reconciler.host.site import Site
-from reconciler.kernel import cgroup_counters, process_counters
+from reconciler.kernel import cgroup_counters, devpts, process_counters, socket_counter
 from reconciler.kernel.cgroup_counters import Counter
 from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.pidfd import ProcessId
@@ -23,6 +23,8 @@ from reconciler.model.compute import RemoveCgroup
 from reconciler.model.counters import NOTHING_READ, Counted, Look, Reading, Resource, growth, rows, settled
 from reconciler.model.identity import Uid
 from reconciler.plan import counters as plan
+
+_SOCKETS = {socket_counter.TCP: Resource.NUMTCPSOCK, socket_counter.OTHER: Resource.NUMOTHERSOCK}
 
 
 async def count(site: Site, uid: Uid, *, deep: bool, keep: bool) -> Counted:
@@ -33,7 +35,7 @@ async def count(site: Site, uid: Uid, *, deep: bool, keep: bool) -> Counted:
     look = _of_cgroup(site, uid)
     if look is not None and deep:
         more = await asyncio.to_thread(_of_processes, _inside(site, uid))
-        look = replace(look, readings={**look.readings, **more})
+        look = replace(look, readings={**more, **look.readings})
     return _entered(site, uid, look, keep=keep)
 
 
@@ -44,12 +46,14 @@ async def remove_cgroup(site: Site, effect: RemoveCgroup) -> None:
             _entered(site, effect.uid, _of_cgroup(site, effect.uid), keep=True)
             site.ledgers.flush(effect.uid)
     await compute.remove_cgroup(site, effect)
+    site.sockets.forget(effect.uid)
 
 
 def _entered(site: Site, uid: Uid, look: Look | None, *, keep: bool) -> Counted:
     record, before = site.need_record(uid), site.ledgers.read(uid)
     observed = compute.observe(site, uid, with_use=False)
-    bounds = plan.bounds(record.applied, observed.limits if observed is not None else {})
+    limits = observed.limits if observed is not None else {}
+    bounds = plan.bounds(record.applied, limits, site.why_not)
     if look is None:
         return Counted(uid=uid, rows=rows(before, NOTHING_READ, bounds))
     after = settled(before, look, bounds)
@@ -74,8 +78,19 @@ def _of_cgroup(site: Site, uid: Uid) -> Look | None:
         Resource.VMGUARPAGES: Reading(held=0, failures=counted.below_guarantee or 0),
         Resource.OOMGUARPAGES: Reading(held=used, failures=counted.oom_kills or 0),
         Resource.NUMMEMORYSUBGROUPS: Reading(held=counted.descendants),
+        **_of_sockets(site, uid),
     }
     return Look(epoch=counted.identity, readings=readings)
+
+
+def _of_sockets(site: Site, uid: Uid) -> dict[Resource, Reading]:
+    """Give what is counted where a limit was declared; elsewhere a deep look counts sockets."""
+    found = site.sockets.read(uid)
+    return {
+        resource: Reading(held=found[name].held, peak=found[name].peak, failures=found[name].failures)
+        for name, resource in _SOCKETS.items()
+        if name in found
+    }
 
 
 def _reading(counter: Counter) -> Reading:
@@ -92,6 +107,7 @@ class _Inside:
     pids: frozenset[int]
     init: int | None = None
     net: int | None = None
+    root: int | None = None
 
 
 def _inside(site: Site, uid: Uid) -> _Inside:
@@ -100,7 +116,8 @@ def _inside(site: Site, uid: Uid) -> _Inside:
         return _Inside(pids=pids)
     init = ProcessId(pid=seen.pid, start_time=seen.start_time)
     kept = site.namespaces.of(uid, init, site.rtnl)
-    return _Inside(pids=pids, init=seen.pid, net=os.dup(kept.net))
+    with kept.root() as root:
+        return _Inside(pids=pids, init=seen.pid, net=os.dup(kept.net), root=os.dup(root))
 
 
 def _of_processes(inside: _Inside) -> Mapping[Resource, Reading]:
@@ -114,6 +131,8 @@ def _of_processes(inside: _Inside) -> Mapping[Resource, Reading]:
     }
     if inside.init is not None and inside.net is not None:
         found |= _of_network(inside.init, inside.net)
+    if inside.root is not None:
+        found[Resource.NUMPTY] = _terminals(inside.root)
     return {resource: Reading(held=number) for resource, number in found.items()}
 
 
@@ -129,6 +148,16 @@ def _of_network(init: int, net: int) -> dict[Resource, int | None]:
         Resource.NUMNETIF: process_counters.count_links(init),
         Resource.NUMIPTENT: _filter_rules(net),
     }
+
+
+def _terminals(root: int) -> int | None:
+    """Count the pseudo terminals on ``/dev/pts``; None, if the VE's root has put something else there."""
+    try:
+        return devpts.count(root)
+    except KernelError:
+        return None
+    finally:
+        os.close(root)
 
 
 def _filter_rules(net: int) -> int | None:

@@ -21,6 +21,7 @@ from reconciler.host import (
     network,
     nics,
     observing,
+    settings,
     shaping,
     templates,
     views,
@@ -33,6 +34,7 @@ from reconciler.model import devices as devices_model
 from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
+from reconciler.model import settings as settings_model
 from reconciler.model import views as views_model
 from reconciler.model import volume as volume_model
 from reconciler.model.counters import Counted
@@ -95,6 +97,7 @@ _HANDLERS: Mapping[type, _Handler] = {
     mounts_model.AddMount: mounts.add,
     mounts_model.RemoveMount: mounts.remove,
     views_model.ShowViews: views.show,
+    settings_model.SetSetting: settings.set_setting,
 }
 assert set(_HANDLERS) == set(EFFECT_TYPES), "every effect has a handler"
 

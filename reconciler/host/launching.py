@@ -9,7 +9,7 @@ import resource
 from contextlib import suppress
 
 from reconciler.errors import BusyError, CommandError, StateError, TemplateError
-from reconciler.host import bundle, compute, power, runtime, templates, views
+from reconciler.host import bundle, compute, power, runtime, settings, templates, views
 from reconciler.host.keeper import protocol
 from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
@@ -36,6 +36,7 @@ async def create(site: Site, effect: CreateRuntime) -> None:
     if seen.state is not PowerState.STOPPED:
         raise BusyError(f"create runtime of {effect.name}: one is there already, {seen.state.value}")
     overlay = _overlay(site, effect)
+    settings.begin(site, uid)
     maker = runtime.of(site, uid)
     os.makedirs(overlay.target, mode=0o711, exist_ok=True)
     await asyncio.to_thread(runc.delete, maker, uid)

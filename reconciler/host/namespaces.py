@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from reconciler.errors import StateError
-from reconciler.kernel import announce, netns, pidfd, sysctl, uts
+from reconciler.kernel import announce, netns, nssysctl, pidfd, sysctl, uts
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
@@ -32,6 +32,20 @@ class Inside:
         for descriptor in (self.process, self.net, self.uts):
             with suppress(OSError):
                 os.close(descriptor)
+
+    @contextmanager
+    def opened_ipc(self) -> Iterator[int]:
+        """Open the VE's IPC namespace.
+
+        Raises: StateError, if the init is gone; KernelError.
+        """
+        descriptor = nssysctl.open_ipc_of(self.init.pid)
+        try:
+            if pidfd.has_ended(self.process):  # then the pid may have been another process's when it was opened
+                raise StateError(f"open IPC namespace of process {self.init.pid}: it has ended")
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def root(self) -> Iterator[int]:

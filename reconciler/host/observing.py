@@ -23,6 +23,7 @@ from reconciler.host import (
     network,
     nics,
     power,
+    settings,
     templates,
     views,
     volume,
@@ -41,13 +42,14 @@ from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet, HostObservation, Scope, VeObservation
 from reconciler.model.power import EndCause, PowerObservation
+from reconciler.model.settings import SettingsObservation
 from reconciler.model.views import Views
 from reconciler.model.volume import TrashEntry, VolumeObservation
 
 _Fact = TypeVar("_Fact")
 
 _NOT_ASKED = Unknown("not looked at")
-_OF_LIVE = frozenset({Facet.POWER, Facet.NETWORK, Facet.MOUNTS, Facet.DEVICES, Facet.VIEWS})
+_OF_LIVE = frozenset(Facet) - {Facet.COMPUTE, Facet.VOLUME}
 """What there is to see depends on whether the VE runs."""
 
 
@@ -77,6 +79,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
                 mounts=look.mounts_of(uid, powers.get(uid)),
                 views=look.views_of(uid, powers.get(uid, _NOT_ASKED), lxcfs),
                 devices=look.devices_of(uid, powers.get(uid)),
+                settings=look.settings_of(uid, powers.get(uid)),
             )
             for uid in uids
         },
@@ -154,6 +157,13 @@ class _Look:
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""
         return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas)
+
+    def settings_of(self, uid: Uid, power: PowerObservation | Unknown | None) -> SettingsObservation | Unknown | None:
+        """Look at what was set of a VE; one that set nothing is not looked into."""
+        if Facet.SETTINGS not in self.facets or power is None:
+            return _NOT_ASKED
+        init = _init_of(power)
+        return init if isinstance(init, Unknown) else _known(settings.observe, self.site, uid, init)
 
     def host_networks(self, links: list[rtnl.Link] | Unknown) -> Mapping[NetworkName, HostNetworkObservation] | Unknown:
         """Look at the host's own networks."""

@@ -14,6 +14,7 @@ from reconciler.host.keeper.client import KeeperClient, ensure_keeper
 from reconciler.host.ledgers import Ledgers
 from reconciler.host.lxcfs import Lxcfs
 from reconciler.host.namespaces import Namespaces
+from reconciler.host.sockets import Sockets
 from reconciler.kernel import cgroup_layout, cgroup_limits, disks, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.parsed import ParsedFiles
@@ -23,6 +24,8 @@ from reconciler.model.identity import Uid
 from reconciler.model.instance import Instance
 from reconciler.model.record import decode_record
 from reconciler.model.volume import Record
+
+_OF_SOCKETS = ("beancounters.numtcpsock.limit", "beancounters.numothersock.limit")
 
 
 class Site:
@@ -37,6 +40,7 @@ class Site:
         self.inits = Inits()
         self.lxcfs = Lxcfs(instance, self.parsed, self.inits)
         self.layout = cgroup_layout.detect()
+        self.sockets = Sockets(self.layout, instance)
         self.limit_reader = cgroup_limits.LimitReader(self.layout)
         self.namespaces = Namespaces()
         self.building = asyncio.Lock()
@@ -91,6 +95,12 @@ class Site:
         with open("/proc/stat", encoding="ascii") as stat:
             return next(float(line.split()[1]) for line in stat if line.startswith("btime "))
 
+    @cached_property
+    def why_not(self) -> Mapping[str, str]:
+        """Why this host cannot hold what, by the path of the field: what `compute.capabilities` does not ask."""
+        reason = self.sockets.why_not()
+        return dict.fromkeys(_OF_SOCKETS, reason) if reason else {}
+
     def nft_digests(self, tables: tuple[TableName, ...]) -> Mapping[TableName, str | None]:
         """Read the fingerprints of nftables tables; an unchanged generation means unchanged tables.
 
@@ -108,6 +118,7 @@ class Site:
         self.ledgers.write_down()
         self.limit_reader.close()
         self.namespaces.close()
+        self.sockets.close()
         self.inits.close()
         for opened in (self._rtnl, self._nft):
             if opened is not None:

@@ -103,6 +103,14 @@ def ensure(directory: str) -> SocketCounters:
     return _install(directory) if found is None else found
 
 
+def try_out() -> None:
+    """Make, and drop, what only a kernel that can count sockets makes for a process that may.
+
+    Raises: KernelError.
+    """
+    os.close(bpf.create_socket_storage("vectl_counted"))
+
+
 def _install(directory: str) -> SocketCounters:
     with ExitStack() as undo:
         made = SocketCounters(

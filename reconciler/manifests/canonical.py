@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from reconciler.manifests import addressing, unsupported
+from reconciler.manifests import addressing, settings, unsupported
 from reconciler.manifests.kinds.compute import Rlimits
 from reconciler.manifests.kinds.host import Host, Overcommit
 from reconciler.manifests.kinds.network import Network
@@ -157,7 +157,8 @@ def ve(
             nodes={device.path: device.access for device in body.devices if device.path is not None},
             nics=frozenset(device.nic for device in body.devices if device.nic is not None),
         ),
-        rlimits=_rlimits(body.rlimits),
+        settings=settings.settings(body),
+        rlimits={**settings.rlimits(body.beancounters), **_rlimits(body.rlimits)},
         nesting=body.features.nesting,
         protect=body.protect,
         drift=DriftSpec(default=body.drift.default, fields=body.drift.fields),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, devices, mounts, network, power, views, volume
+from reconciler.model import compute, devices, mounts, network, power, settings, views, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -57,6 +57,7 @@ Effect: TypeAlias = (
     | mounts.AddMount
     | mounts.RemoveMount
     | views.ShowViews
+    | settings.SetSetting
 )
 
 EFFECT_TYPES: tuple[type, ...] = get_args(Effect)

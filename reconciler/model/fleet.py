@@ -13,6 +13,7 @@ from reconciler.model.identity import HostName, NetworkName, TemplateName, Uid, 
 from reconciler.model.mounts import MountSpec
 from reconciler.model.network import NetworkSpec, VeNetworkSpec
 from reconciler.model.power import PowerSpec
+from reconciler.model.settings import SettingsSpec
 from reconciler.model.volume import TemplateSpec, VolumeSpec
 
 
@@ -63,6 +64,7 @@ class VeSpec:
     network: VeNetworkSpec
     mounts: Mapping[str, MountSpec] = field(default_factory=dict)
     devices: DevicesSpec = field(default_factory=DevicesSpec)
+    settings: SettingsSpec = field(default_factory=SettingsSpec)
     rlimits: Mapping[str, int] = field(default_factory=dict)
     nesting: bool = False
     protect: bool | None = None

@@ -13,6 +13,7 @@ from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
 from reconciler.model.power import PowerObservation
+from reconciler.model.settings import SettingsObservation
 from reconciler.model.views import Views
 from reconciler.model.volume import Record, TrashEntry, VolumeObservation
 
@@ -27,6 +28,7 @@ class Facet(StrEnum):
     MOUNTS = "mounts"
     VIEWS = "views"
     DEVICES = "devices"
+    SETTINGS = "settings"
 
 
 ALL_FACETS = frozenset(Facet)
@@ -62,6 +64,7 @@ class VeObservation:
     mounts: MountsObservation | Unknown | None
     views: Views | Unknown | None
     devices: DevicesObservation | Unknown | None
+    settings: SettingsObservation | Unknown | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

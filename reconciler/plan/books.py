@@ -9,7 +9,7 @@ from reconciler.model.action import Action, Operation, Origin, Phase, Reason
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.volume import Record, WriteRecord
-from reconciler.plan import actions, compute
+from reconciler.plan import actions, compute, settings
 from reconciler.plan.actions import Context
 from reconciler.plan.spec import spec_values
 
@@ -52,7 +52,8 @@ def _announced(spec: VeSpec, record: Record, wanted: Record, others: Sequence[Ac
         action = actions.make(spec, record, Operation.UPDATE, "protect", record.protect, wanted.protect)
         danger = "" if wanted.protect else f"{spec.name}: its protection against deletion is lifted"
         yield replace(action, danger=danger)
-    told = [path for action in others for path in action.path.split(",")]
+    paths = [path for action in others for path in action.path.split(",")]
+    told = [recorded for path in paths for recorded in settings.recorded_as(path)]
     for path, before, after in _changed(record.applied, wanted.applied):
         if not any(path == other or path.startswith(f"{other}.") for other in told):
             yield actions.make(spec, record, Operation.UPDATE, path, before, after)

@@ -15,9 +15,10 @@ from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import VeNetworkObservation
 from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
+from reconciler.model.settings import SettingsObservation
 from reconciler.model.views import Views
 from reconciler.model.volume import Record, VolumeObservation
-from reconciler.plan import actions, compute, devices, mounts, network, power, views, volume
+from reconciler.plan import actions, compute, devices, mounts, network, power, settings, views, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import carried_out
 from reconciler.plan.field import Difference, Field, Value, Values, changed_paths, find_field, to_json
@@ -36,6 +37,7 @@ class Known:
     mounts: MountsObservation | None
     views: Views | None
     devices: DevicesObservation | None
+    settings: SettingsObservation | None
 
 
 def known(observed: VeObservation) -> Known:
@@ -51,6 +53,7 @@ def known(observed: VeObservation) -> Known:
     assert not isinstance(ve_mounts, Unknown)
     assert not isinstance(ve_views, Unknown)
     assert not isinstance(observed.devices, Unknown)
+    assert not isinstance(observed.settings, Unknown)
     return Known(
         record=record,
         power=ve_power,
@@ -60,6 +63,7 @@ def known(observed: VeObservation) -> Known:
         mounts=ve_mounts,
         views=ve_views,
         devices=observed.devices,
+        settings=observed.settings,
     )
 
 
@@ -82,6 +86,8 @@ def _recorded_as(declared: Field, path: str) -> tuple[str, ...]:
             return compute.recorded_as(path)
         case Facet.NETWORK:
             return network.recorded_as(path)
+        case Facet.SETTINGS:
+            return settings.recorded_as(path)
         case Facet.VOLUME:
             return volume.recorded_as(path)
     return (path,)
@@ -104,6 +110,8 @@ def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str,
         yield from _changed(views.desired_values(context.capabilities), views.observed_values(seen.views))
     if seen.devices is not None:
         yield from devices.differences(spec.devices, seen.devices)
+    if seen.settings is not None:
+        yield from settings.differences(spec.settings, seen.settings, context.capabilities)
 
 
 def _changed(desired: Values, observed: Values) -> Iterator[tuple[str, Value, Value]]:
@@ -127,8 +135,8 @@ def apply_drift_policy(spec: VeSpec, found: Iterable[Difference]) -> tuple[list[
 
 
 def _explained(difference: Difference) -> tuple[Json, Json]:
-    before = to_json(network.explain(difference.path, difference.observed))
-    return before, to_json(network.explain(difference.path, difference.desired))
+    explain = settings.explain if difference.field.facet is Facet.SETTINGS else network.explain
+    return to_json(explain(difference.path, difference.observed)), to_json(explain(difference.path, difference.desired))
 
 
 def live_actions(
@@ -176,6 +184,8 @@ def _carry_out(
             return views.set_effects(uid, difference), Impact.LIVE
         case Facet.DEVICES:
             return devices.set_effects(uid, spec.devices, difference), devices.impact(difference)
+        case Facet.SETTINGS:
+            return settings.set_effects(uid, difference), difference.field.impact
     raise AssertionError(f"{difference.path} is no live change")
 
 

@@ -9,7 +9,7 @@ from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
 from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.power import Power, PowerState
-from reconciler.plan import compute, devices, mounts, network, power, views, volume
+from reconciler.plan import compute, devices, mounts, network, power, settings, views, volume
 from reconciler.plan.field import Field, Value, to_json
 
 _OWN_FIELDS = (
@@ -30,6 +30,7 @@ FIELDS: tuple[Field, ...] = (
     + mounts.FIELDS
     + devices.FIELDS
     + views.FIELDS
+    + settings.FIELDS
     + _OWN_FIELDS
 )
 """Every field that this version carries out, with its default and its impact."""
@@ -49,6 +50,7 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         "features.nesting": spec.nesting,
         **{limit.value: value for limit, value in compute.limits(spec.compute).items()},
         **compute.record_values(spec.compute),
+        **spec.settings.declared,
         "template": spec.volume.template,
         **volume.desired_values(spec.volume),
         **network.record_values(spec.network),
@@ -64,7 +66,8 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
 def unenforceable(spec: VeSpec, capabilities: Capabilities) -> dict[str, str]:
     """Name the fields that were asked for and that this host can only observe, with the reason by path."""
     seen = views.unenforceable(capabilities) if spec.power.state is Power.RUNNING else {}
-    return {**compute.unenforceable(spec.compute, capabilities), **seen}
+    held = settings.unenforceable(spec.settings, capabilities)
+    return {**compute.unenforceable(spec.compute, capabilities), **held, **seen}
 
 
 def observed_values(observed: VeObservation) -> dict[str, Json]:
@@ -82,13 +85,22 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
         values.update(network.observed_values(observed.network))
     if observed.mounts is not None and not isinstance(observed.mounts, Unknown):
         values.update(mounts.record_values(observed.mounts.mounts))
+    values.update(_observed_inside(observed))
+    if not isinstance(observed.record, Unknown):
+        values["template"] = observed.record.template
+    return {path: to_json(value) for path, value in values.items()}
+
+
+def _observed_inside(observed: VeObservation) -> dict[str, Value]:
+    """Give what was seen that a VE has only while it runs."""
+    values: dict[str, Value] = {}
     if observed.views is not None and not isinstance(observed.views, Unknown):
         values.update(views.observed_values(observed.views))
     if observed.devices is not None and not isinstance(observed.devices, Unknown):
         values.update(devices.record_values(observed.devices))
-    if not isinstance(observed.record, Unknown):
-        values["template"] = observed.record.template
-    return {path: to_json(value) for path, value in values.items()}
+    if observed.settings is not None and not isinstance(observed.settings, Unknown):
+        values.update(settings.observed_values(observed.settings))
+    return values
 
 
 def unknown_paths(observed: VeObservation) -> dict[str, str]:
@@ -102,6 +114,7 @@ def unknown_paths(observed: VeObservation) -> dict[str, str]:
         "mounts": observed.mounts,
         "views": observed.views,
         "devices": observed.devices,
+        "settings": observed.settings,
     }
     return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
 

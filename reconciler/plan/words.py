@@ -9,11 +9,11 @@ from reconciler.plan.hashes import canonical
 
 _WIDTH = 100
 _SIZES = ("memory.", "disk.size", "disk.snapshots", "io.read", "io.write", "ipc.")
-_COUNTS = ("io.readOps", "io.writeOps")
 _RATE = ".rate."
+_COUNTS = ("io.readOps", "io.writeOps", "ipc.shmmni", "ipc.msgmni", "ipc.semmsl", "ipc.semmni")
 _CPUS = ("cpu.limit", "cpu.guarantee")
 _SETS = ("cpu.cpus", "cpu.nodes")
-_LIMITS = ("cpu.", "memory.", "disk.", "processes", "io.", "ipc.", "rlimits.")
+_LIMITS = ("cpu.", "memory.", "disk.", "processes", "io.", "ipc.", "rlimits.", "beancounters.")
 
 
 def value_text(path: str, value: Json, *, width: int = _WIDTH) -> str:

@@ -18,7 +18,7 @@ def count(machine: Machine, uid: Uid, *, keep: bool) -> Counted:
     volume.require_record(machine, uid, f"count VE {uid}")
     record, observed = machine.records[uid], compute.observe(machine, uid)
     applied = record.applied if isinstance(record, Record) else {}
-    bounds = plan.bounds(applied, observed.limits if observed is not None else {})
+    bounds = plan.bounds(applied, observed.limits if observed is not None else {}, machine.capabilities.why_not)
     before = machine.ledgers.get(uid, Ledger())
     look = machine.looks.get(uid)
     if look is None:

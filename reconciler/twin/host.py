@@ -21,8 +21,9 @@ from reconciler.model.observation import (
     VeObservation,
 )
 from reconciler.model.seam import Clock
+from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
-from reconciler.twin import compute, counters, devices, mounts, network, power, ve_network, views, volume
+from reconciler.twin import compute, counters, devices, mounts, network, power, settings, ve_network, views, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.machine import Machine
 
@@ -92,14 +93,21 @@ def perform(machine: Machine, effect: Effect) -> None:
         power.perform(machine, effect)
     elif isinstance(effect, volume.VolumeEffect):
         volume.perform(machine, effect)
-    elif isinstance(effect, ShowViews):
-        views.perform(machine, effect)
+    elif isinstance(effect, ShowViews | SetSetting):
+        _show_or_set(machine, effect)
     elif isinstance(effect, network.HostNetworkEffect):
         network.perform(machine, effect)
     elif isinstance(effect, devices.DevicesEffect | mounts.MountsEffect):
         _lend(machine, effect)
     else:
         assert_never(effect)
+
+
+def _show_or_set(machine: Machine, effect: ShowViews | SetSetting) -> None:
+    if isinstance(effect, SetSetting):
+        settings.perform(machine, effect)
+    else:
+        views.perform(machine, effect)
 
 
 def _lend(machine: Machine, effect: devices.DevicesEffect | mounts.MountsEffect) -> None:
@@ -138,6 +146,7 @@ def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObser
         mounts=_look_at(machine, uid, Facet.MOUNTS, facets, mounts.observe),
         views=_look_at(machine, uid, Facet.VIEWS, facets, views.observe),
         devices=_look_at(machine, uid, Facet.DEVICES, facets, devices.observe),
+        settings=_look_at(machine, uid, Facet.SETTINGS, facets, settings.observe),
     )
 
 

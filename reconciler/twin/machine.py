@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from reconciler.model import views
@@ -43,7 +44,8 @@ class Cgroup:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """A VE's init and namespaces. ``foreign_links``: names of links in its network namespace that are not ours.
-    ``views``: the lxcfs that serves its views, None where it sees the host's."""
+    ``views``: the lxcfs that serves its views, None where it sees the host's. ``settings``: those that were set.
+    """
 
     pid: int
     start_time: int
@@ -55,6 +57,7 @@ class Runtime:
     started_at: float | None = None
     foreign_links: frozenset[str] = frozenset({"lo"})
     views: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_running(self) -> bool:

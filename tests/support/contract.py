@@ -141,6 +141,7 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         network=_network(ve.network) if isinstance(ve.network, VeNetworkObservation) else _dumb(ve.network),
         mounts=_dumb(ve.mounts),
         devices=_dumb(ve.devices),
+        settings=_dumb(ve.settings),
     )
 
 

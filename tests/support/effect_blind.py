@@ -42,6 +42,7 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, StartRuntime, StopRuntime
+from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
@@ -266,6 +267,7 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     AddNic: lambda c: AddNic(uid=_uid(c), nic=c.random.choice((pool.NIC, "no-nic"))),
     RemoveNic: lambda c: RemoveNic(uid=_uid(c), nic=pool.NIC),
     AddMount: lambda c: c.mount(_uid(c), c.random.choice((*pool.SOURCES, pool.NO_SOURCE))),
+    SetSetting: lambda c: c.setting_of(_uid(c), c.random.choice((*pool.SETTINGS, pool.NO_SETTING))),
     RemoveMount: lambda c: RemoveMount(uid=_uid(c), target=c.random.choice(pool.TARGETS)),
     ShowViews: lambda c: ShowViews(uid=_uid(c), views=c.random.choice((Views.OWN, Views.HOST))),
 }

@@ -56,6 +56,7 @@ from reconciler.model.network import (
 )
 from reconciler.model.observation import Capabilities
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, Launch, StartRuntime, StopRuntime
+from reconciler.model.settings import OTHER_SOCKETS, TERMINALS, SetSetting
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
@@ -102,6 +103,13 @@ NO_DEVICE = "/dev/no-such-device"
 NIC = "nic0"
 SOURCES = ("/srv", "/usr")
 NO_SOURCE = "/no/such/directory"
+SETTINGS = {
+    "net.core.somaxconn": ("100", "200"),
+    "kernel.shmall": ("1000", "2000"),
+    OTHER_SOCKETS: ("500", "600"),
+    TERMINALS: ("30", "40"),
+}
+NO_SETTING = "net.ipv4.no_such_parameter"
 TARGETS = ("/data", "/srv/a.b/c d")
 LONG_NAME = "a-link-name-of-too-many-letters"
 
@@ -260,6 +268,7 @@ class Choices:
         yield self.names(uid)
         if self.random.random() < 0.4:
             yield self.mount(uid, self.random.choice(SOURCES))
+            yield self.setting_of(uid, self.random.choice(tuple(SETTINGS)))
             yield from (RemoveMount(uid=uid, target=target) for target in runtime.mounts)
         yield ShowViews(uid=uid, views=self.random.choice((Views.OWN, Views.HOST)))
         if self.random.random() < 0.4:
@@ -354,6 +363,10 @@ class Choices:
     def device(self, uid: Uid, path: str) -> AddDevice:
         """Draw what a VE may do with a device of the host."""
         return AddDevice(uid=uid, path=path, access=self.random.choice(("r", "rw")))
+
+    def setting_of(self, uid: Uid, name: str) -> SetSetting:
+        """Draw a value of a setting, or its return to what it was."""
+        return SetSetting(uid=uid, name=name, value=self.random.choice((None, *SETTINGS.get(name, ("1", "2")))))
 
     def mount(self, uid: Uid, source: str) -> AddMount:
         """Draw where a directory of the host is seen, and how."""

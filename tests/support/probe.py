@@ -8,6 +8,9 @@ from __future__ import annotations
 import struct
 
 _BASE = 0x400000
+WRITABLE = _BASE + 8
+"""An address of eight bytes that a system call may write to."""
+
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 
@@ -22,9 +25,21 @@ _SIGN_EXTEND = b"\x48\x98"  # cdqe: what int 0x80 gives fills half the register
 
 def syscall_program(number: int, *arguments: int) -> bytes:
     """Build a program that makes a system call with up to four arguments of 64 bits."""
-    values = (number, *arguments, *(0,) * (4 - len(arguments)))
+    return syscalls_program((number, *arguments))
+
+
+def syscalls_program(*calls: tuple[int, ...]) -> bytes:
+    """Build a program that makes system calls one after the other, each a number and up to four arguments.
+
+    Its exit status is the errno of the last one.
+    """
+    return _program(b"".join(map(_syscall, calls)) + _EXIT_WITH_ERRNO)
+
+
+def _syscall(call: tuple[int, ...]) -> bytes:
+    values = (*call, *(0,) * (5 - len(call)))
     moves = b"".join(move + struct.pack("<Q", value) for move, value in zip(_MOVE_TO_REGISTER, values))
-    return _program(moves + _SYSCALL + _EXIT_WITH_ERRNO)
+    return moves + _SYSCALL
 
 
 def int80_program(number: int, *arguments: int) -> bytes:
@@ -43,4 +58,4 @@ def _program(code: bytes) -> bytes:
     magic = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
     header = _HEADER.pack(magic, 2, 62, 1, _BASE + start, _HEADER.size, 0, 0, _HEADER.size, _SEGMENT.size, 1, 0, 0, 0)
     size = start + len(code)
-    return header + _SEGMENT.pack(1, 5, 0, _BASE, _BASE, size, size, 0x1000) + code
+    return header + _SEGMENT.pack(1, 7, 0, _BASE, _BASE, size, size, 0x1000) + code

@@ -88,6 +88,7 @@ def test_limits_of_the_cgroup_are_the_bounds_of_memory_and_processes() -> None:
     bounds = plan.bounds(
         {"beancounters.numfile.limit": 7, "memory.guarantee": 4096},
         {Limit.MEMORY_LIMIT: 1 << 20, Limit.PROCESSES: 9, Limit.SWAP: 0},
+        {},
     )
     assert (bounds[Resource.PHYSPAGES].limit, bounds[Resource.NUMPROC].limit) == (1 << 20, 9)
     assert bounds[Resource.VMGUARPAGES] == Bound(barrier=4096)

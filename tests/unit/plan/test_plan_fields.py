@@ -10,6 +10,7 @@ import pytest
 from reconciler.model.action import Action, Origin
 from reconciler.model.identity import VeName
 from reconciler.plan.render import is_bookkeeping
+from reconciler.plan.settings import SYSCTLS
 from reconciler.plan.spec import FIELDS, spec_values
 from reconciler.twin.host import ALL_CAPABILITIES
 from tests.support.rig import Rig, fleet_of, scratch_state, ve
@@ -108,13 +109,30 @@ CHANGES: dict[str, Change] = {
         path="mounts./data.readOnly", before=MOUNT % "/srv", after=MOUNT % "/srv, readOnly: true"
     ),
     "views": Change(drift=lambda rig: rig.world.break_views(rig.uid("web1"))),
+    **{
+        f"ipc.{name}": Change(after=f"ipc: {{{name}: 65536}}")
+        for name in ("shmall", "shmmax", "shmmni", "msgmax", "msgmnb", "msgmni", "semmni")
+    },
+    "ipc.semmsl": Change(path="ipc.semmni", after="ipc: {semmsl: 100}"),
+    **{
+        f"beancounters.{name}.limit": Change(after=f"beancounters: {{{name}: {{limit: 65536}}}}")
+        for name in ("tcpsndbuf", "tcprcvbuf", "numtcpsock", "numothersock", "numpty")
+    },
+    "beancounters.shmpages.limit": Change(path="ipc.shmall", after="beancounters: {shmpages: {limit: 8Mi}}"),
+    "beancounters.lockedpages.limit": Change(path="rlimits", after="beancounters: {lockedpages: {limit: 64Ki}}"),
+    "beancounters.numsiginfo.limit": Change(path="rlimits", after="beancounters: {numsiginfo: {limit: 100}}"),
+    **{f"sysctls.{name}": Change(after=f'sysctls: {{{name}: "1"}}') for name in SYSCTLS},
     "labels": Change(metadata="labels: {tier: web}"),
     "description": Change(after="description: shop"),
     "protect": Change(after="protect: true"),
     "drift": Change(after="drift: {default: warn}"),
     "name": Change(metadata="renamedFrom: web1"),
 }
-NO_ACTION = {"template": "a VE is not made anew by this version: see the case template-changed"}
+NO_ACTION = {
+    "template": "a VE is not made anew by this version: see the case template-changed",
+    "beancounters.*.barrier": "somebody is told, nothing is done: see tests/unit/test_counters.py",
+    "beancounters.*.limit": "somebody is told, nothing is done: see tests/unit/test_counters.py",
+}
 
 
 @pytest.mark.parametrize("path", CHANGES)

@@ -11,6 +11,7 @@ from reconciler.model.effects import EFFECT_TYPES
 from reconciler.model.facts import Unknown
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, Scope, VeObservation
 from reconciler.model.seam import Host
+from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
 from reconciler.twin import compute, devices, mounts, network, power, ve_network, volume
@@ -25,6 +26,7 @@ FAMILIES = (
     devices.DevicesEffect,
     network.HostNetworkEffect,
     power.PowerEffect,
+    SetSetting,
     ve_network.NamesEffect,
     ve_network.LinkEffect,
     ve_network.AddressEffect,
@@ -44,6 +46,7 @@ def part_of(ve: VeObservation, facet: Facet) -> object:
         Facet.MOUNTS: ve.mounts,
         Facet.VIEWS: ve.views,
         Facet.DEVICES: ve.devices,
+        Facet.SETTINGS: ve.settings,
     }[facet]
 
 
