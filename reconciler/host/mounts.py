@@ -101,7 +101,8 @@ def _open_source(source: str) -> int:
 
 def _refuse_own(site: Site, source: str) -> None:
     """Keep a VE's root off what belongs to vectl and to other VEs."""
-    for own in (site.instance.state_dir, site.instance.run_dir):
+    instance = site.instance
+    for own in (instance.state_dir, instance.run_dir, instance.pool_path or instance.state_dir):
         real = os.path.realpath(own)
         if os.path.commonpath((real, source)) in (real, source):
             raise RefusedError(f"mount {source}: {real}, which is vectl's own, is in it or around it; name another one")

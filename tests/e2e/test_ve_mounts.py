@@ -16,11 +16,17 @@ from tests.support.inside import Ve
 pytestmark = pytest.mark.xdist_group("ve-mounts")
 
 
+def policy_of(base: Path, *more: str) -> str:
+    """Give a policy that allows what the tests mount, and more directories."""
+    others = "".join(f", {{source: {source}}}" for source in more)
+    return f"mounts: [{{source: {base}/shared}}, {{source: {base}/only-read, readOnly: true}}{others}]"
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     base = tmp_path_factory.getbasetemp()
     policy = base / "mounts-policy.yaml"
-    policy.write_text(f"mounts: [{{source: {base}/shared}}, {{source: {base}/only-read, readOnly: true}}]")
+    policy.write_text(policy_of(base))
     policy.chmod(0o600)
     for name in ("shared/a", "shared/b", "only-read"):
         (base / name).mkdir(parents=True, exist_ok=True)
@@ -125,4 +131,15 @@ def test_a_source_that_may_not_or_cannot_be_shown_is_refused(
     link.symlink_to("/etc")
     fleet.put("all.yaml", ve("web1", mounts=[{"source": source.format(base=shared.parent), "target": "/srv/x"}]))
     until(lambda: said in str(fleet.conditions("web1").values()), f"a condition to say {said!r}")
+    assert mounted(fleet.ve("web1"), "/srv/x") == []
+
+
+@pytest.mark.parametrize("part", ["", "/state", "/state/pool", "/run/ves"])
+def test_what_is_vectls_own_is_never_shown_whatever_the_policy(fleet: Fleet, shared: Path, part: str) -> None:
+    (shared.parent / "mounts-policy.yaml").write_text(policy_of(shared.parent, str(fleet.directory)))
+    source = f"{fleet.directory}{part}"
+    fleet.put("all.yaml", ve("web1", mounts=[{"source": source, "target": "/srv/x"}]))
+    said = f"mount {source}: "
+    until(lambda: said in str(fleet.conditions("web1").values()), f"a condition to say {said!r}")
+    assert "vectl's own" in str(fleet.conditions("web1").values())
     assert mounted(fleet.ve("web1"), "/srv/x") == []
