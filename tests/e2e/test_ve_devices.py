@@ -133,11 +133,12 @@ def test_rules_that_were_changed_by_hand_are_put_right(fleet: Fleet) -> None:
     hierarchy = cgroup_layout.detect().of("devices")
     assert hierarchy is not None
     directory = hierarchy.path(one.cgroup.inner)
-    if hierarchy.unified:
-        device_rules.load(directory, BASE_DEVICES)
-    else:
-        device_rules.change_listed(directory, DeviceId(major=10, minor=229), "")
-    assert one.try_run("sh", "-c", ": <> /dev/fuse")[0] != 0
+    with fleet.in_one_moment():
+        if hierarchy.unified:
+            device_rules.load(directory, BASE_DEVICES)
+        else:
+            device_rules.change_listed(directory, DeviceId(major=10, minor=229), "")
+        assert one.try_run("sh", "-c", ": <> /dev/fuse")[0] != 0
     until(lambda: one.try_run("sh", "-c", ": <> /dev/fuse")[0] == 0, "the rule to be put right")
 
 
