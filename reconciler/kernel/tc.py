@@ -26,6 +26,10 @@ _ROOT, _INGRESS_QUEUE, _INGRESS = 0xFFFFFFFF, 0xFFFFFFF1, 0xFFFFFFF2
 _INGRESS_HANDLE = 0xFFFF0000
 _EVERYTHING_FIRST = 1 << 16 | 0x0300  # priority 1, and ETH_P_ALL in the network's byte order
 
+_FIRST_OF_U32 = 0x80000800
+"""What the kernel calls the first filter of its kind: tc shows it as 800::800."""
+_ABSENT = frozenset({errno.ENOENT, errno.EINVAL})  # EINVAL: there is not even the queue that would hold it
+
 _TCA_KIND, _TCA_OPTIONS = 1, 2
 _TBF_PARMS, _TBF_RATE64, _TBF_BURST = 1, 4, 6
 _RATE = struct.Struct("=BBHhHI")
@@ -125,10 +129,13 @@ def redirected_to(sock: RtnlSocket, index: int) -> int | None:
 
     Raises: KernelError.
     """
-    request = _TCMSG.pack(0, index, 0, _INGRESS, 0)
-    entries = sock.dump(_RTM_GETTFILTER, request, doing=f"list filters of link {index}")
-    found = [to for entry in entries if (to := _redirect_in(entry)) is not None]
-    return found[0] if found else None
+    request = _TCMSG.pack(0, index, _FIRST_OF_U32, _INGRESS, _EVERYTHING_FIRST)
+    try:
+        return _redirect_in(sock.ask(_RTM_GETTFILTER, request, doing=f"read filter of link {index}"))
+    except KernelError as err:
+        if err.errno in _ABSENT:
+            return None
+        raise
 
 
 def _kind(name: str) -> bytes:
@@ -146,7 +153,7 @@ def _remove(sock: RtnlSocket, kind: int, request: bytes, *, doing: str) -> None:
     try:
         sock.request(kind, request, doing=doing)
     except KernelError as err:
-        if err.errno not in (errno.ENOENT, errno.EINVAL):
+        if err.errno not in _ABSENT:
             raise
 
 

@@ -133,6 +133,16 @@ def test_the_ves_root_cannot_lift_its_rates(fleet: Fleet) -> None:
             held.net("tc", "qdisc", "del", "dev", "eth0", place)
 
 
+def test_a_link_that_the_ves_root_deleted_comes_back_with_its_rates(fleet: Fleet) -> None:
+    held, *_, address = PATHS["lan"]
+    with fleet.puts_right(held, "interfaces.eth0"):
+        fleet.ve(held).net("ip", "link", "del", "eth0")
+    fleet.settle()
+    reaches(fleet.ve(held), address)
+    assert egress(fleet, size=round(EGRESS / 8 * BRIEFLY)) < 1.2 * EGRESS
+    assert ingress(fleet, size=round(INGRESS / 8 * BRIEFLY)) < 1.2 * INGRESS
+
+
 @pytest.mark.parametrize(
     ("path", "command"),
     [

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pytest
 
@@ -20,6 +21,8 @@ from reconciler.kernel.cgroup_layout import Layout
 from tests.support import storage
 
 pytestmark = pytest.mark.kernel
+
+T = TypeVar("T")
 
 LIMIT = 2 << 20
 BLOCK = 64 << 10
@@ -59,16 +62,16 @@ class Place:
         return self.seconds(f"if={self.pool}/f", "of=/dev/null", f"bs={BLOCK}", "iflag=direct")
 
 
-def in_place(work: Callable[[Place], None]) -> None:
+def in_place(work: Callable[[Place], T]) -> T:
     """Do something on a pool and with a cgroup of its own."""
 
-    def made() -> None:
+    def made() -> T:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, storage.pool(directory) as pool:
             layout = replace(cgroup_layout.detect(), disks=disks.examine(pool, cost_model=None))
             with cgroup_of(layout) as tree:
-                work(Place(pool, layout, tree))
+                return work(Place(pool, layout, tree))
 
-    storage.in_private_namespace(made)
+    return storage.in_private_namespace(made)
 
 
 @contextmanager
@@ -122,6 +125,33 @@ def test_a_limit_of_nothing_is_refused() -> None:
                 cgroup_limits.write_limit(place.layout, place.tree.cgroup, limit, 0)
 
     in_place(work)
+
+
+def test_a_weight_is_held_once_the_disk_is_shared_by_it() -> None:
+    def work(place: Place) -> str:
+        (number,) = place.layout.disks.numbers
+        assert "io.weight" not in (place.tree.read_limits() or {})
+        if not has_bfq(number):
+            return "no BFQ"
+        shared = replace(place, layout=replace(place.layout, disks=disks.examine(place.pool, cost_model=None)))
+        tree = CgroupTree(shared.layout, place.tree.cgroup)
+        for weight in (1, 1000, 100):
+            tree.write_limits({"io.weight": weight})
+            assert (tree.read_limits() or {})["io.weight"] == weight
+        return ""
+
+    if in_place(work):
+        pytest.skip("this kernel has no BFQ")
+
+
+def has_bfq(number: str) -> bool:
+    """Let a disk be shared by weight; False, if the kernel cannot."""
+    try:
+        with open(f"/sys/dev/block/{number}/queue/scheduler", "w") as file:
+            file.write("bfq")
+    except OSError:
+        return False
+    return True
 
 
 def test_the_disk_of_a_pool_in_a_file_is_its_loop_device() -> None:

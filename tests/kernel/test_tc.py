@@ -13,6 +13,7 @@ from ipaddress import ip_interface
 
 import pytest
 
+from reconciler.errors import KernelError
 from reconciler.host.shaping import bucket
 from reconciler.kernel import address, link, netns, tc
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -119,6 +120,17 @@ def test_a_detour_is_made_moved_and_removed(wire: Wire) -> None:
     for _ in range(2):
         tc.release_ingress(wire.sock, wire.near)
         assert tc.redirected_to(wire.sock, wire.near) is None
+
+
+def test_a_link_that_a_crash_left_without_its_mark_is_completed_and_anothers_is_left_alone(wire: Wire) -> None:
+    wire.run("ip link add name vi0 address 02:76:00:00:01:03 type ifb")
+    assert shaper(wire) == shaper(wire)
+    made = wire.sock.link("vi0")
+    assert made is not None
+    assert made.alias == "vectl:u1"
+    wire.run("ip link add name vi1 type ifb")
+    with pytest.raises(KernelError):
+        link.create_ifb(wire.sock, "vi1", mac="02:76:00:00:01:04", alias="vectl:u1")
 
 
 def test_a_detour_of_some_packets_is_none_and_is_replaced(wire: Wire) -> None:
