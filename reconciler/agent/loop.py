@@ -19,6 +19,7 @@ from reconciler.model.action import Action, Operation, Reason, UnknownFact
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
 from reconciler.model.observation import Facet, HostObservation
+from reconciler.model.policy import Policy
 from reconciler.model.seam import Clock, Events
 
 HOST = "*"
@@ -90,6 +91,7 @@ class Agent:
         self._patience = Patience(backoff.Backoff(random=timing.jitter))
         reconciler.patience = self._patience
         reconciler.removable = frozenset()
+        self._policy: tuple[Policy | None, str] = None, ""
         self._last_pass: dict[str, float] = {}
         self.ready = asyncio.Event()
 
@@ -136,9 +138,10 @@ class Agent:
     def _look_at_policy(self) -> None:
         """Read the host's policy, and let everything be judged by it once more if it is another one."""
         desk = self.reconciler.desk
-        before, problem = desk.policy.in_force, desk.policy.problem
+        before, problem = self._policy
         now = desk.policy.look()
-        if desk.policy.problem and desk.policy.problem != problem:
+        self._policy = now, desk.policy.problem
+        if desk.policy.problem not in ("", problem):
             self.log.warning("policy.not_usable", error=desk.policy.problem)
             desk.tell("host", "PolicyNotUsable", desk.policy.problem, kind="Warning")
         if before is not None and now != before:

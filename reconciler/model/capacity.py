@@ -43,6 +43,7 @@ FIELDS: Mapping[tuple[Resource, Kind], str] = {
     (Resource.MEMORY, Kind.LIMIT): "memory.limit",
     (Resource.CPU, Kind.GUARANTEE): "cpu.guarantee",
     (Resource.CPU, Kind.LIMIT): "cpu.limit",
+    (Resource.DISK, Kind.GUARANTEE): "disk.size",
     (Resource.DISK, Kind.LIMIT): "disk.size",
 }
 """The field of a VE that asks for it, by its path in the record."""
@@ -197,7 +198,7 @@ class Shortage:
     @property
     def field(self) -> str:
         """The path of the field to lower."""
-        return FIELDS.get((self.resource, self.kind), self.resource.value)
+        return FIELDS[self.resource, self.kind]
 
     def __str__(self) -> str:
         """Give the arithmetic in words, e.g. ``guarantees of memory 3Gi + reserve 1Gi > 2Gi of node-a: a 3Gi``."""

@@ -9,6 +9,7 @@ from reconciler.manifests.document import Complaint, Document, complain
 from reconciler.manifests.kinds.ve import ProfileBody, VeBody
 from reconciler.manifests.problem import Path, did_you_mean
 from reconciler.model import units
+from reconciler.model.compute import CPU_PERIOD_US, CPU_PROMISED_MOST_US
 
 _MEMORY_MIN = 1 << 20
 """No init starts in less; a smaller number is a size without its unit."""
@@ -59,6 +60,10 @@ def limits(document: Document, body: VeBody) -> Iterator[Complaint]:
             yield complain(document, ("spec", *path), f"expected at most {high_name}, got more")
     if body.cpu.limit is not None and body.cpu.guarantee > body.cpu.limit:
         yield complain(document, ("spec", "cpu", "guarantee"), "expected at most cpu.limit, got more")
+    if body.cpu.cpus is not None and body.cpu.guarantee > len(body.cpu.cpus) * CPU_PROMISED_MOST_US:
+        message = f"expected at most {len(body.cpu.cpus) * CPU_PROMISED_MOST_US / CPU_PERIOD_US:g}, got more"
+        hint = "nine tenths of each CPU that it may run on can be guaranteed"
+        yield complain(document, ("spec", "cpu", "guarantee"), message, hint)
 
 
 def _ordered(body: VeBody) -> Iterator[tuple[Path, int | None, str, int | None]]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from reconciler.model.action import Plan
@@ -26,7 +26,10 @@ from reconciler.model.capacity import (
 from reconciler.model.compute import Limit
 from reconciler.model.fleet import Fleet, HostSpec
 from reconciler.model.identity import HostName, VeName
+from reconciler.model.volume import Record
 from reconciler.plan import planner
+from reconciler.plan.capacity import claimed
+from tests.support.fleets import edits
 from tests.support.rig import Rig, fleet_of, run, scratch_state, ve
 
 GI = 1 << 30
@@ -290,6 +293,20 @@ def test_a_look_at_one_ve_knows_what_the_others_have(rig: Rig) -> None:
         return (await reconciler.pass_ve(VeName("b"))).plan
 
     assert told(run(turns())).keys() == {"b"}
+
+
+@settings(QUICK, max_examples=25, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@given(edits())
+def test_no_change_of_any_fleet_makes_a_host_promise_more_than_it_has(edit: tuple[Fleet, Fleet]) -> None:
+    with scratch_state() as state:
+        rig = Rig(state=state)
+        for wanted in edit:
+            converge(rig, wanted)
+            applied = [claimed(record.applied) for record in rig.machine.records.values() if isinstance(record, Record)]
+            assert sum(claim.cpu_guarantee for claim in applied) <= 360_000
+            refused = {refusal.ve for refusal in rig.plan(wanted).refused if refusal.rule == "NoCapacity"}
+            asked = sum(spec.compute.cpu_guarantee_us for spec in wanted.ves.values())
+            assert not refused or asked > 360_000
 
 
 def test_a_machine_with_less_than_its_manifest_declares_is_told_once(rig: Rig) -> None:
