@@ -14,7 +14,7 @@ from reconciler.manifests.kinds.network import Network
 from reconciler.manifests.kinds.ve import VeBody, VeMetadata
 from reconciler.manifests.kinds.volume import Template, TemplateOrigin
 from reconciler.model.compute import ComputeSpec
-from reconciler.model.devices import DevicesSpec
+from reconciler.model.devices import FUSE, DevicesSpec
 from reconciler.model.fleet import DriftSpec, HostSpec, Place, VeSpec
 from reconciler.model.identity import Digest, HostName, NetworkName, TemplateName, Uid, VeName
 from reconciler.model.mounts import MountSpec
@@ -154,12 +154,16 @@ def ve(
         ),
         mounts=_mounts(body),
         devices=DevicesSpec(
-            nodes={device.path: device.access for device in body.devices if device.path is not None},
+            nodes={
+                **({FUSE: "rw"} if body.features.fuse else {}),
+                **{device.path: device.access for device in body.devices if device.path is not None},
+            },
             nics=frozenset(device.nic for device in body.devices if device.nic is not None),
         ),
         settings=settings.settings(body),
         rlimits={**settings.rlimits(body.beancounters), **_rlimits(body.rlimits)},
         nesting=body.features.nesting,
+        fuse=body.features.fuse,
         protect=body.protect,
         drift=DriftSpec(default=body.drift.default, fields=body.drift.fields),
         unsupported=(*unsupported.ve_fields(body), *unsupported_elsewhere),

@@ -19,7 +19,6 @@ _VE = (
     "disk.groups",
     "interfaces[].firewall",
     "access",
-    "features.fuse",
     "security",
     "snapshots",
     "snapshot_schedule",

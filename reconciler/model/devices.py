@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from reconciler.model.identity import Uid
 
+FUSE = "/dev/fuse"
+"""What a VE needs of the host to mount file systems of its own programs; a feature of its own in manifests."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicesSpec:

@@ -48,7 +48,7 @@ class VeSpec:
 
     ``host`` None: the only host of a fleet of one. ``protect``: True, an explicit False, or None where no manifest
     says anything, which leaves a protection in force. ``rlimits``, ``nesting`` and ``init_*`` are fixed at launch.
-    ``mounts`` are by target.
+    ``mounts`` are by target. ``fuse``: said as a feature; the device is among ``devices`` then.
     ``unsupported``: paths of fields that were set but that this version cannot carry out; such a VE is refused.
     """
 
@@ -67,6 +67,7 @@ class VeSpec:
     settings: SettingsSpec = field(default_factory=SettingsSpec)
     rlimits: Mapping[str, int] = field(default_factory=dict)
     nesting: bool = False
+    fuse: bool = False
     protect: bool | None = None
     drift: DriftSpec = field(default_factory=DriftSpec)
     unsupported: tuple[str, ...] = ()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from reconciler.model.devices import FUSE
 from reconciler.model.fleet import VeSpec
 from reconciler.model.network import Subnet
 from reconciler.model.paths import key_in_path
@@ -92,6 +93,8 @@ def violations(policy: Policy, spec: VeSpec) -> Iterator[Violation]:
     """Name everything that a VE asks for beyond the policy of the host."""
     if spec.nesting and "nesting" not in policy.features:
         yield feature_violation(policy, "nesting")
+    if spec.fuse and "fuse" not in policy.features:
+        yield replace(feature_violation(policy, "fuse"), path=f"devices.{key_in_path(FUSE)}")  # as it is recorded
     if policy.addresses is not None:
         yield from _address_violations(policy, policy.addresses, spec)
     for target, mount in spec.mounts.items():
@@ -104,6 +107,8 @@ def violations(policy: Policy, spec: VeSpec) -> Iterator[Violation]:
 
 def _device_violations(policy: Policy, spec: VeSpec) -> Iterator[Violation]:
     for device, access in spec.devices.nodes.items():
+        if spec.fuse and (device, access) == (FUSE, "rw"):
+            continue  # the feature's, and judged as that
         found = device_violation(policy, f"devices.{key_in_path(device)}", device, access)
         if found is not None:
             yield found

@@ -13,6 +13,7 @@ from reconciler.model.paths import key_in_path, key_of
 from reconciler.plan.field import Difference, Field, Value
 
 FIELDS = (
+    Field(path="features.fuse", facet=None, impact=Impact.LIVE, default=False, effect="gives it /dev/fuse"),
     Field(path="devices.*", facet=Facet.DEVICES, impact=Impact.LIVE, default=None, effect="given or taken"),
     Field(
         path="devices.*.access", facet=Facet.DEVICES, impact=Impact.LIVE, default="rw", effect="of those who open it"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.fleet import Fleet, ve
 from tests.support.fleet import fleet as made_fleet
+from tests.support.inside import Ve
 
 pytestmark = pytest.mark.xdist_group("ve-nesting")
 
+SOURCE = Path(__file__).parent / "fuse" / "serve.c"
 CONTAINER = "unshare --user --map-root-user --mount --pid --net --fork sh -euc"
 ROOTED = """
 mount -t tmpfs layers /mnt
@@ -26,7 +32,7 @@ IMAGE = "mkdir -p /srv/image/bin /srv/image/etc /srv/image/proc /srv/image/sys &
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    documents = ve("plain"), ve("nests", features={"nesting": True})
+    documents = ve("plain"), ve("nests", features={"nesting": True, "fuse": True})
     with made_fleet(tmp_path_factory.getbasetemp(), *documents) as made:
         made.start_agent()
         made.await_ready("plain", "nests")
@@ -67,3 +73,43 @@ def test_what_nesting_keeps_aside_shows_nothing_of_the_host(fleet: Fleet) -> Non
     for file in ("kcore", "sysrq-trigger", "sys/kernel/core_pattern"):
         refused = one.try_run("sh", "-c", f"echo h > /dev/.nesting/proc/{file}")
         assert refused[0] != 0, file
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A program that serves a FUSE file system, mounts it, and looks at it."""
+    program, compiler = tmp_path_factory.mktemp("fuse") / "serve", shutil.which("gcc")
+    command = [compiler or "gcc", "-O1", "-static", "-o", str(program), str(SOURCE)]
+    if compiler is None or subprocess.run(command, capture_output=True, timeout=60).returncode:
+        pytest.skip("needs gcc and the static C library; install build-essential")
+    return program.read_bytes()
+
+
+def serves(one: Ve, server: bytes) -> tuple[int, str]:
+    """Serve a file system in a VE; give 0 or the errno of what failed."""
+    one.as_host("sh", "-c", "cat > /root/serve && chmod 755 /root/serve", given=server)
+    return one.try_run("/root/serve")
+
+
+def test_a_program_inside_serves_a_file_system_only_with_the_feature(fleet: Fleet, server: bytes) -> None:
+    assert serves(fleet.ve("nests"), server) == (0, "")
+    assert serves(fleet.ve("plain"), server)[0] == errno.ENOENT
+
+
+def test_the_feature_comes_and_goes_while_the_ve_runs(fleet: Fleet, server: bytes) -> None:
+    plain = fleet.ve("plain")
+    init = plain.init
+    fleet.put("plain.yaml", ve("plain", features={"fuse": True}))
+    fleet.put("all.yaml", ve("nests", features={"nesting": True, "fuse": True}))
+    fleet.await_ready("plain")
+    assert serves(plain, server) == (0, "")
+    fleet.put("plain.yaml", ve("plain"))
+    fleet.await_ready("plain")
+    assert serves(plain, server)[0] != 0
+    assert plain.init == init
+
+
+def test_a_node_of_its_own_making_gives_a_ve_nothing(fleet: Fleet, server: bytes) -> None:
+    plain = fleet.ve("plain")
+    assert plain.try_run("mknod", "/dev/fuse", "c", "10", "229")[0] != 0
+    assert serves(plain, server)[0] != 0

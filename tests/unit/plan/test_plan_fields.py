@@ -96,6 +96,7 @@ CHANGES: dict[str, Change] = {
         path="interfaces.eth0.routes", before=PLAIN, after=ETH % ", routes: [{to: 10.9.0.0/16, via: 10.20.0.9}]"
     ),
     "loopback": Change(drift=lambda rig: rig.world.set_loopback_down(rig.uid("web1"))),
+    "features.fuse": Change(path="devices./dev/fuse", after="features: {fuse: true}"),
     "devices.*": Change(path="devices./dev/fuse", after="devices: [{path: /dev/fuse}]"),
     "devices.*.access": Change(
         path="devices./dev/fuse.access",

@@ -116,3 +116,12 @@ def test_a_broken_policy_takes_nothing_from_those_that_are_here_and_gives_nothin
     found = refusals(rig, fleet_of(LAN, ve("a", f"{on_lan(5)}, features: {{nesting: true}}"), ve("new")), broken)
     assert found.keys() == {"a", "new"}
     assert "policy not usable: p.yaml:1: a mistake" in found["a"]
+
+
+def test_fuse_is_judged_as_a_feature_and_not_once_more_as_a_device(rig: Rig) -> None:
+    fleet = fleet_of(ve("web1", "features: {fuse: true}"))
+    assert refusals(rig, fleet, Policy(devices=())) == {}
+    assert (
+        "features.fuse: fuse is none of nesting"
+        in refusals(rig, fleet, Policy(features=frozenset({"nesting"})))["web1"]
+    )
