@@ -133,8 +133,11 @@ def _propagate(namespace: int, tree: int, target: Target) -> int:
 
 
 def _expect_same(tree: int, locked: int, path: str) -> None:
-    """Make sure that nobody inside put something else in the place where the copy was taken."""
-    if not os.path.samestat(os.fstat(tree), os.fstat(locked)):
+    """Make sure that nobody inside put something else in the place where the copy was taken.
+
+    It may be a file system that never answers: so it is not asked.
+    """
+    if detached.identity_of(tree) != detached.identity_of(locked):
         raise KernelError(f"attach mount at {path}: something else was mounted there meanwhile")
 
 
