@@ -172,7 +172,9 @@ def _both(shallow: Counted, deep: Counted) -> Counted:
 
 def _sentence(row: Row, times: int) -> str:
     number = "once" if times == 1 else f"{times} times"
-    return f"{row.resource} met its bound {number}; held {row.held}, limit {row.limit}, failcnt {row.failcnt}"
+    bounds = {"barrier": row.barrier, "limit": row.limit}
+    told = "".join(f"{name} {value}, " for name, value in bounds.items() if value is not None)
+    return f"{row.resource} met its bound {number}; held {row.held}, {told}failcnt {row.failcnt}"
 
 
 def _killed(number: int, memory: Row | None = None) -> str:

@@ -113,6 +113,8 @@ class CgroupTree:
         for hierarchy in self.layout.hierarchies():
             events = cgroup_v2.EVENT_FILES if hierarchy.unified else cgroup_v1.EVENT_FILES
             paths.update(f"{hierarchy.path(self.cgroup)}/{name}" for name in events)
+            if not hierarchy.unified:  # which tells of a refused fork only where it was tried
+                paths.update(f"{hierarchy.path(self.inner)}/{name}" for name in events)
         return tuple(sorted(path for path in paths if os.path.exists(path)))
 
     @property

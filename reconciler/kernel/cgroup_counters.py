@@ -58,7 +58,10 @@ def read_counters(layout: Layout, cgroup: str) -> CgroupCounters | None:
         identity = _identity(memory or tasks or f"{layout.unified or ''}{cgroup}")
     except FileNotFoundError:
         return None
-    counted = CgroupCounters(identity=identity, tasks=_tasks(tasks), descendants=_descendants(layout, cgroup))
+    is_legacy = "pids" in layout.legacy
+    counted = CgroupCounters(
+        identity=identity, tasks=_tasks(tasks, inner=is_legacy), descendants=_descendants(layout, cgroup)
+    )
     if memory is None:
         return counted
     return _with_memory_v1(counted, memory) if "memory" in layout.legacy else _with_memory_v2(counted, memory)
@@ -74,13 +77,17 @@ def _identity(directory: str) -> str:
     return f"{cgroup_file.read('/proc/sys/kernel/random/boot_id').strip()}:{os.stat(directory).st_ino}"
 
 
-def _tasks(directory: str | None) -> Counter:
+def _tasks(directory: str | None, *, inner: bool) -> Counter:
+    """Read the counters of tasks. ``inner``: v1 counts a fork that is refused only where it was tried."""
     if directory is None:
         return NOT_COUNTED
+    places = (directory, f"{directory}/{INNER}") if inner else (directory,)
+    found = [_numbers(f"{place}/pids.events").get("max") for place in places]
+    counts = [count for count in found if count is not None]
     return Counter(
         held=_number(f"{directory}/pids.current"),
         peak=_number(f"{directory}/pids.peak"),
-        failures=_numbers(f"{directory}/pids.events").get("max"),
+        failures=sum(counts) if counts else None,
     )
 
 
