@@ -135,7 +135,7 @@ class Lxcfs:
                 raise
 
     async def _start(self, keeper: KeeperClient, program: str) -> Running:
-        end(self._instance)
+        await asyncio.to_thread(end, self._instance)
         self._hung = None
         os.makedirs(self.root, mode=0o711, exist_ok=True)
         flags = cgroup_mount.read_flags()
@@ -230,7 +230,7 @@ def _ask(path: str, loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> Non
             file.read()
     except OSError:
         pass  # it is gone, as its descriptor tells
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(told.set)
 
 

@@ -20,7 +20,7 @@ from tests.support import scratch
 
 _INSTANCE = re.compile(r"t[0-9a-f]{4}|vt[0-9a-f]{6}|vectl-test-\d+-[0-9a-f]{6}")
 _DEPTHS = ("*", "t/*", "t/*/*")
-_OURS = ("reconciler.agent", "reconciler.cli.entry", "reconciler.host.keeper")
+_OURS = ("reconciler.agent", "reconciler.cli.entry", "reconciler.host.keeper", "lxcfs")
 
 
 def sweep_place(place: str) -> None:
@@ -32,7 +32,7 @@ def sweep_place(place: str) -> None:
 
 
 def sweep(run: str) -> None:
-    """End what is left of one run: its agents and keepers, its VEs, its mounts; its files stay for a look."""
+    """End what is left of one run: its agents, keepers and lxcfs, its VEs, its mounts; its files stay for a look."""
     for pid in _processes(run):
         _kill(pid)
     for name in _instances(run):
@@ -46,7 +46,8 @@ def _processes(run: str) -> Iterator[int]:
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
             words = entry.read_bytes().decode(errors="replace").split("\0")
-            if any(f"{run}/" in word for word in words) and not set(_OURS).isdisjoint(words):
+            names = {os.path.basename(words[0]), *words}
+            if any(f"{run}/" in word for word in words) and not set(_OURS).isdisjoint(names):
                 yield int(entry.parent.name)
 
 
