@@ -29,6 +29,7 @@ OF_ONE_VE = frozenset(
         "logs",
         "pause",
         "protect",
+        "quota",
         "restart",
         "start",
         "stop",

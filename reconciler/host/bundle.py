@@ -54,11 +54,15 @@ BASE_DEVICES: Mapping[DeviceId, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """A file or directory of the host that is shown inside; its target must exist in the template."""
+    """A file or directory of the host that is shown inside; its target must exist in the template.
+
+    ``is_device``: a node, whose rules say who may open it.
+    """
 
     source: str
     target: str
     read_only: bool = False
+    is_device: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,7 @@ def _cgroup_mount(spec: BundleSpec) -> list[dict[str, object]]:
 
 
 def _bind(bind: Bind) -> dict[str, object]:
-    options = ["bind", "nosuid", "nodev", *(["ro"] if bind.read_only else [])]
+    options = ["bind"] if bind.is_device else ["bind", "nosuid", "nodev", *(["ro"] if bind.read_only else [])]
     return {"destination": bind.target, "type": "bind", "source": bind.source, "options": options}
 
 

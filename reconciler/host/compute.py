@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from reconciler.errors import BusyError, ReadBackError, StateError
 from reconciler.host.site import Site
-from reconciler.kernel import cgroup_io, cgroup_limits, cgroup_use
+from reconciler.kernel import cgroup_io, cgroup_limits, cgroup_use, quota
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.model.compute import (
     ComputeObservation,
@@ -42,6 +42,9 @@ def capabilities(site: Site) -> Capabilities:
         if limit not in enforceable
     }
     why_not |= site.why_not
+    no_quotas = quota.missing()
+    if no_quotas is not None:
+        why_not |= dict.fromkeys(("disk.inodes", "disk.users", "disk.groups"), no_quotas)
     return Capabilities(
         cgroup="v2" if site.layout.is_pure_v2 else "v1",
         enforceable=enforceable,

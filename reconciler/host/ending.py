@@ -8,7 +8,7 @@ import os
 import signal
 
 from reconciler.errors import BusyError, KernelError
-from reconciler.host import attachment, compute, interface_ends, nics, power, runtime
+from reconciler.host import attachment, compute, image, interface_ends, nics, power, runtime
 from reconciler.host.keeper import records
 from reconciler.host.site import Site
 from reconciler.kernel import files, pidfd
@@ -91,6 +91,7 @@ async def delete(site: Site, effect: DeleteRuntime) -> None:
         await _await_gone(site, init)
     nics.leave(site, uid)  # while something of us is in there, it stays
     await interface_ends.await_released(site, uid)
+    await image.await_released(image.path_in(site.instance.volume(uid)))
     # By hand, as it holds nothing else; and last, as it tells that something is left to do.
     await asyncio.to_thread(files.remove_tree, f"{runtime.of(site, uid).root}/{uid}")
 

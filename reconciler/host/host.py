@@ -21,6 +21,7 @@ from reconciler.host import (
     network,
     nics,
     observing,
+    quota,
     settings,
     shaping,
     templates,
@@ -34,6 +35,7 @@ from reconciler.model import devices as devices_model
 from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
+from reconciler.model import quota as quota_model
 from reconciler.model import settings as settings_model
 from reconciler.model import views as views_model
 from reconciler.model import volume as volume_model
@@ -53,6 +55,9 @@ _HANDLERS: Mapping[type, _Handler] = {
     volume_model.CreateVolume: volume.create_volume,
     volume_model.SetVolumeSize: volume.set_size,
     volume_model.TrashVe: volume.trash,
+    quota_model.LoadQuotas: quota.load,
+    quota_model.SetQuota: quota.set_quota,
+    quota_model.SetInodes: quota.set_inodes,
     volume_model.RestoreVe: volume.restore,
     volume_model.PurgeTrash: volume.purge,
     compute_model.CreateCgroup: compute.create_cgroup,

@@ -6,14 +6,16 @@ import asyncio
 import json
 import os
 import resource
+from collections.abc import Iterator
 from contextlib import suppress
 
 from reconciler.errors import BusyError, CommandError, StateError, TemplateError
-from reconciler.host import bundle, compute, power, runtime, settings, templates, views
+from reconciler.host import bundle, compute, image, power, runtime, settings, templates, views
 from reconciler.host.keeper import protocol
 from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
 from reconciler.kernel import command, files, runc
+from reconciler.kernel.image import QUOTA_DIRECTORY, ImageMount
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.model.identity import IDS_PER_VE
@@ -35,16 +37,24 @@ async def create(site: Site, effect: CreateRuntime) -> None:
         return
     if seen.state is not PowerState.STOPPED:
         raise BusyError(f"create runtime of {effect.name}: one is there already, {seen.state.value}")
-    overlay = _overlay(site, effect)
+    at = f"{site.instance.ve_run_dir(uid)}/bundle/disk"
+    with image.attached(site.instance.volume(uid), at=at) as disk:
+        await _create(site, effect, disk)
+
+
+async def _create(site: Site, effect: CreateRuntime, disk: ImageMount | None) -> None:
+    uid, overlay = effect.uid, _overlay(site, effect, disk)
     settings.begin(site, uid)
     maker = runtime.of(site, uid)
     os.makedirs(overlay.target, mode=0o711, exist_ok=True)
+    if disk is not None:
+        os.makedirs(disk.attached_at, mode=0o711, exist_ok=True)
     await asyncio.to_thread(runc.delete, maker, uid)
     with suppress(FileNotFoundError):
         os.unlink(maker.log)
     directory = site.instance.ve_run_dir(uid)
     seen_by = await views.prepare(site)
-    _write_bundle(site, effect, overlay.target, views.binds(site, seen_by))
+    _write_bundle(site, effect, overlay, (*views.binds(site, seen_by), *_quota_binds(overlay)))
     files.write_volatile(runtime.file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
     pid_file = f"{directory}/pid"
     request = protocol.Launch(
@@ -69,12 +79,12 @@ async def create(site: Site, effect: CreateRuntime) -> None:
         ) from err
 
 
-def _overlay(site: Site, effect: CreateRuntime) -> OverlayMount:
+def _overlay(site: Site, effect: CreateRuntime, disk: ImageMount | None) -> OverlayMount:
     uid, record = effect.uid, site.need_record(effect.uid)
     if record.template_digest is None:
         raise TemplateError(f"create runtime of {effect.name}: its record names no image of template {record.template}")
     volume = site.instance.volume(uid)
-    if not os.path.isdir(f"{volume}/work"):
+    if disk is None and not os.path.isdir(f"{volume}/work"):
         raise StateError(f"create runtime of {effect.name}: it has no volume")
     if not compute.tree(site, uid).exists():
         raise StateError(f"create runtime of {effect.name}: it has no cgroup")
@@ -85,14 +95,15 @@ def _overlay(site: Site, effect: CreateRuntime) -> OverlayMount:
         id_base=effect.launch.id_base,
         id_count=IDS_PER_VE,
         nfs_export=True,
+        image=disk,
     )
 
 
-def _write_bundle(site: Site, effect: CreateRuntime, rootfs: str, binds: tuple[bundle.Bind, ...]) -> None:
+def _write_bundle(site: Site, effect: CreateRuntime, root: OverlayMount, binds: tuple[bundle.Bind, ...]) -> None:
     directory = site.instance.ve_run_dir(effect.uid)
     spec = bundle.BundleSpec(
         hostname=effect.hostname,
-        rootfs=rootfs,
+        rootfs=root.target,
         id_base=effect.launch.id_base,
         id_count=IDS_PER_VE,
         cgroup=site.instance.ve_cgroup(effect.uid),
@@ -104,6 +115,18 @@ def _write_bundle(site: Site, effect: CreateRuntime, rootfs: str, binds: tuple[b
         criu_config=f"{site.instance.run_dir}/criu.conf",
     )
     files.write_volatile(f"{directory}/bundle/config.json", json.dumps(bundle.build_config(spec)).encode())
+
+
+def _quota_binds(root: OverlayMount) -> Iterator[bundle.Bind]:
+    """Show the file system of an image and the name of its device, so that quota(1) finds both.
+
+    It is an empty directory, and the rules for devices let nobody open the node.
+    """
+    if root.image is None or not root.image.quotas:
+        return
+    shown = f"{root.image.attached_at}/{QUOTA_DIRECTORY}"
+    yield bundle.Bind(source=shown, target="/dev/quota", read_only=True)
+    yield bundle.Bind(source=root.image.device, target=root.image.device, is_device=True)
 
 
 def rlimits(launch: Launch) -> dict[str, tuple[int, int]]:

@@ -156,7 +156,7 @@ class _Look:
 
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""
-        return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas)
+        return quotas if isinstance(quotas, Unknown) else _known(volume.observe, self.site, uid, quotas, self.scope.use)
 
     def settings_of(self, uid: Uid, power: PowerObservation | Unknown | None) -> SettingsObservation | Unknown | None:
         """Look at what was set of a VE; one that set nothing is not looked into."""

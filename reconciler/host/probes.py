@@ -21,6 +21,7 @@ from reconciler.kernel import (
     link,
     mount,
     netns,
+    quota,
     sysctl,
     tc,
 )
@@ -58,6 +59,7 @@ def examine(instance: Instance) -> Iterator[Probe]:
     yield from examine_memory_protection()
     yield from _network()
     yield from _tried("loop devices", _loop)
+    yield _quotas()
     yield from tools.examine(instance)
     yield from _parameters()
     yield _lxcfs(instance)
@@ -221,6 +223,13 @@ def _loop() -> str:
     with file_errors("open", "/dev/loop-control"):
         os.close(os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC))
     return "there"
+
+
+def _quotas() -> Probe:
+    if reason := quota.missing():
+        found, _, remedy = reason.partition("; ")
+        return Probe(name="disk quotas", level=Level.WARN, found=found, remedy=remedy)
+    return Probe(name="disk quotas", level=Level.OK, found="of users, groups and files, where VEs ask for them")
 
 
 def _parameters() -> Iterator[Probe]:

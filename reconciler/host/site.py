@@ -44,6 +44,7 @@ class Site:
         self.limit_reader = cgroup_limits.LimitReader(self.layout)
         self.namespaces = Namespaces()
         self.building = asyncio.Lock()
+        self.devices: dict[Uid, str] = {}
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None
         self._fingerprints: Fingerprints | None = None

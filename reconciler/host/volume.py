@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from reconciler.errors import BusyError, KernelError, StateError, TemplateError
-from reconciler.host import compute, ending, power, templates
+from reconciler.host import compute, ending, image, power, quota, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
 from reconciler.kernel.syscalls import file_errors
@@ -61,15 +61,17 @@ def _groups_of(site: Site, uids: Iterable[Uid]) -> Iterator[int]:
             yield number
 
 
-def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
+def observe(site: Site, uid: Uid, quotas: Quotas, with_use: bool = False) -> VolumeObservation:
     """Look at a VE's volume.
 
     Raises: KernelError.
     """
     path = site.instance.volume(uid)
     number = btrfs.find_subvolume(path)
-    if number is None or not os.path.isdir(f"{path}/work"):
+    if number is None:
         return VolumeObservation(present=False)
+    if not os.path.isdir(f"{path}/work"):
+        return _observe_image(site, uid, image.path_in(path), with_use)
     group = quotas.groups.get(number)
     if group is None:
         return VolumeObservation(present=True)
@@ -80,6 +82,23 @@ def observe(site: Site, uid: Uid, quotas: Quotas) -> VolumeObservation:
         total=above.max_referenced if above else None,
         used=group.referenced,
         held=above.referenced if above else None,
+    )
+
+
+def _observe_image(site: Site, uid: Uid, path: str, with_use: bool) -> VolumeObservation:
+    if not os.path.exists(path):
+        return VolumeObservation(present=False)
+    seen = quota.observe(site, site.need_record(uid))
+    size, room = image.measure(path)
+    return VolumeObservation(
+        present=True,
+        size=size,
+        is_image=True,
+        room=room,
+        quotas=seen.quotas if seen else None,
+        used=seen.space if seen else None,
+        files=seen.files if seen else None,
+        quota_use=seen.use if seen and with_use else {},
     )
 
 
@@ -124,13 +143,20 @@ async def create_volume(site: Site, effect: CreateVolume) -> None:
 
     Raises: StateError, if there is no such VE; NoSpaceError.
     """
-    site.need_record(effect.uid)
-    await asyncio.to_thread(_create_volume, site, effect)
+    record = site.need_record(effect.uid)
+    present = await asyncio.to_thread(btrfs.is_subvolume, site.instance.volume(effect.uid))
+    if present and os.path.exists(image.path_in(site.instance.volume(effect.uid))):
+        await _resize(site, effect)
+    else:
+        await asyncio.to_thread(_create_volume, site, effect, record)
 
 
-def _create_volume(site: Site, effect: CreateVolume) -> None:
+def _create_volume(site: Site, effect: CreateVolume, record: Record) -> None:
     path = site.instance.volume(effect.uid)
     btrfs.create_subvolume(path)
+    if effect.is_image and effect.size is not None and not os.path.isdir(f"{path}/work"):
+        image.create(image.path_in(path), size=effect.size, room=effect.room, owner=record.id_base)
+        return
     _set_limits(site, effect)
     overlay.make_layers(path)
 
@@ -159,11 +185,23 @@ def _group_above(pool: str, number: int) -> int:
 
 
 async def set_size(site: Site, effect: SetVolumeSize) -> None:
-    """Change the limits of an existing volume.
+    """Change the limits of an existing volume, or the size of its image.
 
-    Raises: KernelError, if there is none.
+    Raises: KernelError, if there is none; BusyError, if an image in use would have to shrink; NoSpaceError.
     """
-    await asyncio.to_thread(_set_limits, site, effect)
+    if os.path.exists(image.path_in(site.instance.volume(effect.uid))):
+        await _resize(site, effect)
+    else:
+        await asyncio.to_thread(_set_limits, site, effect)
+
+
+async def _resize(site: Site, effect: CreateVolume | SetVolumeSize) -> None:
+    path = image.path_in(site.instance.volume(effect.uid))
+    if effect.size is None:
+        return
+    if power.observe(site, effect.uid).state is PowerState.STOPPED:
+        await image.await_released(path)
+    await asyncio.to_thread(image.set_size, path, effect.size)
 
 
 async def trash(site: Site, effect: TrashVe) -> None:

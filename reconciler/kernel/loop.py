@@ -14,6 +14,7 @@ from reconciler.kernel.syscalls import file_errors, kernel_error
 
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_CONFIGURE = 0x4C0A
+_LOOP_SET_CAPACITY = 0x4C07
 _LOOP_CTL_GET_FREE = 0x4C82
 
 _LO_FLAGS_READ_ONLY = 1
@@ -92,10 +93,25 @@ def find_below(directory: str) -> list[str]:
     return [f"/dev/{name}" for name in sorted(names) if _backing_path(name).startswith(f"{directory}/")]
 
 
+def backing_file(device: str) -> str:
+    """Name the file of a loop device as it was called when it was attached; "" if it has none."""
+    return _backing_path(os.path.basename(device))
+
+
+def refresh_size(device: str) -> None:
+    """Let a loop device be as large as its file has become.
+
+    Raises: KernelError.
+    Source: loop(4), LOOP_SET_CAPACITY.
+    """
+    with _opened(device) as fd, file_errors("grow", device):
+        fcntl.ioctl(fd, _LOOP_SET_CAPACITY, 0)
+
+
 def _backing_path(name: str) -> str:
     try:
         with open(f"/sys/block/{name}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+            return file.read().rstrip("\n")
     except OSError:  # it has no file, or lost it meanwhile
         return ""
 

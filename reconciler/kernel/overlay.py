@@ -13,15 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from reconciler.errors import BusyError, KernelError
-from reconciler.kernel import mount, userns
-from reconciler.kernel.syscalls import file_errors, syscall
-
-_SYS_FSOPEN = 430
-_SYS_FSCONFIG = 431
-_SYS_FSMOUNT = 432
-_CLOEXEC = 1
-_FSCONFIG_SET_STRING = 1
-_FSCONFIG_CMD_CREATE = 6
+from reconciler.kernel import fscontext, image, mount, userns
+from reconciler.kernel.image import ImageMount
+from reconciler.kernel.syscalls import file_errors
 
 _TMPFS_BYTES = 1 << 16
 _LAYER_MODE = 0o755
@@ -40,6 +34,8 @@ _OPTIONS = (("index", "on"), ("xino", "on"), ("metacopy", "off"), ("redirect_dir
 class OverlayMount:
     """What to mount: a template's directory below, ``volume`` with ``upper`` and ``work`` above, the result at target.
 
+    ``image``: the layers above lie in it and not in the volume. On disk the owners in it are ids of the host, as the
+    kernel keeps quotas by the ids on disk and shows each user its own; in a directory they count from 0.
     With ``nfs_export`` inotify watches survive a checkpoint, and a file copied up shows one link too many.
     """
 
@@ -49,6 +45,7 @@ class OverlayMount:
     id_base: int
     id_count: int
     nfs_export: bool
+    image: ImageMount | None = None
 
 
 def make_layers(volume: str) -> None:
@@ -111,52 +108,35 @@ def _attach_layers(spec: OverlayMount, id_map: int) -> None:
         os.chdir(spec.target)
         os.mkdir("lower")
         os.mkdir("volume")
-    for path, name in ((spec.lower, "lower"), (spec.volume, "volume")):
-        tree = mount.clone(path, id_map=id_map)
-        try:
-            mount.attach(tree, name)
-        finally:
-            os.close(tree)
+    _attach(mount.clone(spec.lower, id_map=id_map), "lower")
+    if spec.image is None:
+        _attach(mount.clone(spec.volume, id_map=id_map), "volume")
+    else:
+        _attach(image.open_device(spec.image.device, quotas=spec.image.quotas), "volume")
+        _attach(image.open_device(spec.image.device, quotas=spec.image.quotas), spec.image.attached_at)
+
+
+def _attach(tree: int, name: str) -> None:
+    try:
+        mount.attach(tree, name)
+    finally:
+        os.close(tree)
 
 
 def _create(spec: OverlayMount) -> int:
-    context = syscall(_SYS_FSOPEN, "open", "overlay file system", b"overlay", _CLOEXEC)
+    what = f"overlay of {spec.volume}"
     try:
-        for key, value in _parameters(spec):
-            _configure(context, key, value, spec)
-        _run(context, spec)
-        return syscall(_SYS_FSMOUNT, "mount overlay at", spec.target, context, _CLOEXEC, mount.MOUNT_ATTR_NODEV)
-    finally:
-        os.close(context)
+        return fscontext.mount_detached("overlay", _parameters(spec), what=what, attributes=mount.MOUNT_ATTR_NODEV)
+    except KernelError as err:
+        if err.errno == errno.EBUSY:
+            raise BusyError(f"mount {what}: the volume is in use by another overlay") from err
+        hint = "; its index belongs to another subvolume, renew it" if err.errno == errno.ESTALE else ""
+        raise KernelError(f"{err}{hint}", errno=err.errno) from err
 
 
 def _parameters(spec: OverlayMount) -> tuple[tuple[str, str], ...]:
     layers = (("lowerdir", "lower"), ("upperdir", "volume/upper"), ("workdir", "volume/work"))
     return (("source", "overlay"), *layers, *_OPTIONS, ("nfs_export", "on" if spec.nfs_export else "off"))
-
-
-def _configure(context: int, key: str, value: str, spec: OverlayMount) -> None:
-    what = f"{key}={value} for the overlay at {spec.target}"
-    syscall(_SYS_FSCONFIG, "set", what, context, _FSCONFIG_SET_STRING, key.encode(), value.encode(), 0)
-
-
-def _run(context: int, spec: OverlayMount) -> None:
-    try:
-        syscall(_SYS_FSCONFIG, "mount", f"overlay of {spec.volume}", context, _FSCONFIG_CMD_CREATE, None, None, 0)
-    except KernelError as err:
-        if err.errno == errno.EBUSY:
-            raise BusyError(f"mount overlay of {spec.volume}: the volume is in use by another overlay") from err
-        hint = "; its index belongs to another subvolume, renew it" if err.errno == errno.ESTALE else ""
-        raise KernelError(f"{err}{hint}{_said(context)}", errno=err.errno) from err
-
-
-def _said(context: int) -> str:
-    """Collect what the kernel noted down about a failure; older kernels note nothing."""
-    lines = []
-    with suppress(OSError):
-        while True:
-            lines.append(os.read(context, 1024).decode(errors="replace").strip())
-    return "".join(f"; kernel: {line}" for line in lines)
 
 
 def _expect_writable(overlay: int, spec: OverlayMount) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from reconciler.manifests import addressing, settings, unsupported
@@ -12,7 +12,7 @@ from reconciler.manifests.kinds.compute import Rlimits
 from reconciler.manifests.kinds.host import Host, Overcommit
 from reconciler.manifests.kinds.network import Network
 from reconciler.manifests.kinds.ve import VeBody, VeMetadata
-from reconciler.manifests.kinds.volume import Template, TemplateOrigin
+from reconciler.manifests.kinds.volume import DiskQuota, Template, TemplateOrigin
 from reconciler.model.compute import ComputeSpec
 from reconciler.model.devices import FUSE, DevicesSpec
 from reconciler.model.fleet import DriftSpec, HostSpec, Place, VeSpec
@@ -20,6 +20,7 @@ from reconciler.model.identity import Digest, HostName, NetworkName, TemplateNam
 from reconciler.model.mounts import MountSpec
 from reconciler.model.network import Address, Forward, NetworkSpec, Resolver, VeNetworkSpec
 from reconciler.model.power import PowerSpec
+from reconciler.model.quota import QUOTA_UNIT, WEEK_S, QuotaLimit, Quotas
 from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,
@@ -202,7 +203,31 @@ def _compute(body: VeBody) -> ComputeSpec:
 
 
 def _volume(body: VeBody) -> VolumeSpec:
-    return VolumeSpec(template=TemplateName(body.template), size=body.disk.size, snapshots=body.disk.snapshots)
+    disk = body.disk
+    quotas = Quotas(inodes=disk.inodes, users=_quotas(disk.users), groups=_quotas(disk.groups))
+    return VolumeSpec(template=TemplateName(body.template), size=disk.size, snapshots=disk.snapshots, quotas=quotas)
+
+
+def _quotas(entries: Sequence[DiskQuota]) -> dict[int, QuotaLimit]:
+    """Give the quotas of all users or groups; an entry that says nothing of grace has that of the others."""
+    said = [round(entry.grace) for entry in entries if "grace" in entry.model_fields_set]
+    grace_s = said[0] if said else WEEK_S
+    limits = {entry.id: _quota(entry, grace_s) for entry in entries}
+    return {number: limit for number, limit in sorted(limits.items()) if not limit.limits_nothing}
+
+
+def _quota(entry: DiskQuota, grace_s: int) -> QuotaLimit:
+    return QuotaLimit(
+        soft=_whole_kibibytes(entry.soft),
+        hard=_whole_kibibytes(entry.hard),
+        soft_files=entry.soft_files,
+        hard_files=entry.hard_files,
+        grace_s=grace_s,
+    )
+
+
+def _whole_kibibytes(size: int | None) -> int | None:
+    return None if size is None else size // QUOTA_UNIT * QUOTA_UNIT
 
 
 def _operations(limit: int | None) -> int | None:

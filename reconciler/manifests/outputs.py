@@ -14,6 +14,7 @@ from reconciler.model.condition import ConditionType, Status
 from reconciler.model.counters import Enforcement, Resource
 from reconciler.model.facts import Json
 from reconciler.model.power import Power
+from reconciler.model.quota import QuotaKind
 
 Schema: TypeAlias = "dict[str, Json]"
 
@@ -28,6 +29,7 @@ def json_schemas() -> dict[str, Schema]:
     bodies = {"plan": _plan(), "get": _get(), "validate": _validate(), "apply": _apply()}
     bodies["beancounters"] = _beancounters()
     bodies["capacity"] = _capacity()
+    bodies["quota"] = _quota()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -185,6 +187,35 @@ def _beancounters() -> Schema:
         "items": _list(_map(item, "A VE."), "VEs."),
     }
     return _map(fields, "What `vectl beancounters -o json` prints.")
+
+
+def _quota() -> Schema:
+    item: dict[str, Schema] = {
+        "kind": _word((kind.value for kind in QuotaKind), "Whose quota."),
+        "id": _number("Number of the user or group inside the VE."),
+        "used": _number("Bytes that its files take."),
+        "soft": _number("Bytes that may be exceeded for the time of grace; null for unlimited.", or_null=True),
+        "hard": _number("Bytes that are never exceeded; null for unlimited.", or_null=True),
+        "graceEnds": _number("When grace ends, seconds since the epoch; null while soft holds.", or_null=True),
+        "files": _number("Number of its files."),
+        "softFiles": _number("Files that may be exceeded for the time of grace; null for unlimited.", or_null=True),
+        "hardFiles": _number("Files that are never exceeded; null for unlimited.", or_null=True),
+        "graceEndsFiles": _number("When grace ends, seconds since the epoch; null while soft holds.", or_null=True),
+    }
+    disk: dict[str, Schema] = {
+        "used": _number("Bytes that all files take.", or_null=True),
+        "size": _number("Size of the VE's own file system, in bytes.", or_null=True),
+        "files": _number("Number of all files.", or_null=True),
+        "inodes": _number("How many files there may be; null for as many as fit.", or_null=True),
+    }
+    fields: dict[str, Schema] = {
+        "format": _format(),
+        "name": _text("Name."),
+        "uid": _text("Identity."),
+        "disk": _map(disk, "The whole of it."),
+        "items": _list(_map(item, "A user or group."), "Users, then groups, that have files or limits."),
+    }
+    return _map(fields, "What `vectl quota -o json` prints.")
 
 
 def _validate() -> Schema:

@@ -18,6 +18,7 @@ from reconciler.model.identity import HostName, VeName
 from reconciler.model.observation import HostObservation, PoolObservation
 from reconciler.model.power import Power
 from reconciler.model.units import format_size
+from reconciler.model.volume import pool_bytes
 
 SHOWN_MAX = 6
 """Of the VEs that a shortage names; of more than that the others are counted."""
@@ -82,15 +83,15 @@ NO_CLAIM = Claim()
 
 def claim(spec: VeSpec) -> Claim:
     """Give what a spec asks for."""
-    compute, volume = spec.compute, spec.volume
+    compute = spec.compute
     if spec.power.state is not Power.RUNNING:
-        return Claim(disk_limit=disk_limit(volume.size, volume.snapshots))
+        return Claim(disk_limit=pool_bytes(spec.volume))
     return Claim(
         memory_guarantee=compute.memory_guarantee,
         memory_limit=compute.memory_limit,
         cpu_guarantee=compute.cpu_guarantee_us,
         cpu_limit=compute.cpu_limit_us,
-        disk_limit=disk_limit(volume.size, volume.snapshots),
+        disk_limit=pool_bytes(spec.volume),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, devices, mounts, network, power, settings, views, volume
+from reconciler.model import compute, devices, mounts, network, power, quota, settings, views, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -15,6 +15,9 @@ Effect: TypeAlias = (
     | volume.TrashVe
     | volume.RestoreVe
     | volume.PurgeTrash
+    | quota.LoadQuotas
+    | quota.SetQuota
+    | quota.SetInodes
     | compute.CreateCgroup
     | compute.SetLimit
     | compute.SetInstanceLimit

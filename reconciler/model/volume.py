@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from reconciler.model.facts import Json
 from reconciler.model.identity import Digest, TemplateName, Uid, VeName
+from reconciler.model.quota import QuotaKind, Quotas, QuotaUse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,8 @@ class TemplateSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeSpec:
-    """``template`` is read at creation only. ``snapshots``: what its snapshots may hold beside it.
+    """``template`` is read at creation only. ``snapshots``: what its snapshots may hold beside it. ``quotas``: inside;
+    a volume that is to have some is made as an image, with a file system of its own.
 
     Units: bytes, None for unlimited.
     """
@@ -79,11 +81,33 @@ class VolumeSpec:
     template: TemplateName
     size: int | None = 8 << 30
     snapshots: int | None = None
+    quotas: Quotas = field(default_factory=Quotas)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it takes a file system of its own to carry it out."""
+        return not self.quotas.limits_nothing
 
     @property
     def total(self) -> int | None:
         """What the volume and its snapshots may refer to together. Units: bytes, None for unlimited."""
         return None if self.size is None or self.snapshots is None else self.size + self.snapshots
+
+
+def pool_bytes(spec: VolumeSpec, *, snapshots: int = 0) -> int | None:
+    """Give what a volume may come to take of the pool, or None if nothing bounds it.
+
+    ``snapshots``: how many of it are kept. Each of an image takes an image's size more: what is overwritten in place
+    has to go elsewhere once, and a file system whose device has no room for that loses what was written. Those of a
+    directory take what they were given.
+
+    Units: bytes.
+    """
+    if spec.size is None:
+        return None
+    if spec.is_image:
+        return spec.size + max(spec.size * snapshots, spec.snapshots or 0)
+    return spec.size + (spec.snapshots or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,17 +139,24 @@ class Record:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeObservation:
     """``present``: the subvolume with its upper and work directories exists. ``size``: the limit in force on it;
-    ``total``: that on it and its snapshots together.
+    ``total``: that on it and its snapshots together. ``is_image``: a file system of its own lies in it, whose size is
+    ``size``, with room for ``room`` files. ``quotas``: those in it, None where there are none or the VE is down.
 
-    What is in use takes no part in comparisons: ``used`` by the volume, ``held`` by it and its snapshots together.
+    What is in use takes no part in comparisons: ``used`` by the volume, ``held`` by it and its snapshots together,
+    ``files`` in an image, ``quota_use`` of each user and group.
     Units: bytes.
     """
 
     present: bool
     size: int | None = None
     total: int | None = None
+    is_image: bool = False
+    quotas: Quotas | None = None
+    room: int | None = field(default=None, compare=False)
     used: int | None = field(default=None, compare=False)
     held: int | None = field(default=None, compare=False)
+    files: int | None = field(default=None, compare=False)
+    quota_use: Mapping[QuotaKind, Mapping[int, QuotaUse]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,20 +199,24 @@ class WriteRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateVolume:
-    """Make the VE's subvolume with its limits in force before the first byte is written.
+    """Make the VE's subvolume with its limits in force before the first byte is written, or with an image in it.
 
-    ``total``: of it and its snapshots together. Units: bytes, None for unlimited.
+    ``total``: of it and its snapshots together. ``room``: for how many files an image has room at least.
+    Units: bytes, None for unlimited, which an image cannot be.
     """
 
     uid: Uid
     size: int | None
     total: int | None = None
+    is_image: bool = False
+    room: int | None = None
     serves: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetVolumeSize:
-    """Change the limit of the VE's subvolume, and that of it and its snapshots together.
+    """Change the limit of the VE's subvolume, and that of it and its snapshots together, or the size of its image,
+    which shrinks only while the VE is down.
 
     Units: bytes, None for unlimited.
     """

@@ -11,7 +11,7 @@ from reconciler.model.effects import Effect
 from reconciler.model.fleet import VeSpec
 from reconciler.model.power import CreateRuntime, Power, PowerObservation, StartRuntime
 from reconciler.model.volume import Record
-from reconciler.plan import actions, compute, devices, mounts, network, power, settings
+from reconciler.plan import actions, compute, devices, mounts, network, power, quota, settings
 from reconciler.plan.actions import Context
 from reconciler.plan.field import Difference, to_json
 
@@ -51,6 +51,7 @@ def boot_effects(spec: VeSpec, record: Record, context: Context) -> tuple[Effect
         *compute.boot_effects(uid, spec.compute, context.capabilities, context.cpu_weight(spec)),
         created,
         *settings.boot_effects(uid, spec.settings, context.capabilities),
+        *quota.boot_effects(uid, spec.volume.quotas),
         *network.boot_effects(context.instance, uid, spec.network),
         *mounts.boot_effects(uid, spec.mounts),
         *devices.boot_effects(uid, spec.devices),

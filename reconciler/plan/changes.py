@@ -94,7 +94,8 @@ def _recorded_as(declared: Field, path: str) -> tuple[str, ...]:
 
 
 def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str, Value, Value]]:
-    yield from volume.differences(spec.volume, seen.volume)
+    runs = seen.power.state is not PowerState.STOPPED
+    yield from volume.differences(spec.volume, seen.volume, runs=runs)
     if seen.power.state is not PowerState.RUNNING:
         return
     if seen.compute is not None:
@@ -170,7 +171,7 @@ def _carry_out(
     uid = seen.record.uid
     match difference.field.facet:
         case Facet.VOLUME:
-            effects = volume.set_effects(uid, spec.volume, seen.volume)
+            effects = volume.set_effects(uid, difference, spec.volume, seen.volume)
             return effects, volume.impact(difference, spec.volume, seen.volume)
         case Facet.COMPUTE:
             assert seen.compute is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Reason, Refusal, UnknownFact
@@ -79,7 +79,8 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     if paths and not _is_known_but_for_its_inside(observed):
         return VePlan(unknown=unknown)
     known = changes.known(_without_its_inside(observed) if paths else observed)
-    if refused := (*refuse_at_all(spec, context, known.record.applied), *_refuse_lost_volume(spec, known)):
+    by_volume = (*_refuse_lost_volume(spec, known), *_refuse_volume(spec, known))
+    if refused := (*refuse_at_all(spec, context, known.record.applied), *by_volume):
         return VePlan(refused=refused)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
     decision = _decide(spec, known)
@@ -136,11 +137,17 @@ def _refuse_unsupported(spec: VeSpec) -> tuple[Refusal, ...]:
 
 
 def _refuse_impossible(spec: VeSpec, context: Context) -> tuple[Refusal, ...]:
-    """Refuse CPUs and memory nodes that this host does not have."""
-    message = "; ".join(compute.missing(spec.compute, context.capabilities))
-    if not message:
-        return ()
-    return (Refusal(ve=spec.name, uid=spec.uid, rule="NotOnThisHost", message=message, remedy="name some that it has"),)
+    """Refuse CPUs and memory nodes that this host does not have, and quotas that its kernel cannot keep."""
+    wanting = {
+        "name some that it has": compute.missing(spec.compute, context.capabilities),
+        "remove them, or move the VE to a host that has it": volume.impossible(spec.volume, context.capabilities),
+    }
+    found = ((remedy, "; ".join(said)) for remedy, said in wanting.items())
+    return tuple(
+        Refusal(ve=spec.name, uid=spec.uid, rule="NotOnThisHost", message=message, remedy=remedy)
+        for remedy, message in found
+        if message
+    )
 
 
 def _refuse_lost_volume(spec: VeSpec, known: Known) -> tuple[Refusal, ...]:
@@ -150,6 +157,15 @@ def _refuse_lost_volume(spec: VeSpec, known: Known) -> tuple[Refusal, ...]:
     message = "its volume is gone, though it was there when the VE was last complete"
     remedy = "put the volume back from a copy, or give the VE another name to begin anew"
     return (Refusal(ve=spec.name, uid=known.record.uid, rule="VolumeLost", message=message, remedy=remedy),)
+
+
+def _refuse_volume(spec: VeSpec, known: Known) -> Iterator[Refusal]:
+    """Refuse what cannot be done to a volume of the kind that it was made as."""
+    if not known.volume.present:
+        return
+    runs = known.power.state is not PowerState.STOPPED and boot.wants_to_run(spec)
+    for rule, message, remedy in volume.refusals(spec.volume, known.volume, runs=runs):
+        yield Refusal(ve=spec.name, uid=known.record.uid, rule=rule, message=message, remedy=remedy)
 
 
 def _refuse_template(spec: VeSpec, record: Record) -> tuple[Refusal, ...]:

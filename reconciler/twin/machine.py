@@ -16,6 +16,7 @@ from reconciler.model.mounts import MountSpec
 from reconciler.model.network import FilterRules, HostNetworkObservation, Resolver, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import End, Launch
+from reconciler.model.quota import Quotas
 from reconciler.model.seam import Clock
 from reconciler.model.volume import Record
 
@@ -24,10 +25,15 @@ FIRST_PID = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A VE's data. ``complete`` False: a crash left the subvolume without its directories. Units: bytes."""
+    """A VE's data. ``complete`` False: a crash left the subvolume without its directories.
+
+    ``is_image``: a file system of its own, with ``quotas`` in it. Units: bytes.
+    """
 
     size: int | None
     total: int | None = None
+    is_image: bool = False
+    quotas: Quotas = field(default_factory=Quotas)
     complete: bool = True
     used: int | None = None
     resolver: Resolver | None = None

@@ -11,6 +11,7 @@ from reconciler.errors import BusyError, NoSpaceError, StateError, TemplateError
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, Uid
 from reconciler.model.observation import PoolObservation
+from reconciler.model.quota import LoadQuotas, SetInodes, SetQuota
 from reconciler.model.volume import (
     BuildTemplate,
     BuiltinSource,
@@ -28,10 +29,19 @@ from reconciler.model.volume import (
     VolumeObservation,
     WriteRecord,
 )
+from reconciler.twin import quota
 from reconciler.twin.machine import Machine, Trashed, Volume
 
 VolumeEffect: TypeAlias = (
-    BuildTemplate | RemoveTemplate | WriteRecord | CreateVolume | SetVolumeSize | TrashVe | RestoreVe | PurgeTrash
+    BuildTemplate
+    | RemoveTemplate
+    | WriteRecord
+    | CreateVolume
+    | SetVolumeSize
+    | TrashVe
+    | RestoreVe
+    | PurgeTrash
+    | quota.QuotaEffect
 )
 
 _TRASH_ID = re.compile(r"[0-9A-Za-z-]+\.[0-9]+")
@@ -61,6 +71,8 @@ def perform(machine: Machine, effect: VolumeEffect) -> None:
         case PurgeTrash():
             _require_trash_id(effect.trash_id)
             machine.trash.pop(effect.trash_id, None)
+        case LoadQuotas() | SetQuota() | SetInodes():
+            quota.perform(machine, effect)
         case _:
             assert_never(effect)
 
@@ -70,7 +82,14 @@ def observe(machine: Machine, uid: Uid) -> VolumeObservation:
     volume = machine.volumes.get(uid)
     if volume is None or not volume.complete:
         return _NO_VOLUME
-    return VolumeObservation(present=True, size=volume.size, total=volume.total, used=volume.used)
+    return VolumeObservation(
+        present=True,
+        size=volume.size,
+        total=volume.total,
+        is_image=volume.is_image,
+        quotas=quota.observe(machine, uid, volume),
+        used=volume.used,
+    )
 
 
 def observe_trash(machine: Machine) -> tuple[TrashEntry, ...]:
@@ -190,13 +209,24 @@ def _create_volume(machine: Machine, effect: CreateVolume) -> None:
     present = machine.volumes.get(effect.uid)
     if present is None or not present.complete:
         require_space(machine, doing)
-        present = Volume(size=None)
-    machine.volumes[effect.uid] = replace(present, size=effect.size, total=effect.total)
+        machine.volumes[effect.uid] = Volume(size=effect.size, total=effect.total, is_image=effect.is_image)
+    else:
+        machine.volumes[effect.uid] = _resized(machine, effect, present)
 
 
 def _set_size(machine: Machine, effect: SetVolumeSize) -> None:
     present = require_volume(machine, effect.uid, f"set volume size of VE {effect.uid}")
-    machine.volumes[effect.uid] = replace(present, size=effect.size, total=effect.total)
+    machine.volumes[effect.uid] = _resized(machine, effect, present)
+
+
+def _resized(machine: Machine, effect: CreateVolume | SetVolumeSize, present: Volume) -> Volume:
+    if not present.is_image:
+        return replace(present, size=effect.size, total=effect.total)
+    if effect.size is None or present.size is None:
+        return present
+    if effect.size < present.size and effect.uid in machine.runtimes:
+        raise BusyError(f"shrink volume of VE {effect.uid}: the VE uses it; stop the VE first")
+    return replace(present, size=effect.size)
 
 
 def _trash(machine: Machine, uid: Uid) -> None:

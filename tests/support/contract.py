@@ -137,7 +137,9 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         record=_record(ve.record) if isinstance(ve.record, Record) else _UNKNOWN,
         power=_power(ve.power) if isinstance(ve.power, PowerObservation) else _UNKNOWN,
         compute=_compute(ve.compute, capabilities) if isinstance(ve.compute, ComputeObservation) else _dumb(ve.compute),
-        volume=replace(ve.volume, used=None, held=None) if isinstance(ve.volume, VolumeObservation) else _UNKNOWN,
+        volume=replace(ve.volume, used=None, held=None, room=None, files=None, quota_use={})
+        if isinstance(ve.volume, VolumeObservation)
+        else _UNKNOWN,
         network=_network(ve.network) if isinstance(ve.network, VeNetworkObservation) else _dumb(ve.network),
         mounts=_dumb(ve.mounts),
         devices=_dumb(ve.devices),
@@ -147,6 +149,10 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
 
 def _dumb(value: _Known | Unknown) -> _Known | Unknown:
     return _UNKNOWN if isinstance(value, Unknown) else value
+
+
+def _volume(volume: VolumeObservation) -> VolumeObservation:
+    return replace(volume, used=None, held=None, room=None, files=None, quota_use={})
 
 
 def _record(record: Record) -> Record:

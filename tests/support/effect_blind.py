@@ -42,6 +42,7 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, StartRuntime, StopRuntime
+from reconciler.model.quota import LoadQuotas, SetInodes, SetQuota
 from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
@@ -209,11 +210,6 @@ def _on_route(kind: type[AddRoute] | type[RemoveRoute]) -> Callable[[Choices], E
     return draw_route
 
 
-def _sized(choices: Choices, kind: type[CreateVolume | SetVolumeSize]) -> Effect:
-    size, total = choices.random.choice(pool.SIZES), choices.random.choice(pool.TOTALS)
-    return kind(uid=_uid(choices), size=size, total=total)
-
-
 def _on_link(choices: Choices, make: Callable[[Uid, str], Effect]) -> Effect:
     return make(*_link(choices))
 
@@ -222,8 +218,11 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     BuildTemplate: _template,
     RemoveTemplate: _remove_template,
     WriteRecord: _record,
-    CreateVolume: lambda c: _sized(c, CreateVolume),
-    SetVolumeSize: lambda c: _sized(c, SetVolumeSize),
+    CreateVolume: lambda c: c.volume(_uid(c)),
+    SetVolumeSize: lambda c: c.size(_uid(c)),
+    LoadQuotas: lambda c: c.quota(_uid(c)),
+    SetQuota: lambda c: c.quota(_uid(c)),
+    SetInodes: lambda c: c.quota(_uid(c)),
     TrashVe: lambda c: TrashVe(uid=_uid(c)),
     RestoreVe: _restore,
     PurgeTrash: lambda c: PurgeTrash(trash_id=_trash_id(c, _uid(c))),

@@ -56,6 +56,7 @@ from reconciler.model.network import (
 )
 from reconciler.model.observation import Capabilities
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, Launch, StartRuntime, StopRuntime
+from reconciler.model.quota import WEEK_S, LoadQuotas, QuotaKind, QuotaLimit, Quotas, SetInodes, SetQuota
 from reconciler.model.settings import OTHER_SOCKETS, TERMINALS, SetSetting
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
@@ -97,6 +98,7 @@ BAD_MACS = ("01:00:00:00:07:01", "00:00:00:00:00:00")
 _MIB = 1 << 20
 SIZES = (64 * _MIB, 128 * _MIB, 256 * _MIB, None)
 TOTALS = (256 * _MIB, 384 * _MIB, None)
+IMAGE_SIZES = (16 * _MIB, 24 * _MIB)
 NOWHERE = Route(to="198.51.100.0/24", via="203.0.113.1")
 DEVICES = ("/dev/net/tun", "/dev/fuse")
 NO_DEVICE = "/dev/no-such-device"
@@ -225,7 +227,7 @@ class Choices:
         if uid not in machine.records:
             yield from self._births(uid)
         elif uid not in machine.volumes:
-            yield CreateVolume(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
+            yield self.volume(uid)
         elif uid in machine.runtimes:
             yield from self._of_live(uid, machine.runtimes[uid])
         elif uid in machine.cgroups:
@@ -255,14 +257,14 @@ class Choices:
         if self.random.random() < 0.2:
             yield TrashVe(uid=uid)  # which is refused: what still has a cgroup may still run
         yield self.limit(uid)
-        yield SetVolumeSize(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
+        yield self.size(uid)
 
     def _of_live(self, uid: Uid, runtime: Runtime) -> Iterator[Effect]:
         if not runtime.network.loopback_up:
             yield SetLoopbackUp(uid=uid)
         if not runtime.is_running:
             yield StartRuntime(uid=uid)
-        elif self.random.random() < 0.4:
+        elif self.random.random() < 0.5:
             yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
         yield self.limit(uid)
         yield self.names(uid)
@@ -275,6 +277,8 @@ class Choices:
             yield self.device(uid, self.random.choice(DEVICES))
             yield RemoveNic(uid=uid, nic=NIC) if NIC in runtime.nics else AddNic(uid=uid, nic=NIC)
             yield from (RemoveDevice(uid=uid, path=path) for path in runtime.nodes)
+        if self._is_image(uid) and self.random.random() < 0.5:
+            yield self.quota(uid)
         for interface in INTERFACES:
             present = runtime.network.interfaces.get(interface)
             if present is None:
@@ -338,6 +342,40 @@ class Choices:
         yield SetNetworkMtu(network=name, mtu=self.random.choice(MTUS))
         yield SetUplink(network=name, uplink=None)
         yield RemoveNetwork(network=name)
+
+    def volume(self, uid: Uid) -> CreateVolume:
+        """Draw a volume; one in four is an image."""
+        if self._is_image(uid) or (uid not in self.machine.volumes and self.random.random() < 0.25):
+            return CreateVolume(uid=uid, size=self._image_size(uid), is_image=True, room=1000)
+        return CreateVolume(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
+
+    def size(self, uid: Uid) -> SetVolumeSize:
+        """Draw a size for a volume."""
+        if self._is_image(uid):
+            return SetVolumeSize(uid=uid, size=self._image_size(uid))
+        return SetVolumeSize(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
+
+    def _is_image(self, uid: Uid) -> bool:
+        present = self.machine.volumes.get(uid)
+        return present is not None and present.is_image
+
+    def _image_size(self, uid: Uid) -> int:
+        """Draw a size; one that is in use does not grow everywhere: the kernel wants a capability for it."""
+        present = self.machine.volumes.get(uid)
+        most = present.size if present is not None and uid in self.machine.runtimes else None
+        return self.random.choice([size for size in IMAGE_SIZES if most is None or size <= most])
+
+    def quota(self, uid: Uid) -> Effect:
+        """Draw a change of the quotas of a VE."""
+        limit = QuotaLimit(soft=_MIB, hard=self.random.choice((None, 2 * _MIB)), hard_files=9, grace_s=WEEK_S)
+        number, kind = self.random.choice((0, 1000, 65_535)), self.random.choice([*QuotaKind])
+        choices: tuple[Effect, ...] = (
+            LoadQuotas(uid=uid, quotas=Quotas(inodes=500, users={number: limit})),
+            SetQuota(uid=uid, kind=kind, number=number, limit=limit),
+            SetQuota(uid=uid, kind=kind, number=number, limit=None),
+            SetInodes(uid=uid, inodes=self.random.choice((None, 400, 800))),
+        )
+        return self.random.choice(choices)
 
     def cgroup(self, uid: Uid) -> CreateCgroup:
         """Draw a cgroup with all limits."""

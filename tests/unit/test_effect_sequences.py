@@ -44,7 +44,7 @@ def test_equal_seeds_give_equal_sequences_and_others_do_not() -> None:
 def test_every_effect_occurs_where_it_must_succeed_and_where_it_must_fail() -> None:
     done: Counter[str] = Counter()
     failed: Counter[str] = Counter()
-    for effects in drawn(WITH_TAKEN):
+    for effects in drawn(WITH_TAKEN, count=200):
         for effect, error in outcomes(WITH_TAKEN, effects):
             (done if error is None else failed)[effect_name(effect)] += 1
     names = {kind.__name__ for kind in EFFECT_TYPES}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from reconciler.manifests import words
 from reconciler.manifests.document import Complaint, Document, complain
 from reconciler.manifests.kinds.ve import ProfileBody, VeBody
+from reconciler.manifests.kinds.volume import DiskQuota
 from reconciler.manifests.problem import Path, did_you_mean
 from reconciler.model import units
 from reconciler.model.compute import CPU_PERIOD_US, CPU_PROMISED_MOST_US
+from reconciler.model.quota import QUOTA_UNIT
 
 _MEMORY_MIN = 1 << 20
 """No init starts in less; a smaller number is a size without its unit."""
+
+_IMAGE_MIN = 16 << 20
+"""A smaller file system has no room for its journal and its tables."""
 
 _WITHOUT_UNIT_MAX = 64 << 10
 """A smaller number of bytes was meant to be one of megabytes."""
@@ -77,6 +82,31 @@ def _ordered(body: VeBody) -> Iterator[tuple[Path, int | None, str, int | None]]
             yield (*path, "softFiles"), quota.soft_files, "hardFiles", quota.hard_files
     for name, counter in body.beancounters:
         yield ("beancounters", name, "barrier"), counter.barrier, "limit", counter.limit
+
+
+def quotas(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Quotas inside have a disk of some size, limit something, and agree about what the kernel keeps once for all."""
+    disk = body.disk
+    if (disk.users or disk.groups or disk.inodes) and (disk.size is None or disk.size < _IMAGE_MIN):
+        message = f"expected at least {units.format_size(_IMAGE_MIN)}, and not unlimited, with inodes, users or groups"
+        yield complain(document, ("spec", "disk", "size"), message, "they take a file system of the VE's own")
+    for name, entries in (("users", disk.users), ("groups", disk.groups)):
+        yield from _of_one_kind(document, name, entries)
+
+
+def _of_one_kind(document: Document, name: str, entries: Sequence[DiskQuota]) -> Iterator[Complaint]:
+    grace: float | None = None
+    for entry in entries:
+        path = ("spec", "disk", name, str(entry.id))
+        for field, size in (("soft", entry.soft), ("hard", entry.hard)):
+            if size is not None and size < QUOTA_UNIT:
+                yield complain(document, (*path, field), f"expected at least 1Ki, or unlimited, got {size} bytes")
+        if "grace" not in entry.model_fields_set:
+            continue
+        grace = entry.grace if grace is None else grace
+        if entry.grace != grace or entry.grace < 1:
+            message = f"expected the same time for all {name}, at least 1s, got {entry.grace:g}s beside {grace:g}s"
+            yield complain(document, (*path, "grace"), message, f"the kernel keeps one grace for all {name} of a VE")
 
 
 def confinement(document: Document, body: VeBody) -> Iterator[Complaint]:
@@ -147,5 +177,5 @@ def written(document: Document, body: ProfileBody) -> Iterator[Complaint]:
 
 def merged(document: Document, body: VeBody) -> Iterator[Complaint]:
     """Run the checks of what a VE and its profiles say together."""
-    for check in (limits, confinement, mounts, devices):
+    for check in (limits, quotas, confinement, mounts, devices):
         yield from check(document, body)

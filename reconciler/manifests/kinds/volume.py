@@ -36,7 +36,9 @@ class DiskQuota(Section):
     hard: SizeLimit = Field(None, description="Size, in bytes, that is never exceeded.")
     soft_files: CountLimit = Field(None, description="Number of files that may be exceeded for the time of grace.")
     hard_files: CountLimit = Field(None, description="Number of files that is never exceeded.")
-    grace: Duration = Field(_WEEK_S, description="Time for which a soft limit may be exceeded.")
+    grace: Duration = Field(
+        _WEEK_S, description="Time for which a soft limit may be exceeded; the same for all users, and for all groups."
+    )
 
 
 class Disk(Section):

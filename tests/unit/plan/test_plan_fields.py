@@ -38,6 +38,7 @@ class Change:
     drift: Callable[[Rig], None] | None = None
 
 
+QUOTAS = "disk: {inodes: 9000, users: [{id: 7, hard: 1Gi}], groups: [{id: 8, hardFiles: 100}]}"
 CHANGES: dict[str, Change] = {
     "power": Change(after="power: stopped"),
     "boot.order": Change(after="boot: {order: 3}"),
@@ -62,6 +63,9 @@ CHANGES: dict[str, Change] = {
     "io.readOps": Change(after="io: {readOps: 2000}"),
     "io.writeOps": Change(after="io: {writeOps: 1000}"),
     "disk.size": Change(after="disk: {size: 16Gi}"),
+    "disk.inodes": Change(before=QUOTAS, after=QUOTAS.replace("9000", "8000")),
+    "disk.users.*": Change(path="disk.users.7", before=QUOTAS, after=QUOTAS.replace("1Gi", "2Gi")),
+    "disk.groups.*": Change(path="disk.groups.8", before=QUOTAS, after=QUOTAS.replace("100", "200")),
     "disk.snapshots": Change(after="disk: {snapshots: 4Gi}"),
     "hostname": Change(after="hostname: shop.example.org"),
     "dns": Change(after="dns: {servers: [10.20.0.1]}"),
