@@ -38,6 +38,8 @@ from reconciler.model.network import (
 
 _GATEWAYS = frozenset(ip_address(gateway) for gateway in ROUTED_GATEWAYS.values())
 _LOOPBACK = 1
+_MTUS = range(68, 65_536)
+"""Source: Linux drivers/net/veth.c, veth_setup; include/uapi/linux/if_ether.h, ETH_MIN_MTU and ETH_MAX_MTU."""
 _NAME_TAKEN = frozenset({errno.EEXIST, errno.ENODEV})
 """How creating a veth fails where one of its names is taken, also by a link that is gone when it is looked at."""
 
@@ -115,6 +117,8 @@ def create(site: Site, effect: CreateInterface) -> None:
     into, alias = interface_ends.inside(site, uid), link_alias(site.instance.name, uid)
     existing = into.rtnl.link(name)
     if existing is not None and existing.alias == alias:
+        if effect.mtu not in _MTUS:  # or the address would be another one already when the kernel says so
+            raise KernelError(f"create interface {name} of VE {uid}: no link has an mtu of {effect.mtu}")
         set_mac(site, SetInterfaceMac(uid=uid, interface=name, mac=effect.mac))
         set_mtu(site, SetInterfaceMtu(uid=uid, interface=name, mtu=effect.mtu))
         return
