@@ -82,22 +82,19 @@ NO_CLAIM = Claim()
 
 
 def claim(spec: VeSpec) -> Claim:
-    """Give what a spec asks for."""
-    compute = spec.compute
+    """Give what a spec asks for. An image takes all of its place at once: its file system counts on every block."""
+    compute, disk = spec.compute, pool_bytes(spec.volume)
+    allocated = disk or 0 if spec.volume.is_image else 0
     if spec.power.state is not Power.RUNNING:
-        return Claim(disk_limit=pool_bytes(spec.volume))
+        return Claim(disk_guarantee=allocated, disk_limit=disk)
     return Claim(
         memory_guarantee=compute.memory_guarantee,
         memory_limit=compute.memory_limit,
         cpu_guarantee=compute.cpu_guarantee_us,
         cpu_limit=compute.cpu_limit_us,
-        disk_limit=pool_bytes(spec.volume),
+        disk_guarantee=allocated,
+        disk_limit=disk,
     )
-
-
-def disk_limit(size: int | None, snapshots: int | None) -> int | None:
-    """Give what a volume and its snapshots may hold; snapshots that nobody declared a share for count for nothing."""
-    return None if size is None else size + (snapshots or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

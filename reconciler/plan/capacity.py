@@ -16,7 +16,6 @@ from reconciler.model.capacity import (
     Supply,
     admit,
     claim,
-    disk_limit,
     is_more,
     least,
     lesser,
@@ -26,6 +25,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import HostName, Uid, VeName
 from reconciler.model.power import Power
 from reconciler.model.volume import Record
+from reconciler.plan import quota
 
 RULE = "NoCapacity"
 
@@ -110,16 +110,23 @@ def claimed(applied: Mapping[str, Json]) -> Claim:
     """Give what a VE was promised, by its record; nothing, if it was never complete."""
     if not applied:
         return NO_CLAIM
-    disk = disk_limit(_limit(applied, "disk.size"), _limit(applied, "disk.snapshots"))
+    size = _limit(applied, "disk.size")
+    disk = None if size is None else size + (_limit(applied, "disk.snapshots") or 0)
+    allocated = disk or 0 if _is_image(applied) else 0
     if applied.get("power") != Power.RUNNING:
-        return Claim(disk_limit=disk)
+        return Claim(disk_guarantee=allocated, disk_limit=disk)
     return Claim(
         memory_guarantee=_limit(applied, "memory.guarantee") or 0,
         memory_limit=_limit(applied, "memory.limit"),
         cpu_guarantee=_limit(applied, "cpu.guarantee") or 0,
         cpu_limit=_limit(applied, "cpu.limit"),
+        disk_guarantee=allocated,
         disk_limit=disk,
     )
+
+
+def _is_image(applied: Mapping[str, Json]) -> bool:
+    return any(value is not None and quota.is_of_quota(path) for path, value in applied.items())
 
 
 def _limit(applied: Mapping[str, Json], path: str) -> int | None:

@@ -295,6 +295,17 @@ def test_a_look_at_one_ve_knows_what_the_others_have(rig: Rig) -> None:
     assert told(run(turns())).keys() == {"b"}
 
 
+def test_an_image_takes_its_place_in_the_pool_at_once(rig: Rig) -> None:
+    host = HOST.format(spec="capacity: {disk: 10Gi}, reserve: {disk: 1Gi}")
+    image, plain = ve("a", "disk: {size: 6Gi, inodes: 1000}"), ve("b", "disk: {size: 99Gi}")
+    rig.converge(fleet_of(host, image, plain))
+    plan = rig.plan(fleet_of(host, image, plain, ve("c", "disk: {size: 4Gi, inodes: 1000}"), revision="r2"))
+    assert told(plan) == {
+        "c": "NoCapacity: guarantees of disk 10Gi + reserve 1Gi > 10Gi of node-a: a 6Gi, c 4Gi; "
+        "lower disk.size of one of them, or move one to another host"
+    }
+
+
 @settings(QUICK, max_examples=25, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
 @given(edits())
 def test_no_change_of_any_fleet_makes_a_host_promise_more_than_it_has(edit: tuple[Fleet, Fleet]) -> None:
