@@ -75,6 +75,14 @@ def test_uptime_and_load_begin_with_the_ve(fleet: Fleet) -> None:
     assert int(tasks.split("/")[1]) < 20
 
 
+def test_the_commands_of_busybox_tell_of_the_ve(fleet: Fleet) -> None:
+    half = fleet.ve("half")
+    assert half.run("free").splitlines()[1].split()[:2] == ["Mem:", "98304"]
+    assert half.run("free", "-m").splitlines()[1].split()[:2] == ["Mem:", "96"]
+    hours, minutes = map(int, half.run("uptime").split(" up ")[1].split(",")[0].split(":"))
+    assert hours * 60 + minutes <= float(half.run("cat", "/proc/uptime").split()[0]) / 60
+
+
 def test_the_cpus_are_those_that_the_ve_may_use(fleet: Fleet) -> None:
     for name in NAMES:
         one = fleet.ve(name)
