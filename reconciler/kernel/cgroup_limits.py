@@ -177,7 +177,7 @@ class LimitReader:
             for _, hierarchy, limit in self._limits:
                 directory = hierarchy.path(cgroup)
                 for path in (f"{directory}/{name}" for name in limit.names):
-                    if path not in kept.descriptors and (descriptor := _open_optional(path, directory)) is not None:
+                    if path not in kept.descriptors and (descriptor := _open_optional(path)) is not None:
                         kept.descriptors[path] = descriptor
         except _AbsentError:
             kept.close()
@@ -205,16 +205,16 @@ class LimitReader:
 
 
 class _AbsentError(Exception):
-    """The directory itself is missing, not only a file that this kernel does not have."""
+    """The directory of a file is missing, not only a file that this kernel does not have."""
 
 
-def _open_optional(path: str, directory: str) -> int | None:
+def _open_optional(path: str) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as err:
         if err.errno not in (errno.ENOENT, errno.ENODEV):
             raise
-        if not os.path.isdir(directory):
+        if not os.path.isdir(os.path.dirname(path)):  # a cgroup that is half made has no inner one yet
             raise _AbsentError from err
         return None
 

@@ -61,6 +61,10 @@ def pool_disk(fleet: Fleet) -> str:
     return disk
 
 
+def scheduler_of(disk: str) -> Path:
+    return Path(f"/sys/dev/block/{disk}/queue/scheduler")
+
+
 def seconds(one: Ve, script: str) -> float:
     begun = time.monotonic()
     one.shell(script)
@@ -124,6 +128,7 @@ def test_the_ves_root_cannot_reach_the_files_of_its_limits(fleet: Fleet) -> None
 
 
 def test_a_weight_that_nothing_shares_by_is_told_with_the_remedy(fleet: Fleet) -> None:
+    scheduler_of(pool_disk(fleet)).write_text("none")  # a loop device keeps what it had when it held another file
     give(fleet, weight=500)
     told = fleet.conditions("slow")[ConditionType.NOT_ENFORCEABLE]
     assert "io.weight: " in told.message
@@ -132,7 +137,7 @@ def test_a_weight_that_nothing_shares_by_is_told_with_the_remedy(fleet: Fleet) -
 
 @pytest.fixture
 def shared_by_weight(fleet: Fleet) -> Iterator[None]:
-    scheduler = Path(f"/sys/dev/block/{pool_disk(fleet)}/queue/scheduler")
+    scheduler = scheduler_of(pool_disk(fleet))
     try:
         scheduler.write_text("bfq")  # which loads it, where it is a module
     except OSError:

@@ -18,6 +18,7 @@ from reconciler.errors import KernelError
 from reconciler.kernel import cgroup_io, cgroup_layout, cgroup_limits, disks
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.cgroup_layout import Layout
+from reconciler.kernel.cgroup_values import LimitValue
 from tests.support import storage
 
 pytestmark = pytest.mark.kernel
@@ -127,28 +128,53 @@ def test_a_limit_of_nothing_is_refused() -> None:
     in_place(work)
 
 
+def test_a_cgroup_that_is_half_made_is_not_remembered_so() -> None:
+    def work(place: Place) -> None:
+        reader = cgroup_limits.LimitReader(place.layout)
+        try:
+            for directory in place.tree.inner_directories():
+                os.rmdir(directory)
+            reader.read(place.tree.cgroup)
+            place.tree.create()
+            assert set(cgroup_io.LIMITS) - {cgroup_io.WEIGHT} <= (reader.read(place.tree.cgroup) or {}).keys()
+        finally:
+            reader.close()
+
+    in_place(work)
+
+
 def test_a_weight_is_held_once_the_disk_is_shared_by_it() -> None:
     def work(place: Place) -> str:
         (number,) = place.layout.disks.numbers
-        assert "io.weight" not in (place.tree.read_limits() or {})
-        if not has_bfq(number):
+        has_scheduler(number, "none")  # a loop device keeps what it had when it held another file
+        assert "io.weight" not in limits_now(place)
+        if not has_scheduler(number, "bfq"):
             return "no BFQ"
-        shared = replace(place, layout=replace(place.layout, disks=disks.examine(place.pool, cost_model=None)))
-        tree = CgroupTree(shared.layout, place.tree.cgroup)
-        for weight in (1, 1000, 100):
-            tree.write_limits({"io.weight": weight})
-            assert (tree.read_limits() or {})["io.weight"] == weight
+        try:
+            for weight in (1, 1000, 100):
+                CgroupTree(layout_now(place), place.tree.cgroup).write_limits({"io.weight": weight})
+                assert limits_now(place)["io.weight"] == weight
+        finally:
+            has_scheduler(number, "none")
         return ""
 
     if in_place(work):
         pytest.skip("this kernel has no BFQ")
 
 
-def has_bfq(number: str) -> bool:
-    """Let a disk be shared by weight; False, if the kernel cannot."""
+def layout_now(place: Place) -> Layout:
+    return replace(place.layout, disks=disks.examine(place.pool, cost_model=None))
+
+
+def limits_now(place: Place) -> dict[str, LimitValue]:
+    return CgroupTree(layout_now(place), place.tree.cgroup).read_limits() or {}
+
+
+def has_scheduler(number: str, name: str) -> bool:
+    """Give a disk its scheduler; False, if the kernel cannot."""
     try:
         with open(f"/sys/dev/block/{number}/queue/scheduler", "w") as file:
-            file.write("bfq")
+            file.write(name)
     except OSError:
         return False
     return True
