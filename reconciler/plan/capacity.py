@@ -102,8 +102,12 @@ def growing(specs: Iterable[VeSpec], records: Mapping[Uid, Record], bounded: Bou
 
 
 def _grows(spec: VeSpec, record: Record | None, bounded: Bounded) -> bool:
-    held, wanted = NO_CLAIM if record is None else claimed(record.applied), claim(spec)
-    return any(is_more(wanted.of(*key), held.of(*key)) for key in bounded)
+    wanted = claim(spec)
+    asked = {key: amount for key in bounded if (amount := wanted.of(*key)) != 0}
+    if not asked:
+        return False
+    held = NO_CLAIM if record is None else claimed(record.applied)
+    return any(is_more(amount, held.of(*key)) for key, amount in asked.items())
 
 
 def claimed(applied: Mapping[str, Json]) -> Claim:

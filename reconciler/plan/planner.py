@@ -90,6 +90,8 @@ def unborn(inputs: Inputs) -> tuple[VeName, ...]:
     if _doubt(inputs):
         return ()
     matches = _match(inputs)
+    if not matches.new:
+        return ()
     refused = _refuse(inputs, matches, only=None)
     return tuple(spec.name for spec in matches.new if not spec.unsupported and spec.name not in refused)
 
