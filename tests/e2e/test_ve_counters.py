@@ -9,6 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ COUNTERS: Document = {
     "lockedpages": {"limit": "64Ki"},
     "numsiginfo": {"limit": 1},
 }
+
+HOLD = "while [ ! -e /tmp/go ]; do sleep 0.2; done"
 
 SYSCTLS: Document = {"net.core.somaxconn": "99"}
 
@@ -68,6 +71,13 @@ def one(fleet: Fleet) -> Iterator[Ve]:
     yield fleet.ve("full")
     assert {name: fleet.ve(name).init for name in inits} == inits
     assert ConditionType.LIMITED not in fleet.conditions("calm")
+
+
+def let_go(one: Ve, held: Future[str]) -> None:
+    """Let a program go on that waits by HOLD, until it ends."""
+    one.shell("touch /tmp/go")
+    held.result()
+    one.shell("rm /tmp/go")
 
 
 def counter(fleet: Fleet, resource: str, name: str = "full") -> dict[str, Any]:
@@ -151,9 +161,9 @@ def test_pseudo_terminals_beyond_the_limit_are_refused(fleet: Fleet, one: Ve) ->
     said = one.shell(f"({open_two}; exec 5<>/dev/ptmx; echo three) 2>&1; true")
     assert "two" in said
     assert "No space left on device" in said
-    held = one.begin("sh", "-c", f"{open_two}; read line < /dev/null; sleep 3")
+    held = one.begin("sh", "-c", f"{open_two}; {HOLD}")
     until(lambda: counter(fleet, "numpty")["held"] == 2, "two terminals to be open")
-    held.result()
+    let_go(one, held)
 
 
 def test_shared_memory_beyond_the_limit_is_refused(fleet: Fleet, one: Ve) -> None:
@@ -185,11 +195,11 @@ def test_an_observed_resource_above_its_barrier_is_one_failure_until_it_was_belo
     before = counter(fleet, "numfile")
     assert (before["enforcement"], before["held"] < 60) == ("observed", True)
     opened = "; ".join(f"exec {number}</dev/null" for number in range(3, 10))
-    held = one.begin("sh", "-c", f"for i in $(seq 8); do ({opened}; sleep 6) & done; wait")
+    held = one.begin("sh", "-c", f"for i in $(seq 8); do ({opened}; {HOLD}) & done; wait")
     until(lambda: counter(fleet, "numfile")["held"] > 60, "many files to be open")
     again = counter(fleet, "numfile")
     assert again["failcnt"] == before["failcnt"] + 1
-    held.result()
+    let_go(one, held)
     is_told(fleet, "numfile")
 
 
