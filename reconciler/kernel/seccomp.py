@@ -80,10 +80,10 @@ _ARCHITECTURE_TOKENS = {
     "ARM": 0x40000028,
 }
 
-# Loading a kernel or code into it, time, swap, quota, accounting, raw hardware: the host's alone.
+# Loading a kernel or code into it, time, swap, accounting, raw hardware: the host's alone.
 _HOST = """
 acct clock_adjtime clock_adjtime64 clock_settime clock_settime64 delete_module finit_module init_module ioperm iopl
-kexec_file_load kexec_load lookup_dcookie nfsservctl quotactl quotactl_fd settimeofday stime swapoff swapon
+kexec_file_load kexec_load lookup_dcookie nfsservctl quotactl_fd settimeofday stime swapoff swapon
 """
 # No namespace bounds these, and exploits of the kernel have needed them.
 _SURFACE = """
@@ -93,6 +93,9 @@ _KEYRINGS = "add_key keyctl request_key"
 
 _LAST_ALLOWED_FAMILY = 17  # AF_PACKET; VSOCK, ALG, RXRPC, TIPC and most others lie above
 _FAMILIES_BELOW = (3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15)  # all but UNIX, INET, INET6, NETLINK and PACKET
+
+_QUOTA_READING = (0x4, 0x5, 0x7, 0x9)
+"""The last digits of Q_GETFMT, Q_GETINFO, Q_GETQUOTA and Q_GETNEXTQUOTA. Source: linux/quota.h."""
 
 _PERSONALITY_BITS = 0x20008  # PER_LINUX32 and UNAME26, alone or together
 _PERSONALITY_QUERY = 1 << 31  # set in 0xffffffff only, which asks and changes nothing
@@ -119,6 +122,7 @@ def _always() -> Iterator[Rule]:
     for request in (_TIOCSTI, _TIOCLINUX):  # typing into a terminal that somebody else reads from
         yield Rule(("ioctl",), errno.EPERM, _equal(1, request))
     yield from _personalities()
+    yield from _quotas()
 
 
 def _without_nesting() -> Iterator[Rule]:
@@ -137,6 +141,19 @@ def _personalities() -> Iterator[Rule]:
         if not bit & _PERSONALITY_BITS:
             yield Rule(("personality",), errno.EPERM, _masked(0, bit | _PERSONALITY_QUERY, bit))
         yield Rule(("personality",), errno.EPERM, _masked(0, bit | _PERSONALITY_QUERY, _PERSONALITY_QUERY))
+
+
+def _quotas() -> Iterator[Rule]:
+    """Deny every command of quotactl(2) but those by which users are told of their own limits.
+
+    A command is 0x80000? and, below it, eight bits for whose quota it is.
+    """
+    yield Rule(("quotactl",), errno.EPERM, _masked(0, 1 << 31, 0))
+    for bit in (1 << n for n in range(12, 31)):
+        yield Rule(("quotactl",), errno.EPERM, _has(0, bit))
+    for digit in range(16):
+        if digit not in _QUOTA_READING:
+            yield Rule(("quotactl",), errno.EPERM, _masked(0, 0xF00, digit << 8))
 
 
 def _equal(index: int, value: int) -> Argument:
