@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from reconciler.model.facts import Json
 from reconciler.model.identity import Uid
@@ -12,6 +13,23 @@ TCP_SOCKETS = "sockets.tcp"
 OTHER_SOCKETS = "sockets.other"
 TERMINALS = "devpts.max"
 """Settings that are no parameters of the kernel by name: limits of sockets and of pseudo terminals."""
+
+Sysctl = Literal[
+    "net.core.somaxconn",
+    "net.ipv4.ip_forward",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv6.conf.all.forwarding",
+]
+"""A parameter of the network namespace that a manifest may set."""
+
+SYSCTLS: tuple[str, ...] = get_args(Sysctl)
 
 IPC_PREFIXES = ("kernel.", "fs.mqueue.")
 """Parameters that belong to the IPC namespace; the others, of ``net``, belong to the network namespace."""

@@ -11,6 +11,7 @@ from reconciler.model.identity import Uid
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.settings import (
     OTHER_SOCKETS,
+    SYSCTLS,
     TCP_SOCKETS,
     TERMINALS,
     SetSetting,
@@ -18,21 +19,6 @@ from reconciler.model.settings import (
     SettingsSpec,
 )
 from reconciler.plan.field import Difference, Field, Value
-
-SYSCTLS = (
-    "net.core.somaxconn",
-    "net.ipv4.ip_forward",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv6.conf.all.forwarding",
-)
-"""Parameters that a manifest may name."""
 
 _PATHS: Mapping[str, str] = {
     "kernel.shmall": "ipc.shmall",

@@ -47,7 +47,7 @@ def full(**spec: object) -> Document:
     merged: dict[str, Any] = {
         "processes": 60,
         "beancounters": COUNTERS,
-        "sysctls": {"net.core.somaxconn": "99"},
+        "sysctls": SYSCTLS,
         **spec,
     }
     return ve("full", "10.191.14.11/24", **merged)

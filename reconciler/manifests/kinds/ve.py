@@ -27,21 +27,9 @@ from reconciler.manifests.kinds.power import Boot, PowerWord
 from reconciler.manifests.kinds.volume import Disk, Rollback, Snapshot, SnapshotSchedule, Source
 from reconciler.model import compute, power
 from reconciler.model.fleet import DriftPolicy
+from reconciler.model.settings import Sysctl
 
 DriftWord = Annotated[DriftPolicy, Strict(False)]
-Sysctl = Literal[
-    "net.core.somaxconn",
-    "net.ipv4.ip_forward",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv6.conf.all.forwarding",
-]
 
 
 class Io(Section):

@@ -9,8 +9,8 @@ import pytest
 
 from reconciler.model.action import Action, Origin
 from reconciler.model.identity import VeName
+from reconciler.model.settings import SYSCTLS
 from reconciler.plan.render import is_bookkeeping
-from reconciler.plan.settings import SYSCTLS
 from reconciler.plan.spec import FIELDS, spec_values
 from reconciler.twin.host import ALL_CAPABILITIES
 from tests.support.rig import Rig, fleet_of, scratch_state, ve
