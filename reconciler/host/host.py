@@ -24,6 +24,7 @@ from reconciler.host import (
     quota,
     settings,
     shaping,
+    snapshots,
     templates,
     views,
     volume,
@@ -37,6 +38,7 @@ from reconciler.model import network as network_model
 from reconciler.model import power as power_model
 from reconciler.model import quota as quota_model
 from reconciler.model import settings as settings_model
+from reconciler.model import snapshots as snapshots_model
 from reconciler.model import views as views_model
 from reconciler.model import volume as volume_model
 from reconciler.model.counters import Counted
@@ -55,6 +57,11 @@ _HANDLERS: Mapping[type, _Handler] = {
     volume_model.CreateVolume: volume.create_volume,
     volume_model.SetVolumeSize: volume.set_size,
     volume_model.TrashVe: volume.trash,
+    snapshots_model.TakeSnapshot: snapshots.unbuilt,
+    snapshots_model.DeleteSnapshot: snapshots.unbuilt,
+    snapshots_model.RollBack: snapshots.unbuilt,
+    snapshots_model.ReplaceVolume: snapshots.unbuilt,
+    snapshots_model.CloneVolume: snapshots.unbuilt,
     quota_model.LoadQuotas: quota.load,
     quota_model.SetQuota: quota.set_quota,
     quota_model.SetInodes: quota.set_inodes,
@@ -67,6 +74,8 @@ _HANDLERS: Mapping[type, _Handler] = {
     power_model.CreateRuntime: launching.create,
     power_model.StartRuntime: launching.start,
     power_model.StopRuntime: ending.stop,
+    power_model.SuspendRuntime: snapshots.unbuilt,
+    power_model.DiscardMemory: snapshots.unbuilt,
     power_model.DeleteRuntime: ending.delete,
     power_model.ForgetEnd: ending.forget_end,
     network_model.CreateNetwork: host_network.create,

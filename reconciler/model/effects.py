@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, devices, mounts, network, power, quota, settings, views, volume
+from reconciler.model import compute, devices, mounts, network, power, quota, settings, snapshots, views, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -15,6 +15,11 @@ Effect: TypeAlias = (
     | volume.TrashVe
     | volume.RestoreVe
     | volume.PurgeTrash
+    | snapshots.TakeSnapshot
+    | snapshots.DeleteSnapshot
+    | snapshots.RollBack
+    | snapshots.ReplaceVolume
+    | snapshots.CloneVolume
     | quota.LoadQuotas
     | quota.SetQuota
     | quota.SetInodes
@@ -25,6 +30,8 @@ Effect: TypeAlias = (
     | power.CreateRuntime
     | power.StartRuntime
     | power.StopRuntime
+    | power.SuspendRuntime
+    | power.DiscardMemory
     | power.DeleteRuntime
     | power.ForgetEnd
     | network.CreateNetwork

@@ -14,6 +14,7 @@ from reconciler.model.mounts import MountSpec
 from reconciler.model.network import NetworkSpec, VeNetworkSpec
 from reconciler.model.power import PowerSpec
 from reconciler.model.settings import SettingsSpec
+from reconciler.model.snapshots import SnapshotsSpec, Source
 from reconciler.model.volume import TemplateSpec, VolumeSpec
 
 
@@ -48,6 +49,7 @@ class VeSpec:
 
     ``host`` None: the only host of a fleet of one. ``protect``: True, an explicit False, or None where no manifest
     says anything, which leaves a protection in force. ``rlimits``, ``nesting`` and ``init_*`` are fixed at launch.
+    ``source``: read at creation only. ``keep``: directories that outlive a new root file system.
     ``mounts`` are by target. ``fuse``: said as a feature; the device is among ``devices`` then.
     ``unsupported``: paths of fields that were set but that this version cannot carry out; such a VE is refused.
     """
@@ -65,6 +67,9 @@ class VeSpec:
     mounts: Mapping[str, MountSpec] = field(default_factory=dict)
     devices: DevicesSpec = field(default_factory=DevicesSpec)
     settings: SettingsSpec = field(default_factory=SettingsSpec)
+    snapshots: SnapshotsSpec = field(default_factory=SnapshotsSpec)
+    source: Source | None = None
+    keep: tuple[str, ...] = ()
     rlimits: Mapping[str, int] = field(default_factory=dict)
     nesting: bool = False
     fuse: bool = False

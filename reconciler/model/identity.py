@@ -14,6 +14,7 @@ Uid = NewType("Uid", str)
 
 NetworkName = NewType("NetworkName", str)
 TemplateName = NewType("TemplateName", str)
+SnapshotName = NewType("SnapshotName", str)
 HostName = NewType("HostName", str)
 
 Digest = NewType("Digest", str)

@@ -59,6 +59,14 @@ class Instance:
         """A VE's subvolume, with ``upper`` and ``work``."""
         return f"{self.ve_dir(uid)}/volume"
 
+    def snapshots_dir(self, uid: Uid) -> str:
+        """Directory of a VE's snapshots, one directory each."""
+        return f"{self.ve_dir(uid)}/snapshots"
+
+    def suspended_dir(self, uid: Uid) -> str:
+        """A suspended VE's memory and the state of its data that belongs to it, as in a snapshot's directory."""
+        return f"{self.ve_dir(uid)}/suspended"
+
     def record_file(self, uid: Uid) -> str:
         """A VE's record."""
         return f"{self.ve_dir(uid)}/record.json"

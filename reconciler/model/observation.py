@@ -14,6 +14,7 @@ from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
 from reconciler.model.power import PowerObservation
 from reconciler.model.settings import SettingsObservation
+from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.views import Views
 from reconciler.model.volume import Record, TrashEntry, VolumeObservation
 
@@ -29,6 +30,7 @@ class Facet(StrEnum):
     VIEWS = "views"
     DEVICES = "devices"
     SETTINGS = "settings"
+    SNAPSHOTS = "snapshots"
 
 
 ALL_FACETS = frozenset(Facet)
@@ -65,6 +67,7 @@ class VeObservation:
     views: Views | Unknown | None
     devices: DevicesObservation | Unknown | None
     settings: SettingsObservation | Unknown | None = None
+    snapshots: SnapshotsObservation | Unknown = field(default_factory=SnapshotsObservation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,9 +28,11 @@ class RestartPolicy(StrEnum):
 
 
 class PowerState(StrEnum):
-    """Observed power. `CREATED`: the namespaces exist but init was not released, the trace of a crash."""
+    """Observed power. `CREATED`: the namespaces exist but init was not released, the trace of a crash. `SUSPENDED`:
+    nothing runs, and the memory is on disk."""
 
     STOPPED = "stopped"
+    SUSPENDED = "suspended"
     CREATED = "created"
     RUNNING = "running"
 
@@ -84,9 +86,10 @@ class Launch:
 class PowerObservation:
     """``pid`` and ``start_time`` (clock ticks since boot) name init while there is one.
 
-    ``launch``: what the present runtime was made with. ``last_end``: the newest end of an init of this VE since the
-    host booted, None if none was. ``stop_requested``: that end was our own doing. ``holdings``: pieces of the runtime
-    (a runtime record) that exist without an init, to be cleaned before the next create.
+    ``launch``: what the present runtime was made with, or that which was suspended. ``last_end``: the newest end of an
+    init of this VE since the host booted, None if none was. ``stop_requested``: that end was our own doing.
+    ``holdings``: pieces of the runtime (a runtime record) that exist without an init, to be cleaned before the next
+    create.
     """
 
     state: PowerState
@@ -101,18 +104,22 @@ class PowerObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateRuntime:
-    """Make the namespaces and the root file system, with init held back before its first instruction."""
+    """Make the namespaces and the root file system, with init held back before its first instruction.
+
+    ``resume``: from the memory of a suspended VE, with its processes held back where they were stopped.
+    """
 
     uid: Uid
     name: VeName
     hostname: str
     launch: Launch
+    resume: bool = False
     serves: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRuntime:
-    """Let init of a created VE go."""
+    """Let init of a created VE go; one that comes from memory takes up all its processes, and that memory is spent."""
 
     uid: Uid
     serves: str = field(default="", compare=False)
@@ -124,6 +131,22 @@ class StopRuntime:
 
     uid: Uid
     timeout_s: float
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendRuntime:
+    """Write the memory of a running VE to disk, with the state of its data at that instant, and end its processes."""
+
+    uid: Uid
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardMemory:
+    """Delete the memory of a suspended VE, which is merely stopped afterwards; its data stays as it is."""
+
+    uid: Uid
     serves: str = field(default="", compare=False)
 
 

@@ -23,7 +23,19 @@ from reconciler.model.observation import (
 from reconciler.model.seam import Clock
 from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
-from reconciler.twin import compute, counters, devices, mounts, network, power, settings, ve_network, views, volume
+from reconciler.twin import (
+    compute,
+    counters,
+    devices,
+    mounts,
+    network,
+    power,
+    settings,
+    snapshots,
+    ve_network,
+    views,
+    volume,
+)
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.machine import Machine
 
@@ -91,8 +103,8 @@ def perform(machine: Machine, effect: Effect) -> None:
         ve_network.perform_names(machine, effect)
     elif isinstance(effect, power.PowerEffect):
         power.perform(machine, effect)
-    elif isinstance(effect, volume.VolumeEffect):
-        volume.perform(machine, effect)
+    elif isinstance(effect, volume.VolumeEffect | snapshots.SnapshotEffect):
+        _store(machine, effect)
     elif isinstance(effect, ShowViews | SetSetting):
         _show_or_set(machine, effect)
     elif isinstance(effect, network.HostNetworkEffect):
@@ -101,6 +113,13 @@ def perform(machine: Machine, effect: Effect) -> None:
         _lend(machine, effect)
     else:
         assert_never(effect)
+
+
+def _store(machine: Machine, effect: volume.VolumeEffect | snapshots.SnapshotEffect) -> None:
+    if isinstance(effect, snapshots.SnapshotEffect):
+        snapshots.perform(machine, effect)
+    else:
+        volume.perform(machine, effect)
 
 
 def _show_or_set(machine: Machine, effect: ShowViews | SetSetting) -> None:
@@ -147,6 +166,7 @@ def _observe_ve(machine: Machine, uid: Uid, facets: frozenset[Facet]) -> VeObser
         views=_look_at(machine, uid, Facet.VIEWS, facets, views.observe),
         devices=_look_at(machine, uid, Facet.DEVICES, facets, devices.observe),
         settings=_look_at(machine, uid, Facet.SETTINGS, facets, settings.observe),
+        snapshots=_look_at(machine, uid, Facet.SNAPSHOTS, facets, snapshots.observe),
     )
 
 

@@ -10,7 +10,7 @@ from reconciler.model import views
 from reconciler.model.compute import ComputeUse, Limit, LimitValue
 from reconciler.model.counters import Ledger, Look
 from reconciler.model.facts import Unknown
-from reconciler.model.identity import Digest, NetworkName, Uid
+from reconciler.model.identity import Digest, NetworkName, SnapshotName, TemplateName, Uid
 from reconciler.model.instance import Instance
 from reconciler.model.mounts import MountSpec
 from reconciler.model.network import FilterRules, HostNetworkObservation, Resolver, VeNetworkObservation
@@ -18,6 +18,7 @@ from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import End, Launch
 from reconciler.model.quota import Quotas
 from reconciler.model.seam import Clock
+from reconciler.model.snapshots import SnapshotKind, VolumeMark
 from reconciler.model.volume import Record
 
 FIRST_PID = 1000
@@ -27,7 +28,8 @@ FIRST_PID = 1000
 class Volume:
     """A VE's data. ``complete`` False: a crash left the subvolume without its directories.
 
-    ``is_image``: a file system of its own, with ``quotas`` in it. Units: bytes.
+    ``is_image``: a file system of its own, with ``quotas`` in it. ``content``: the paths of the VE's own files.
+    Units: bytes.
     """
 
     size: int | None
@@ -37,6 +39,28 @@ class Volume:
     complete: bool = True
     used: int | None = None
     resolver: Resolver | None = None
+    mark: VolumeMark | None = None
+    content: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The processes of a VE on disk, with the data that they go on from."""
+
+    launch: Launch
+    volume: Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A snapshot. Units: ``taken_at`` seconds since the epoch."""
+
+    kind: SnapshotKind
+    taken_at: float
+    volume: Volume
+    template: TemplateName
+    template_digest: Digest
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +75,7 @@ class Cgroup:
 class Runtime:
     """A VE's init and namespaces. ``foreign_links``: names of links in its network namespace that are not ours.
     ``views``: the lxcfs that serves its views, None where it sees the host's. ``settings``: those that were set.
+    ``resumed``: it comes from the VE's memory.
     """
 
     pid: int
@@ -64,6 +89,7 @@ class Runtime:
     foreign_links: frozenset[str] = frozenset({"lo"})
     views: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    resumed: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -86,6 +112,8 @@ class Trashed:
     trashed_at: float
     record: Record
     volume: Volume | None
+    snapshots: Mapping[SnapshotName, Kept] = field(default_factory=dict)
+    memory: Memory | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +136,8 @@ class Machine:
     templates: dict[Digest, Digest] = field(default_factory=dict)
     records: dict[Uid, Record | Unknown] = field(default_factory=dict)
     volumes: dict[Uid, Volume] = field(default_factory=dict)
+    snapshots: dict[Uid, Mapping[SnapshotName, Kept]] = field(default_factory=dict)
+    memories: dict[Uid, Memory] = field(default_factory=dict)
     trash: dict[str, Trashed] = field(default_factory=dict)
     cgroups: dict[Uid, Cgroup] = field(default_factory=dict)
     instance_limits: dict[Limit, LimitValue] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from reconciler.model.network import VeNetworkObservation
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
+    DiscardMemory,
     End,
     EndCause,
     ForgetEnd,
@@ -18,11 +19,14 @@ from reconciler.model.power import (
     PowerState,
     StartRuntime,
     StopRuntime,
+    SuspendRuntime,
 )
-from reconciler.twin import volume
-from reconciler.twin.machine import Ending, Machine, Runtime
+from reconciler.twin import snapshots, volume
+from reconciler.twin.machine import Ending, Machine, Memory, Runtime
 
-PowerEffect: TypeAlias = CreateRuntime | StartRuntime | StopRuntime | DeleteRuntime | ForgetEnd
+PowerEffect: TypeAlias = (
+    CreateRuntime | StartRuntime | StopRuntime | SuspendRuntime | DiscardMemory | DeleteRuntime | ForgetEnd
+)
 
 LONGEST_HOSTNAME = 64
 """Source: sethostname(2), HOST_NAME_MAX."""
@@ -45,6 +49,10 @@ def perform(machine: Machine, effect: PowerEffect) -> None:
             _start(machine, effect.uid)
         case StopRuntime():
             _stop(machine, effect.uid)
+        case SuspendRuntime():
+            _suspend(machine, effect.uid)
+        case DiscardMemory():
+            _discard_memory(machine, effect.uid)
         case DeleteRuntime():
             _delete(machine, effect.uid)
         case ForgetEnd():
@@ -58,8 +66,10 @@ def observe(machine: Machine, uid: Uid) -> PowerObservation:
     runtime = machine.runtimes.get(uid)
     if runtime is None:
         ending = machine.endings.get(uid, _NO_ENDING)
+        memory = machine.memories.get(uid)
         return PowerObservation(
-            state=PowerState.STOPPED,
+            state=PowerState.STOPPED if memory is None else PowerState.SUSPENDED,
+            launch=None if memory is None else memory.launch,
             last_end=ending.end,
             stop_requested=ending.requested,
             holdings=(machine.holdings[uid],) if uid in machine.holdings else (),
@@ -103,14 +113,16 @@ def leave_runtime_record(machine: Machine, uid: Uid) -> None:
 
 def _create(machine: Machine, effect: CreateRuntime) -> None:
     uid, doing = effect.uid, f"create runtime of VE {effect.uid}"
-    record = volume.require_record(machine, uid, doing)
+    volume.require_record(machine, uid, doing)
     present = machine.runtimes.get(uid)
     if present is not None:
-        if present.is_running or present.launch != effect.launch:
+        if present.is_running or present.launch != effect.launch or present.resumed is not effect.resume:
             raise BusyError(f"{doing}: init {present.pid} lives, launched otherwise; stop or delete it first")
         return
     present_volume = volume.require_volume(machine, uid, doing)
-    volume.require_image(machine, record.template_digest, doing)
+    if effect.resume is not (uid in machine.memories):
+        raise StateError(f"{doing}: {'it is not' if effect.resume else 'it is'} suspended")
+    volume.require_image(machine, snapshots.base_of(machine, uid, doing)[1], doing)
     if uid not in machine.cgroups:
         raise StateError(f"{doing}: it has no cgroup")
     if len(effect.hostname) > LONGEST_HOSTNAME:
@@ -130,6 +142,7 @@ def _born(machine: Machine, effect: CreateRuntime, network: VeNetworkObservation
         launch=effect.launch,
         network=network,
         views=machine.ensure_lxcfs(),
+        resumed=effect.resume,
     )
     machine.next_pid += 1
     machine.next_start_time += 1
@@ -140,6 +153,7 @@ def _start(machine: Machine, uid: Uid) -> None:
     runtime = require_runtime(machine, uid, f"start VE {uid}")
     if not runtime.is_running:
         machine.runtimes[uid] = replace(runtime, started_at=machine.clock.now())
+        machine.memories.pop(uid, None)
 
 
 def _stop(machine: Machine, uid: Uid) -> None:
@@ -150,6 +164,27 @@ def _stop(machine: Machine, uid: Uid) -> None:
         raise BusyError(f"stop VE {uid}: its init was never let go; delete the runtime instead")
     machine.endings[uid] = Ending(requested=True)
     end_init(machine, uid, _HALTED)
+
+
+def _suspend(machine: Machine, uid: Uid) -> None:
+    if uid not in machine.runtimes and uid in machine.memories:
+        return
+    doing = f"suspend VE {uid}"
+    runtime = machine.runtimes.get(uid)
+    if runtime is None:
+        raise StateError(f"{doing}: it does not run")
+    if not runtime.is_running:
+        raise BusyError(f"{doing}: its init was never let go; delete the runtime instead")
+    volume.require_space(machine, doing)
+    machine.memories[uid] = Memory(launch=runtime.launch, volume=machine.volumes[uid])
+    machine.endings[uid] = Ending(requested=True)
+    end_init(machine, uid, _KILLED)
+
+
+def _discard_memory(machine: Machine, uid: Uid) -> None:
+    if uid in machine.memories and uid in machine.runtimes:
+        raise BusyError(f"discard the memory of VE {uid}: its init {machine.runtimes[uid].pid} comes from it")
+    machine.memories.pop(uid, None)
 
 
 def _delete(machine: Machine, uid: Uid) -> None:

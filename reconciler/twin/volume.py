@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
@@ -181,11 +182,23 @@ def _remove_template(machine: Machine, key: Digest) -> None:
     if list(machine.templates.values()).count(digest) > 1:
         del machine.templates[key]
         return
-    records = [*machine.records.values(), *(entry.record for entry in machine.trash.values())]
-    for record in records:
-        if isinstance(record, Record) and record.template_digest == digest:
-            raise BusyError(f"remove template {key}: VE {record.name} uses its image")
+    for user, used in _images_in_use(machine):
+        if used == digest:
+            raise BusyError(f"remove template {key}: {user} uses its image")
     del machine.templates[key]
+
+
+def _images_in_use(machine: Machine) -> Iterator[tuple[str, Digest | None]]:
+    """Yield who needs which image: VEs, volumes that were put in the place of others, snapshots, and the trash."""
+    for record in (*machine.records.values(), *(entry.record for entry in machine.trash.values())):
+        if isinstance(record, Record):
+            yield f"VE {record.name}", record.template_digest
+    for volume in (*machine.volumes.values(), *(entry.volume for entry in machine.trash.values())):
+        if volume is not None and volume.mark is not None:
+            yield "a volume", volume.mark.template_digest
+    for kept in (*machine.snapshots.values(), *(entry.snapshots for entry in machine.trash.values())):
+        for name, snapshot in kept.items():
+            yield f"snapshot {name}", snapshot.template_digest
 
 
 def _write_record(machine: Machine, effect: WriteRecord) -> None:
@@ -242,7 +255,13 @@ def _trash(machine: Machine, uid: Uid) -> None:
     before = [int(entry.trashed_at) for entry in machine.trash.values() if entry.record.uid == uid]
     trashed_at = max([int(machine.clock.now()), *(second + 1 for second in before)])
     volume = machine.volumes.pop(uid, None)
-    machine.trash[f"{uid}.{trashed_at}"] = Trashed(trashed_at=float(trashed_at), record=record, volume=volume)
+    machine.trash[f"{uid}.{trashed_at}"] = Trashed(
+        trashed_at=float(trashed_at),
+        record=record,
+        volume=volume,
+        snapshots=machine.snapshots.pop(uid, {}),
+        memory=machine.memories.pop(uid, None),
+    )
     del machine.records[uid]
     machine.endings.pop(uid, None)
 
@@ -258,6 +277,9 @@ def _restore(machine: Machine, effect: RestoreVe) -> None:
     machine.records[uid] = entry.record
     if entry.volume is not None:
         machine.volumes[uid] = entry.volume
+    machine.snapshots[uid] = entry.snapshots
+    if entry.memory is not None:
+        machine.memories[uid] = entry.memory
     del machine.trash[effect.trash_id]
 
 

@@ -135,6 +135,11 @@ class World:
         """Change the limit of a VE's volume."""
         self._machine.volumes[uid] = replace(self._machine.volumes[uid], size=size)
 
+    def write_file(self, uid: Uid, path: str) -> None:
+        """Make a file in a VE's data."""
+        present = self._machine.volumes[uid]
+        self._machine.volumes[uid] = replace(present, content=(*present.content, path))
+
     def set_use(self, uid: Uid, *, use: ComputeUse | None = None, disk: int | None = None) -> None:
         """Let a VE use something. Units: ``disk`` bytes."""
         if use is not None:

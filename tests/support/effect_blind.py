@@ -41,9 +41,18 @@ from reconciler.model.network import (
     SetResolver,
     SetUplink,
 )
-from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, StartRuntime, StopRuntime
+from reconciler.model.power import (
+    CreateRuntime,
+    DeleteRuntime,
+    DiscardMemory,
+    ForgetEnd,
+    StartRuntime,
+    StopRuntime,
+    SuspendRuntime,
+)
 from reconciler.model.quota import LoadQuotas, SetInodes, SetQuota
 from reconciler.model.settings import SetSetting
+from reconciler.model.snapshots import CloneVolume, DeleteSnapshot, ReplaceVolume, RollBack, TakeSnapshot
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
@@ -61,6 +70,11 @@ from tests.support.effect_choices import Choices
 
 _NO_CPUS = frozenset({4095})
 _MALFORMED_TRASH_IDS = ("../ves", "..", "", "a/b")
+
+
+NOT_DRAWN = frozenset(
+    {TakeSnapshot, DeleteSnapshot, RollBack, ReplaceVolume, CloneVolume, SuspendRuntime, DiscardMemory}
+)
 
 
 def draw(choices: Choices, kind: type) -> Effect:

@@ -28,6 +28,8 @@ from tests.support import effect_blind
 from tests.support.contract import with_real_trash_id
 from tests.support.effect_choices import NIC, Choices, Setting
 
+_DRAWN = tuple(kind for kind in EFFECT_TYPES if kind not in effect_blind.NOT_DRAWN)
+
 
 def new_twin(setting: Setting) -> TwinHost:
     """Make the twin of a host on which the sequences of a setting begin: it forwards IPv6, as nothing ends that."""
@@ -72,7 +74,7 @@ def _draws(choices: Choices, done: list[Effect]) -> Iterator[Effect]:
         elif chance < 0.84 and done:
             yield done[-1]
         else:
-            yield effect_blind.draw(choices, choices.random.choice(EFFECT_TYPES))
+            yield effect_blind.draw(choices, choices.random.choice(_DRAWN))
 
 
 def _perform(machine: Machine, effect: Effect) -> VectlError | None:

@@ -53,7 +53,8 @@ def test_options_and_their_words_are_completed() -> None:
 
 def test_what_can_be_waited_for_is_completed() -> None:
     assert words("wait", "web1", "--for", "condition=D") == ["condition=Drifted"]
-    assert set(words("wait", "web1", "--for", "p")) == {"power=running", "power=created", "power=stopped"}
+    powers = {"power=running", "power=created", "power=suspended", "power=stopped"}
+    assert set(words("wait", "web1", "--for", "p")) == powers
 
 
 def test_names_of_ves_are_completed(instance: list[str]) -> None:

@@ -21,7 +21,7 @@ from reconciler.plan import power
 from reconciler.plan.power import Decision, Step
 
 UID = Uid("00000000-0000-4000-8000-000000000001")
-RUNNING, CREATED, STOPPED = (PowerObservation(state=state) for state in reversed(PowerState))
+RUNNING, CREATED, SUSPENDED, STOPPED = (PowerObservation(state=state) for state in reversed(PowerState))
 ALWAYS, ON_FAILURE, NEVER = RestartPolicy
 KILLED = End(cause=EndCause.KILLED, value=9)
 HALTED = End(cause=EndCause.HALT, value=2)

@@ -14,7 +14,7 @@ from reconciler.model.seam import Host
 from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
-from reconciler.twin import compute, devices, mounts, network, power, ve_network, volume
+from reconciler.twin import compute, devices, mounts, network, power, snapshots, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
@@ -26,6 +26,7 @@ FAMILIES = (
     devices.DevicesEffect,
     network.HostNetworkEffect,
     power.PowerEffect,
+    snapshots.SnapshotEffect,
     SetSetting,
     ve_network.NamesEffect,
     ve_network.LinkEffect,
@@ -47,6 +48,7 @@ def part_of(ve: VeObservation, facet: Facet) -> object:
         Facet.VIEWS: ve.views,
         Facet.DEVICES: ve.devices,
         Facet.SETTINGS: ve.settings,
+        Facet.SNAPSHOTS: ve.snapshots,
     }[facet]
 
 
