@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +51,8 @@ _PRIVATE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_
 # What is left to read after the group was killed is in the pipes already, unless a process that left the group
 # holds them open: that one is not waited for.
 _DRAIN_SECONDS = 1.0
+
+_VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
 def run(
@@ -146,6 +149,12 @@ def _started(program: str) -> Iterator[None]:
         ) from err
     except OSError as err:
         raise kernel_error("run", program, err.errno or 0) from err
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """Find the version in what a program prints; empty, if there is none."""
+    match = _VERSION.search(text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def missing_tool(program: str, seen: str) -> MissingToolError:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.host import tools
+from reconciler.kernel import command, criu_program
 from reconciler.model.probe import Level
 
 
@@ -21,7 +22,7 @@ from reconciler.model.probe import Level
     ],
 )
 def test_versions_are_found_in_what_programs_print(said: str, version: tuple[int, ...]) -> None:
-    assert tools.parse_version(said) == version
+    assert command.parse_version(said) == version
 
 
 @pytest.mark.parametrize(
@@ -62,13 +63,20 @@ def test_an_old_runc_is_a_warning_and_an_absent_one_a_failure(tmp_path: Path, mo
     assert (absent.level, bool(absent.remedy)) == (Level.FAIL, True)
 
 
-def test_criu_of_our_own_directory_comes_first(tmp_path: Path) -> None:
+def test_criu_of_our_own_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "host", "criu", "Version: 4.3")
     program(tmp_path / "bin", "criu", "Version: 4.2.1")
-    assert tools._criu(f"{tmp_path}/bin").level is Level.OK
-    program(tmp_path / "bin", "criu", "Version: 3.17")
+    monkeypatch.setenv("PATH", f"{tmp_path}/host:{os.environ['PATH']}")
+    assert criu_program.find(f"{tmp_path}/bin").version == (4, 2, 1)
+    assert criu_program.find(f"{tmp_path}/none").version == (4, 3)
+
+
+def test_an_old_criu_is_a_warning_that_names_what_is_lost(tmp_path: Path) -> None:
+    program(tmp_path / "bin", "criu", "Version: 4.1.1")
     old = tools._criu(f"{tmp_path}/bin")
     assert (old.level, bool(old.remedy)) == (Level.WARN, True)
     assert "no live migration" in old.found
+    assert "4.1.1" in old.found
 
 
 def test_a_missing_program_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""The program criu: where it is, and whether it is new enough."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from reconciler.errors import MissingToolError
+from reconciler.kernel import command
+
+LEAST = (4, 2)
+"""Older ones cannot dump a socket on Linux 6.16 and later. Source: criu's issues 2705 and 2718."""
+
+_ASK_S = 10.0
+_REMEDY = "run `make criu`, or set VECTL_LIB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriuProgram:
+    """A criu that is new enough."""
+
+    path: str
+    version: tuple[int, ...]
+
+    @property
+    def version_text(self) -> str:
+        """The version as people write it."""
+        return ".".join(map(str, self.version))
+
+
+def find(programs: str) -> CriuProgram:
+    """Find criu in vectl's own directory of programs, else among the host's, and ask it for its version.
+
+    Raises: MissingToolError, if there is none or only an older one; CommandError, TimeLimitError, if it does not run.
+    """
+    own = f"{programs}/criu"
+    path = own if os.path.exists(own) else "criu"
+    try:
+        version = command.parse_version(command.run([path, "--version"], timeout_s=_ASK_S))
+    except MissingToolError as err:
+        raise MissingToolError(f"{str(err).partition('; ')[0]}; {_REMEDY}") from err
+    if version < LEAST:
+        seen = ".".join(map(str, version)) or "one that does not tell its version"
+        raise MissingToolError(f"run {path}: expected criu 4.2 or newer, found {seen}; {_REMEDY}")
+    return CriuProgram(path=path, version=version)
