@@ -83,13 +83,22 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryObservation:
+    """The memory of a VE, whole, on disk. Units: ``suspended_at`` seconds since the epoch; ``size`` bytes."""
+
+    suspended_at: float = field(compare=False)
+    size: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PowerObservation:
     """``pid`` and ``start_time`` (clock ticks since boot) name init while there is one.
 
     ``launch``: what the present runtime was made with, or that which was suspended. ``last_end``: the newest end of an
     init of this VE since the host booted, None if none was. ``stop_requested``: that end was our own doing.
     ``holdings``: pieces of the runtime (a runtime record) that exist without an init, to be cleaned before the next
-    create.
+    create. ``memory``: what a suspended VE goes on from. Beside `PowerState.CREATED` it is where that init comes from;
+    beside `PowerState.RUNNING` it is of that very init, whose suspension was written down and not brought to its end.
     """
 
     state: PowerState
@@ -100,6 +109,7 @@ class PowerObservation:
     last_end: End | None = None
     stop_requested: bool = False
     holdings: tuple[str, ...] = ()
+    memory: MemoryObservation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

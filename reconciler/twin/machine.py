@@ -45,10 +45,15 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """The processes of a VE on disk, with the data that they go on from."""
+    """The processes of a VE on disk, with the data that they go on from. ``is_whole`` False: nobody can read it.
+
+    Units: ``suspended_at`` seconds since the epoch.
+    """
 
     launch: Launch
     volume: Volume
+    suspended_at: float
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +132,7 @@ class Machine:
     ``instance_limits``: those of the cgroup of all VEs that were written; ``rivals``: the weights beside it, in sum.
     ``directories`` and ``device_files``: those of the host that can be shown in a VE.
     ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
-    ``lxcfs``: the one that runs, by its number.
+    ``lxcfs``: the one that runs, by its number. ``obstacles``: what keeps a running VE from being suspended.
     """
 
     instance: Instance
@@ -144,6 +149,7 @@ class Machine:
     rivals: int = 0
     runtimes: dict[Uid, Runtime] = field(default_factory=dict)
     holdings: dict[Uid, str] = field(default_factory=dict)
+    obstacles: dict[Uid, str] = field(default_factory=dict)
     endings: dict[Uid, Ending] = field(default_factory=dict)
     networks: dict[NetworkName, HostNetworkObservation] = field(default_factory=dict)
     host_links: dict[str, str] = field(default_factory=dict)

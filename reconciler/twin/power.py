@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-from reconciler.errors import BusyError, KernelError, StateError
+from reconciler.errors import BusyError, CommandError, KernelError, StateError
 from reconciler.model.identity import Uid
 from reconciler.model.network import VeNetworkObservation
 from reconciler.model.power import (
@@ -15,6 +15,7 @@ from reconciler.model.power import (
     End,
     EndCause,
     ForgetEnd,
+    MemoryObservation,
     PowerObservation,
     PowerState,
     StartRuntime,
@@ -63,16 +64,16 @@ def perform(machine: Machine, effect: PowerEffect) -> None:
 
 def observe(machine: Machine, uid: Uid) -> PowerObservation:
     """Look at a VE's init."""
-    runtime = machine.runtimes.get(uid)
+    runtime, memory = machine.runtimes.get(uid), machine.memories.get(uid)
     if runtime is None:
         ending = machine.endings.get(uid, _NO_ENDING)
-        memory = machine.memories.get(uid)
         return PowerObservation(
             state=PowerState.STOPPED if memory is None else PowerState.SUSPENDED,
             launch=None if memory is None else memory.launch,
             last_end=ending.end,
             stop_requested=ending.requested,
             holdings=(machine.holdings[uid],) if uid in machine.holdings else (),
+            memory=_seen(memory),
         )
     return PowerObservation(
         state=PowerState.RUNNING if runtime.is_running else PowerState.CREATED,
@@ -80,7 +81,12 @@ def observe(machine: Machine, uid: Uid) -> PowerObservation:
         start_time=runtime.start_time,
         started_at=runtime.started_at,
         launch=runtime.launch,
+        memory=_seen(memory),
     )
+
+
+def _seen(memory: Memory | None) -> MemoryObservation | None:
+    return None if memory is None else MemoryObservation(suspended_at=memory.suspended_at)
 
 
 def require_runtime(machine: Machine, uid: Uid, doing: str) -> Runtime:
@@ -151,6 +157,9 @@ def _born(machine: Machine, effect: CreateRuntime, network: VeNetworkObservation
 
 def _start(machine: Machine, uid: Uid) -> None:
     runtime = require_runtime(machine, uid, f"start VE {uid}")
+    if runtime.resumed and not runtime.is_running and not machine.memories[uid].is_whole:
+        end_init(machine, uid, _KILLED)
+        raise CommandError(f"resume VE {uid}: its memory cannot be read", status=1, output="")
     if not runtime.is_running:
         machine.runtimes[uid] = replace(runtime, started_at=machine.clock.now())
         machine.memories.pop(uid, None)
@@ -175,8 +184,11 @@ def _suspend(machine: Machine, uid: Uid) -> None:
         raise StateError(f"{doing}: it does not run")
     if not runtime.is_running:
         raise BusyError(f"{doing}: its init was never let go; delete the runtime instead")
-    volume.require_space(machine, doing)
-    machine.memories[uid] = Memory(launch=runtime.launch, volume=machine.volumes[uid])
+    if uid not in machine.memories:
+        if obstacle := machine.obstacles.get(uid):
+            raise CommandError(f"{doing}: {obstacle}", status=1, output=obstacle)
+        volume.require_space(machine, doing)
+        machine.memories[uid] = snapshots.remember(machine, uid)
     machine.endings[uid] = Ending(requested=True)
     end_init(machine, uid, _KILLED)
 

@@ -72,17 +72,23 @@ def _take(machine: Machine, effect: TakeSnapshot) -> None:
     _need_name(effect.name)
     if effect.name in machine.snapshots.get(uid, {}):
         return
-    present = volume.require_volume(machine, uid, doing)
+    volume.require_volume(machine, uid, doing)
     runtime = machine.runtimes.get(uid)
     if runtime is not None and not runtime.is_running:
         raise BusyError(f"{doing}: its init was not let go yet")
     memory = None
     if effect.memory:
-        memory = machine.memories.get(uid) if runtime is None else Memory(launch=runtime.launch, volume=present)
+        memory = machine.memories.get(uid) if runtime is None else remember(machine, uid)
         if memory is None:
             raise StateError(f"{doing}: it does not run, so that it has no memory to keep")
     volume.require_space(machine, doing)
     _keep(machine, uid, effect.name, effect.kind, memory)
+
+
+def remember(machine: Machine, uid: Uid) -> Memory:
+    """Give the memory of a VE that runs, as it is now."""
+    launch = machine.runtimes[uid].launch
+    return Memory(launch=launch, volume=machine.volumes[uid], suspended_at=machine.clock.now())
 
 
 def _keep(machine: Machine, uid: Uid, name: SnapshotName, kind: SnapshotKind, memory: Memory | None) -> None:

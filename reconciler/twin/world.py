@@ -19,9 +19,9 @@ from reconciler.model.network import (
     VeNetworkObservation,
 )
 from reconciler.model.observation import Facet
-from reconciler.model.power import CreateRuntime, End, EndCause, StopRuntime
+from reconciler.model.power import CreateRuntime, End, EndCause, StartRuntime, StopRuntime, SuspendRuntime
 from reconciler.model.volume import CreateVolume, WriteRecord
-from reconciler.twin import compute, devices, link, mounts, network, power, ve_network
+from reconciler.twin import compute, devices, link, mounts, network, power, snapshots, ve_network
 from reconciler.twin.host import TwinHost
 from reconciler.twin.machine import FIRST_PID, Cgroup, Ending, Machine, Volume
 
@@ -96,10 +96,22 @@ class World:
                 power.leave_runtime_record(machine, effect.uid)
             case StopRuntime() if effect.uid in machine.runtimes:
                 machine.endings[effect.uid] = Ending(requested=True)
+            case SuspendRuntime() if effect.uid in machine.runtimes and effect.uid not in machine.memories:
+                machine.memories[effect.uid] = snapshots.remember(machine, effect.uid)
+            case StartRuntime() if effect.uid in machine.memories:
+                power.end_init(machine, effect.uid, End(cause=EndCause.KILLED, value=9))
             case LoadFilter():
                 machine.filter_intact = False
             case _:
                 return
+
+    def corrupt_memory(self, uid: Uid) -> None:
+        """Make the memory of a suspended VE such that nothing can go on from it."""
+        self._machine.memories[uid] = replace(self._machine.memories[uid], is_whole=False)
+
+    def forbid_suspension(self, uid: Uid, reason: str = "") -> None:
+        """Let a VE do what keeps it from being suspended, or without a reason end that."""
+        self._machine.obstacles[uid] = reason
 
     def fill_pool(self) -> None:
         """Leave no space on the pool."""
