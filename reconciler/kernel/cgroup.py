@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.errors import BusyError, TerminalError
 from reconciler.kernel import cgroup_file, cgroup_limits, cgroup_processes, cgroup_use, cgroup_v1, cgroup_v2
@@ -135,6 +135,13 @@ class CgroupTree:
         Raises: KernelError.
         """
         cgroup_processes.thaw(self.layout, self.cgroup)
+
+    def standing_still(self) -> AbstractContextManager[None]:
+        """Freeze for a block. It is thawed afterwards even if this process is killed in the block.
+
+        Raises: TimeLimitError, and then nothing is frozen; KernelError.
+        """
+        return cgroup_processes.standing_still(self.layout, self.cgroup)
 
     def is_frozen(self) -> bool:
         """Tell whether every process stands still.

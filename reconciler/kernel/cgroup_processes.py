@@ -7,9 +7,10 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 from reconciler.errors import KernelError, MissingToolError, TimeLimitError
-from reconciler.kernel import cgroup_file, pidfd
+from reconciler.kernel import cgroup_file, command, pidfd
 from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 
 _PAUSE_S = 0.002  # between looks at a state that the kernel reaches by itself
@@ -68,6 +69,21 @@ def thaw(layout: Layout, cgroup: str) -> None:
     _write_state(_freezer(layout), cgroup, frozen=False)
 
 
+@contextlib.contextmanager
+def standing_still(layout: Layout, cgroup: str, *, timeout_s: float = 5.0) -> Iterator[None]:
+    """Freeze a cgroup for the block. It is thawed afterwards even if this process is killed in the block.
+
+    Raises: TimeLimitError, and then nothing is frozen; KernelError.
+    """
+    path, value = _state_file(_freezer(layout), cgroup, frozen=False)
+    with command.at_the_end('echo "$1" >"$2"', value, path):
+        freeze(layout, cgroup, timeout_s=timeout_s)
+        try:
+            yield
+        finally:
+            thaw(layout, cgroup)
+
+
 def is_frozen(layout: Layout, cgroup: str) -> bool:
     """Tell whether every process of a cgroup stands still.
 
@@ -81,11 +97,14 @@ def is_frozen(layout: Layout, cgroup: str) -> bool:
 
 
 def _write_state(hierarchy: Hierarchy, cgroup: str, *, frozen: bool) -> None:
+    cgroup_file.write(*_state_file(hierarchy, cgroup, frozen=frozen))
+
+
+def _state_file(hierarchy: Hierarchy, cgroup: str, *, frozen: bool) -> tuple[str, str]:
     directory = hierarchy.path(cgroup)
     if hierarchy.unified:
-        cgroup_file.write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
-    else:
-        cgroup_file.write(f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED")
+        return f"{directory}/cgroup.freeze", "1" if frozen else "0"
+    return f"{directory}/freezer.state", "FROZEN" if frozen else "THAWED"
 
 
 def kill(layout: Layout, cgroup: str, *, timeout_s: float = 10.0) -> None:

@@ -93,6 +93,32 @@ def run(
     return _result(argv, process.returncode, out, err_out or b"")
 
 
+@contextmanager
+def at_the_end(script: str, *arguments: str) -> Iterator[None]:
+    """Have a line of shell carried out when the block has ended, or this process has, whatever ended it.
+
+    A process of its own waits for that from before the block on, in a session of its own.
+
+    Shape: ``arguments`` are ``$1`` and on.
+    Raises: MissingToolError; KernelError.
+    """
+    with _started("sh"):
+        waiting = subprocess.Popen(
+            ["/bin/sh", "-c", f"read -r _; {script}", "sh", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        assert waiting.stdin is not None
+        waiting.stdin.close()
+        waiting.wait()
+
+
 async def run_async(
     argv: Sequence[str], *, timeout_s: float, input: bytes | None = None, env: Mapping[str, str] | None = None
 ) -> str:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from reconciler.errors import BusyError, KernelError, RefusedError
 from reconciler.kernel import mount
 from reconciler.kernel.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, openat2
-from reconciler.kernel.syscalls import file_errors
+from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, libc
 
 _PRIVATE_MODE = 0o700
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK_POLL_SECONDS = 0.02
+_RENAME_EXCHANGE = 2
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -73,6 +74,19 @@ def sync_directory(path: str) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def exchange(one: str, other: str) -> None:
+    """Let two files or directories of one file system take each other's place, at one instant for whoever looks.
+
+    On disk only after `sync_directory` of both directories.
+
+    Raises: KernelError, if one of them is not there.
+    Source: rename(2), RENAME_EXCHANGE.
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    result = libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    checked(result, "exchange", f"{one} and {other}")
 
 
 def read_bytes_if_exists(path: str) -> bytes | None:

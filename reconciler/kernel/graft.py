@@ -14,13 +14,12 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from reconciler.errors import KernelError
-from reconciler.kernel import detached, mount, rootfs, userns
+from reconciler.kernel import detached, mount, own_thread, rootfs, userns
 from reconciler.kernel.openat2 import RESOLVE_NO_SYMLINKS, openat2
 from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, kernel_error, libc
 
@@ -82,7 +81,7 @@ def call_in(namespace: int, function: Callable[[], _Result]) -> _Result:
         checked(libc.setns(namespace, _CLONE_NEWNS), "enter", f"mount namespace {namespace}")
         return function()
 
-    return _in_own_thread(enter_and_call)
+    return own_thread.call(enter_and_call, name="mounts")
 
 
 def graft(namespace: int, tree: int, target: Target) -> int:
@@ -108,11 +107,10 @@ def graft_locked(namespace: int, tree: int, target: Target) -> int:
     Raises: KernelError, with EXDEV if a mount that the VE's root made is in the way.
     Source: Linux fs/namespace.c, attach_recursive_mnt, lock_mnt_tree.
     """
-    return _in_own_thread(lambda: _propagate(namespace, tree, target))
+    return own_thread.call_with_own_mounts(lambda: _propagate(namespace, tree, target))
 
 
 def _propagate(namespace: int, tree: int, target: Target) -> int:
-    mount.enter_private_namespace()
     with ExitStack() as open_, _empty() as pair:
         detached.share(pair)
         with file_errors("make", target.path):
@@ -198,7 +196,6 @@ def device(mode: int, number: int, *, owner: int) -> int:
     """
 
     def make() -> int:
-        mount.enter_private_namespace()
         with _empty() as directory:
             with file_errors("make", f"device {os.major(number)}:{os.minor(number)}"):
                 os.mknod("node", stat.S_IFMT(mode) | 0o600, number, dir_fd=directory)
@@ -206,7 +203,7 @@ def device(mode: int, number: int, *, owner: int) -> int:
                 os.chmod("node", stat.S_IMODE(mode), dir_fd=directory)
             return detached.clone_at(directory, "node", what="device node")
 
-    return _in_own_thread(make)
+    return own_thread.call_with_own_mounts(make)
 
 
 @contextmanager
@@ -245,8 +242,3 @@ def _base(target: Target) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _in_own_thread(function: Callable[[], _Result]) -> _Result:
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="mounts") as once:
-        return once.submit(function).result()

@@ -10,9 +10,9 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from reconciler.kernel import own_thread
 from reconciler.kernel.syscalls import checked, kernel_error, libc
 
 CLONE_NEWNET = 0x40000000
@@ -54,7 +54,7 @@ def create() -> int:
         checked(libc.unshare(CLONE_NEWNET), "create", "network namespace")
         return _open("/proc/thread-self/ns/net")
 
-    return _in_own_thread(unshare)
+    return own_thread.call(unshare, name="netns")
 
 
 def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
@@ -69,7 +69,7 @@ def call_in(descriptor: int, function: Callable[[], _Result]) -> _Result:
         checked(libc.setns(descriptor, CLONE_NEWNET), "enter", f"network namespace {descriptor}")
         return function()
 
-    return _in_own_thread(enter_and_call)
+    return own_thread.call(enter_and_call, name="netns")
 
 
 def open_socket_in(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -93,12 +93,3 @@ def _open(path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as err:
         raise kernel_error("open", path, err.errno or 0) from err
-
-
-def _in_own_thread(function: Callable[[], _Result]) -> _Result:
-    """Call a function in a thread that ends with it, so that what it does to its thread has no aftermath.
-
-    Raises: whatever the function raises.
-    """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="netns") as once:
-        return once.submit(function).result()

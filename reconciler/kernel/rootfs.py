@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from reconciler.errors import KernelError
 from reconciler.kernel.openat2 import (
@@ -95,6 +96,50 @@ def write_in_root(root_fd: int, path: str, data: bytes, *, mode: int, uid: int, 
             return False
         _replace(directory, name, wanted)
         return True
+
+
+def remove_in_root(root_fd: int, path: str) -> bool:
+    """Remove a regular file; return whether there was one. What is something else is left, a symbolic link as well.
+
+    Raises: KernelError.
+    """
+    parent, _, name = path.rpartition("/")
+    try:
+        directory = open_in_root(root_fd, parent or "/", os.O_RDONLY | os.O_DIRECTORY)
+    except KernelError as err:
+        if err.errno in ABSENT:
+            return False
+        raise
+    try:
+        with file_errors("remove", path):
+            found = stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+            if found:
+                os.unlink(name, dir_fd=directory)
+            return found
+    except KernelError as err:
+        if err.errno in ABSENT:
+            return False
+        raise
+    finally:
+        os.close(directory)
+
+
+def list_in_root(root_fd: int, path: str, *, most: int) -> list[str]:
+    """List a directory, as far as so many names; none if there is no such directory.
+
+    Raises: KernelError.
+    """
+    try:
+        directory = open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+    except KernelError as err:
+        if err.errno in ABSENT:
+            return []
+        raise
+    try:
+        with file_errors("list", path), os.scandir(directory) as entries:
+            return [entry.name for entry in islice(entries, most)]
+    finally:
+        os.close(directory)
 
 
 def make_directory_in_root(root_fd: int, path: str, *, owner: int) -> int:

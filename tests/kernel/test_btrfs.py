@@ -258,3 +258,65 @@ def test_the_pool_has_the_size_of_its_image(shared_pool: str) -> None:
     space = btrfs.read_space(shared_pool)
     assert space.size == POOL_BYTES
     assert 0 < space.free < POOL_BYTES
+
+
+def test_a_snapshot_has_the_limit_and_the_group_of_its_source_from_the_first_byte_and_all_stays_counted(
+    place: str,
+) -> None:
+    above = qgroup.group_of_level_1(79)
+    qgroup.create_qgroup(place, above)
+    btrfs.create_subvolume(f"{place}/v")
+    qgroup.assign_qgroup(place, btrfs.subvolume_id(f"{place}/v"), above)
+    qgroup.set_limit(f"{place}/v", 8 * MIB)
+    fill(f"{place}/v/f", 4 * MIB)
+    commit(place)
+    btrfs.snapshot(f"{place}/v", f"{place}/kept", read_only=True, group=above)
+    btrfs.snapshot(f"{place}/kept", f"{place}/again", read_only=False, group=above)
+    table = qgroup.read_qgroups(place)
+    if not table.consistent:
+        pytest.skip("before Linux 6.9 a snapshot in a group makes a rescan necessary")
+    again = table.groups[btrfs.subvolume_id(f"{place}/again")]
+    assert (again.max_referenced, again.parents) == (8 * MIB, {above})
+    assert again.referenced > 4 * MIB > table.groups[above].referenced - 4 * MIB
+    with pytest.raises(OSError, match="Disk quota exceeded"):
+        fill(f"{place}/again/g", 8 * MIB)
+    with pytest.raises(OSError, match="Read-only"):
+        os.unlink(f"{place}/kept/f")
+
+
+def test_a_snapshot_of_a_volume_without_a_group_may_go_to_anybody_and_all_stays_counted(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    fill(f"{place}/v/f", 4 * MIB)
+    btrfs.snapshot(f"{place}/v", f"{place}/kept", read_only=True)
+    btrfs.snapshot(f"{place}/kept", f"{place}/clone", read_only=False)
+    btrfs.snapshot(f"{place}/clone", f"{place}/clone.kept", read_only=True)
+    fill(f"{place}/clone/f", 2 * MIB)
+    commit(place)
+    table = qgroup.read_qgroups(place)
+    assert table.consistent
+    assert table.groups[btrfs.subvolume_id(f"{place}/clone")].exclusive >= 2 * MIB
+    assert table.groups[btrfs.subvolume_id(f"{place}/v")].exclusive < MIB
+
+
+def test_a_snapshot_never_replaces_anything(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    write(f"{place}/taken", "kept")
+    for target, reason in (("taken", "File exists"), ("absent/s", "No such file")):
+        with pytest.raises(KernelError, match=reason):
+            btrfs.snapshot(f"{place}/v", f"{place}/{target}", read_only=True)
+    with pytest.raises(KernelError):
+        btrfs.snapshot(f"{place}/taken", f"{place}/s", read_only=True)
+    assert read(f"{place}/taken") == "kept"
+
+
+def test_a_subvolume_that_was_made_read_only_takes_no_change(place: str) -> None:
+    btrfs.create_subvolume(f"{place}/v")
+    write(f"{place}/v/f", "kept")
+    for _ in range(2):
+        btrfs.make_read_only(f"{place}/v")
+    with pytest.raises(OSError, match="Read-only"):
+        os.unlink(f"{place}/v/f")
+    os.mkdir(f"{place}/plain")
+    with pytest.raises(KernelError, match="expected a btrfs subvolume"):
+        btrfs.make_read_only(f"{place}/plain")
+    btrfs.delete_subvolume(f"{place}/v")

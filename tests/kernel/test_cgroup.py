@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -30,6 +31,7 @@ from reconciler.kernel import (
 from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.cgroup_layout import Layout
+from tests.support import storage
 
 MIB = 1 << 20
 
@@ -551,3 +553,28 @@ def test_a_listed_process_can_be_held_by_descriptor(tree: CgroupTree, member: su
     process = pidfd.identify(pid)
     assert process is not None
     assert pid == member.pid
+
+
+def test_what_stands_still_for_a_block_goes_on_after_it(tree: CgroupTree, member: subprocess.Popen[str]) -> None:
+    with tree.standing_still():
+        assert tree.is_frozen()
+    assert not tree.is_frozen()
+    with pytest.raises(ZeroDivisionError), tree.standing_still():
+        raise ZeroDivisionError
+    assert not tree.is_frozen()
+    assert member.poll() is None
+
+
+def test_what_stands_still_goes_on_when_who_froze_it_is_killed(tree: CgroupTree, member: subprocess.Popen[str]) -> None:
+    def freeze_and_die() -> None:
+        with tree.standing_still():
+            assert tree.is_frozen()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(AssertionError, match="the child ended without an answer"):
+        storage.in_child(freeze_and_die)
+    deadline = time.monotonic() + 20
+    while tree.is_frozen():
+        assert time.monotonic() < deadline, "nobody thaws it"
+        time.sleep(0.005)
+    assert member.poll() is None

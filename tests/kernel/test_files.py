@@ -215,3 +215,14 @@ def test_a_directory_that_is_moved_away_meanwhile_does_not_lead_out(
     with pytest.raises(KernelError, match="a directory in it was moved meanwhile"):
         files.remove_tree(f"{tmp_path}/tree")
     assert sorted(os.listdir(f"{tmp_path}/outside")) == ["inner", "same-name"]
+
+
+def test_two_directories_take_each_others_place(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    files.exchange(f"{tmp_path}/one", f"{tmp_path}/other")
+    assert [(tmp_path / name / "f").read_text() for name in ("one", "other")] == ["other", "one"]
+    with pytest.raises(KernelError, match=r"^exchange .*one and .*absent: No such file"):
+        files.exchange(f"{tmp_path}/one", f"{tmp_path}/absent")
+    assert (tmp_path / "one" / "f").read_text() == "other"

@@ -1,0 +1,101 @@
+"""The index of an overlay, renewed after its volume became another subvolume.
+
+With index=on the overlay keeps, below ``work/index``, one entry for each file that it copied up, and in attributes of
+the directories among them the handles of what they stand for in the upper layer. A handle on btrfs holds the number of
+the subvolume; in a snapshot all else of it stays the same. Neither the index nor the attributes that name the origin in
+the lower layer may be taken away instead: the overlay would mount, and a file that the template has by several names
+would fall apart into several files.
+
+Source: Linux fs/overlayfs/overlayfs.h, struct ovl_fb; fs/overlayfs/namei.c, ovl_verify_index; fs/btrfs/export.h,
+struct btrfs_fid.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+
+from reconciler.errors import KernelFormatError
+from reconciler.kernel import btrfs
+from reconciler.kernel.syscalls import file_errors
+
+_UPPER = "trusted.overlay.upper"
+_UUID = "trusted.overlay.uuid"
+
+_HEADER = struct.Struct("<BBBBB16s")  # version, magic, length, flags, type of the file's handle, file system
+_VERSION, _MAGIC = 0, 0xFB
+_BTRFS_WITHOUT_PARENT = 0x4D
+_FID = struct.Struct("<QQI")  # inode, subvolume, generation
+_ROOT_AT = _HEADER.size + 8
+
+
+def renew(volume: str) -> int:
+    """Make the handles in the index of a volume's overlay speak of this subvolume; give how many did not.
+
+    To be called while no overlay of the volume is mounted. Costs as much as there are entries, whatever the files hold.
+    A volume that was never mounted has no index.
+
+    Raises: KernelError; NoSpaceError; KernelFormatError, if a handle is not one of btrfs.
+    """
+    number = btrfs.subvolume_id(volume)
+    return sum(_renew(path, number) for path in _holders(f"{volume}/work/index"))
+
+
+def give_identity(upper: str) -> None:
+    """Give the overlay of an upper layer an identity of its own, if it has one: that of a copy is the original's.
+
+    Raises: KernelError; NoSpaceError.
+    Source: Linux Documentation/filesystems/overlayfs.rst, "UUID and fsid".
+    """
+    with file_errors("set identity of", upper):
+        if _attribute(upper, _UUID) is not None:
+            os.setxattr(upper, _UUID, uuid.uuid4().bytes, follow_symlinks=False)
+
+
+def _holders(index: str) -> Iterator[str]:
+    """List what has a handle: the index for the upper layer's root, and its entries for directories."""
+    with file_errors("list", index):
+        try:
+            entries = os.scandir(index)
+        except FileNotFoundError:
+            return
+        yield index
+        with entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield entry.path
+
+
+def _renew(path: str, number: int) -> bool:
+    with file_errors("renew index of", path):
+        handle = _attribute(path, _UPPER)
+        if handle is None:
+            return False
+        renewed = with_subvolume(handle, number, where=path)
+        if renewed != handle:
+            os.setxattr(path, _UPPER, renewed, follow_symlinks=False)
+    return renewed != handle
+
+
+def with_subvolume(handle: bytes, number: int, *, where: str) -> bytes:
+    """Give a file's handle as the overlay writes it down, with another number of its btrfs subvolume.
+
+    Raises: KernelFormatError, if it is of another kind.
+    """
+    expected = (_VERSION, _MAGIC, _HEADER.size + _FID.size, _BTRFS_WITHOUT_PARENT)
+    found = _HEADER.unpack_from(handle) if len(handle) >= _HEADER.size else (0,) * 6
+    if (found[0], found[1], found[2], found[4]) != expected or len(handle) != expected[2]:
+        raise KernelFormatError(f"read {_UPPER} of {where}: expected a handle of btrfs, got {handle.hex()}")
+    return handle[:_ROOT_AT] + number.to_bytes(8, "little") + handle[_ROOT_AT + 8 :]
+
+
+def _attribute(path: str, name: str) -> bytes | None:
+    try:
+        return os.getxattr(path, name, follow_symlinks=False)
+    except OSError as err:
+        if err.errno != errno.ENODATA:
+            raise
+        return None
