@@ -276,7 +276,7 @@ def test_a_snapshot_has_the_limit_and_the_group_of_its_source_from_the_first_byt
     if not table.consistent:
         pytest.skip("before Linux 6.9 a snapshot in a group makes a rescan necessary")
     again = table.groups[btrfs.subvolume_id(f"{place}/again")]
-    assert (again.max_referenced, again.parents) == (8 * MIB, {above})
+    assert (again.max_referenced, again.parents) == (8 * MIB, frozenset({above}))
     assert again.referenced > 4 * MIB > table.groups[above].referenced - 4 * MIB
     with pytest.raises(OSError, match="Disk quota exceeded"):
         fill(f"{place}/again/g", 8 * MIB)
