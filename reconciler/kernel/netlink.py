@@ -29,6 +29,7 @@ NLM_F_ACK_TLVS = 0x200
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
+_ENDS = (NLMSG_ERROR, NLMSG_DONE)
 
 _NLMSGERR_ATTR_MSG = 1
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
@@ -68,9 +69,33 @@ def messages(datagram: bytes) -> Iterator[Message]:
     while offset + HEADER.size <= end:
         length, kind, flags, sequence, _ = HEADER.unpack_from(datagram, offset)
         if length < HEADER.size or offset + length > end:
-            raise KernelFormatError(f"parse netlink message: expected at most {end - offset} bytes, got {length}")
+            raise _bad_message(length, end - offset)
         yield Message(kind, flags, sequence, datagram[offset + HEADER.size : offset + length])
         offset += (length + 3) & ~3
+
+
+def dump_part(datagram: bytes, sequence: int) -> tuple[list[bytes], int, Message | None]:
+    """Give the entries that a datagram adds to a dump, the flags of all of them, and the message that ends it, if any.
+
+    What answers another request is passed over. A pass over hundreds of namespaces reads thousands of these: a
+    `Message` for each would cost as much as reading them.
+
+    Raises: KernelFormatError, if a length leads out of the datagram.
+    """
+    entries: list[bytes] = []
+    unpack, offset, end, seen = HEADER.unpack_from, 0, len(datagram), 0
+    while offset + 16 <= end:
+        length, kind, flags, number, _ = unpack(datagram, offset)
+        if length < 16 or offset + length > end:
+            raise _bad_message(length, end - offset)
+        if number == sequence:
+            seen |= flags
+            payload = datagram[offset + 16 : offset + length]
+            if kind in _ENDS:
+                return entries, seen, Message(kind, flags, number, payload)
+            entries.append(payload)
+        offset += (length + 3) & ~3
+    return entries, seen, None
 
 
 def encode_attribute(kind: int, value: bytes) -> bytes:
@@ -167,6 +192,10 @@ def _number(form: struct.Struct, value: bytes) -> int:
         raise KernelFormatError(f"parse netlink number: expected {form.size} bytes, got {len(value)}")
     number: int = form.unpack_from(value)[0]
     return number
+
+
+def _bad_message(length: int, room: int) -> KernelFormatError:
+    return KernelFormatError(f"parse netlink message: expected at most {room} bytes, got {length}")
 
 
 def _bad_attribute(length: int, room: int) -> KernelFormatError:

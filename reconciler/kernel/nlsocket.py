@@ -23,6 +23,7 @@ NETLINK_GET_STRICT_CHK = 12
 RECEIVE_BYTES = 64 * 1024  # the kernel fills at most 32 KiB, unless one message alone is larger
 
 _SO_RCVBUFFORCE = 33
+_MSG_TRUNC = int(socket.MSG_TRUNC)  # an enum's & takes as long as the system call
 _TIMEOUT_S = 5
 _FOREIGN_LIMIT = 1000
 _DUMP_LIMIT = 100_000
@@ -102,12 +103,12 @@ class NetlinkSocket:
         entries: list[bytes] = []
         interrupted = 0
         while len(entries) <= self._dump_limit:
-            for message in self._receive(sequence, doing=doing):
-                interrupted |= message.flags & netlink.NLM_F_DUMP_INTR
-                if message.kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
-                    _raise_refusal(message, doing)
-                    return entries, bool(interrupted)
-                entries.append(message.payload)
+            part, flags, end = netlink.dump_part(receive(self._socket, doing=doing)[0], sequence)
+            interrupted |= flags & netlink.NLM_F_DUMP_INTR
+            entries += part
+            if end is not None:
+                _raise_refusal(end, doing)
+                return entries, bool(interrupted)
         self.close()  # the rest of the dump would be read as the answer to the next request
         raise KernelError(f"{doing}: more than {self._dump_limit} entries; the socket is closed", errno=errno.E2BIG)
 
@@ -149,7 +150,7 @@ def receive(sock: socket.socket, *, doing: str) -> tuple[bytes, list[tuple[int, 
             raise socket_error(err, doing) from err
         if sender[0] != 0:
             continue
-        if flags & socket.MSG_TRUNC:
+        if flags & _MSG_TRUNC:
             raise KernelFormatError(f"{doing}: the kernel sent a message of more than {RECEIVE_BYTES} bytes")
         return datagram, control
     raise KernelError(f"{doing}: the socket is flooded with messages that are not the kernel's", errno=errno.EBADMSG)

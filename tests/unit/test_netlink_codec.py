@@ -43,6 +43,24 @@ def test_messages_come_back_in_their_order(sent: list[tuple[int, bytes]]) -> Non
     assert [(m.kind, m.sequence, m.payload) for m in netlink.messages(datagram)] == [(k, 7, p) for k, p in sent]
 
 
+def test_a_part_of_a_dump_holds_what_answers_it_up_to_the_end_of_it() -> None:
+    part = b"".join(
+        encode_message(kind, flags, sequence=sequence, payload=payload)
+        for kind, flags, sequence, payload in (
+            (16, 0, 7, b"aaaa"),
+            (16, netlink.NLM_F_DUMP_INTR, 7, b"bbbb"),
+            (16, 0, 6, b"late"),
+            (netlink.NLMSG_DONE, 2, 7, bytes(4)),
+            (16, 0, 7, b"cccc"),
+        )
+    )
+    entries, flags, end = netlink.dump_part(part, 7)
+    assert entries == [b"aaaa", b"bbbb"]
+    assert flags == netlink.NLM_F_DUMP_INTR | 2
+    assert end is not None
+    assert (end.kind, netlink.error_of(end)) == (netlink.NLMSG_DONE, (0, ""))
+
+
 def test_flag_bits_of_an_attribute_are_not_part_of_its_kind() -> None:
     nested_flag = 0x8000
     assert netlink.attributes(encode_attribute(18 | nested_flag, b"abcd")) == {18: b"abcd"}
@@ -58,6 +76,8 @@ def test_an_attribute_that_leads_out_of_the_message_is_refused(length: int) -> N
 def test_a_message_that_leads_out_of_the_datagram_is_refused(length: int) -> None:
     with pytest.raises(KernelFormatError, match="expected at most 20 bytes"):
         list(netlink.messages(struct.pack("=IHHII4s", length, 1, 0, 0, 0, b"abcd")))
+    with pytest.raises(KernelFormatError, match="expected at most 20 bytes"):
+        netlink.dump_part(struct.pack("=IHHII4s", length, 1, 0, 0, 0, b"abcd"), 0)
 
 
 def test_the_kernels_words_are_read_behind_a_capped_request() -> None:
