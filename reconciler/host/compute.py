@@ -73,7 +73,7 @@ def observe(site: Site, uid: Uid, with_use: bool) -> ComputeObservation | None:
     if limits is None:
         return None
     used = _use(site, cgroup) if with_use else ComputeUse()
-    return ComputeObservation(limits={Limit(name): value for name, value in limits.items()}, use=used)
+    return ComputeObservation(limits=limits, use=used)
 
 
 def _use(site: Site, cgroup: str) -> ComputeUse:
@@ -116,8 +116,8 @@ def _read_back(site: Site, uid: Uid, written: Mapping[Limit, LimitValue]) -> Non
     seen = site.limit_reader.read(site.instance.ve_cgroup(uid)) or {}
     for limit, value in written.items():
         expected = cgroup_limits.stored_value(site.layout, limit.value, value)
-        if seen.get(limit.value) != expected:
-            raise ReadBackError(f"set {limit} of {uid}: wrote {expected!r}, read {seen.get(limit.value)!r}")
+        if seen.get(limit) != expected:
+            raise ReadBackError(f"set {limit} of {uid}: wrote {expected!r}, read {seen.get(limit)!r}")
 
 
 async def remove_cgroup(site: Site, effect: RemoveCgroup) -> None:

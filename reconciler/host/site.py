@@ -15,15 +15,19 @@ from reconciler.host.ledgers import Ledgers
 from reconciler.host.lxcfs import Lxcfs
 from reconciler.host.namespaces import Namespaces
 from reconciler.host.sockets import Sockets
-from reconciler.kernel import cgroup_layout, cgroup_limits, disks, files
+from reconciler.kernel import cgroup_layout, cgroup_limits, descriptors, disks, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
+from reconciler.model.compute import Limit
 from reconciler.model.identity import Uid
 from reconciler.model.instance import Instance
 from reconciler.model.record import decode_record
 from reconciler.model.volume import Record
+
+_DESCRIPTORS = 32
+"""Twice as many as the files that hold the limits of a VE."""
 
 _OF_SOCKETS = ("beancounters.numtcpsock.limit", "beancounters.numothersock.limit")
 
@@ -41,7 +45,7 @@ class Site:
         self.lxcfs = Lxcfs(instance, self.parsed, self.inits)
         self.layout = cgroup_layout.detect()
         self.sockets = Sockets(self.layout, instance)
-        self.limit_reader = cgroup_limits.LimitReader(self.layout)
+        self.limit_reader = self._read_limits_of_many()
         self.namespaces = Namespaces()
         self.building = asyncio.Lock()
         self.devices: dict[Uid, str] = {}
@@ -73,8 +77,12 @@ class Site:
             return False
         self.layout = replace(self.layout, disks=found)
         self.limit_reader.close()
-        self.limit_reader = cgroup_limits.LimitReader(self.layout)
+        self.limit_reader = self._read_limits_of_many()
         return True
+
+    def _read_limits_of_many(self) -> cgroup_limits.LimitReader[Limit]:
+        """Keep open what is read at each look, with half of what this process may have open left for all else."""
+        return cgroup_limits.LimitReader(self.layout, name=Limit, keep=descriptors.make_room() // _DESCRIPTORS)
 
     @property
     def rtnl(self) -> RtnlSocket:

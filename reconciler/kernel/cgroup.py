@@ -93,7 +93,7 @@ class CgroupTree:
             if value is not None:
                 cgroup_limits.write_limit(self.layout, self.inner, _CPU_LIMIT, value)
 
-    def read_limits(self) -> dict[str, LimitValue] | None:
+    def read_limits(self) -> Mapping[str, LimitValue] | None:
         """Read all limits; None if the cgroup is not there.
 
         Raises: KernelError.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from reconciler.errors import TerminalError
 from reconciler.kernel import cgroup_file, cgroup_io, cgroup_v1, cgroup_v2
@@ -17,6 +18,8 @@ from reconciler.kernel import cgroup_values as values
 from reconciler.kernel.cgroup_layout import Hierarchy, Layout
 from reconciler.kernel.cgroup_values import LimitFiles, LimitValue, NoMeaningError
 from reconciler.kernel.syscalls import kernel_error
+
+_Name = TypeVar("_Name", bound=str)
 
 _MOST_BYTES = 4096  # a page: what the kernel prints into a limit file fits
 
@@ -101,12 +104,12 @@ def limit_paths(layout: Layout, cgroup: str) -> Iterator[str]:
 
 
 @dataclass(eq=False, slots=True)
-class _Kept:
+class _Kept(Generic[_Name]):
     """The open files of one cgroup, and what they held when they were read last."""
 
     descriptors: dict[str, int]
     texts: list[bytes]
-    limits: dict[str, LimitValue]
+    limits: Mapping[_Name, LimitValue]
 
     def read(self) -> list[bytes]:
         return [os.pread(descriptor, _MOST_BYTES, 0) for descriptor in self.descriptors.values()]
@@ -116,27 +119,30 @@ class _Kept:
             os.close(descriptor)
 
 
-class LimitReader:
+class LimitReader(Generic[_Name]):
     """Reads the limits of many VEs over and over, on descriptors that stay open.
 
     A kept descriptor costs one pread(2) for each file, and text is parsed only where it changed. Removal of a cgroup
-    is noticed by ENODEV, also if one of the same path was made again since. ``keep`` bounds how many VEs keep
-    descriptors; further ones, and all of them once the process has no descriptor left, are opened for each read.
+    is noticed by ENODEV, also if one of the same path was made again since. ``name``: what a limit is called in what
+    is read. ``keep`` bounds how many VEs keep descriptors; further ones, and all of them once the process has no
+    descriptor left, are opened for each read.
     """
 
-    def __init__(self, layout: Layout, *, keep: int = 256) -> None:
-        self._limits = tuple(_limit_files(layout))
+    def __init__(self, layout: Layout, *, name: Callable[[str], _Name], keep: int = 256) -> None:
+        self._limits = tuple((name(limit), hierarchy, files) for limit, hierarchy, files in _limit_files(layout))
         self._keep = keep
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _Kept[_Name]] = {}
 
-    def read(self, cgroup: str) -> dict[str, LimitValue] | None:
+    def read(self, cgroup: str) -> Mapping[_Name, LimitValue] | None:
         """Read the limits of one cgroup; None if it is missing in a hierarchy that holds one of them.
+
+        As long as nothing changed it is the very mapping of the last read.
 
         Raises: KernelError.
         """
         kept = self._kept.get(cgroup)
         if kept is not None and self._refresh(cgroup, kept):
-            return dict(kept.limits)
+            return kept.limits
         fresh = self._open(cgroup)
         if fresh is None:
             return None
@@ -144,7 +150,7 @@ class LimitReader:
         read = self._refresh(cgroup, fresh)
         if len(self._kept) > self._keep:
             self.forget(cgroup)
-        return dict(fresh.limits) if read else None
+        return fresh.limits if read else None
 
     def forget(self, cgroup: str) -> None:
         """Close what is kept of one cgroup."""
@@ -157,7 +163,7 @@ class LimitReader:
         while self._kept:
             self._kept.popitem()[1].close()
 
-    def _refresh(self, cgroup: str, kept: _Kept) -> bool:
+    def _refresh(self, cgroup: str, kept: _Kept[_Name]) -> bool:
         """Read the open files again; False, and nothing kept, if the cgroup was removed."""
         try:
             texts = kept.read()
@@ -171,8 +177,8 @@ class LimitReader:
             kept.texts = texts
         return True
 
-    def _open(self, cgroup: str) -> _Kept | None:
-        kept = _Kept({}, [], {})
+    def _open(self, cgroup: str) -> _Kept[_Name] | None:
+        kept = _Kept[_Name]({}, [], {})
         try:
             for _, hierarchy, limit in self._limits:
                 directory = hierarchy.path(cgroup)
@@ -191,8 +197,8 @@ class LimitReader:
             raise kernel_error("read limits of", cgroup, err.errno or 0) from err
         return kept
 
-    def _decode(self, cgroup: str, texts: dict[str, str]) -> dict[str, LimitValue]:
-        found: dict[str, LimitValue] = {}
+    def _decode(self, cgroup: str, texts: dict[str, str]) -> Mapping[_Name, LimitValue]:
+        found: dict[_Name, LimitValue] = {}
         for name, hierarchy, limit in self._limits:
             directory = hierarchy.path(cgroup)
             parts = tuple(texts[path] for file in limit.names if (path := f"{directory}/{file}") in texts)
@@ -219,12 +225,12 @@ def _open_optional(path: str) -> int | None:
         return None
 
 
-def read_limits(layout: Layout, cgroup: str) -> dict[str, LimitValue] | None:
+def read_limits(layout: Layout, cgroup: str) -> Mapping[str, LimitValue] | None:
     """Read all limits once; None if the cgroup is not there. For many reads, keep a `LimitReader`.
 
     Raises: KernelError.
     """
-    return LimitReader(layout, keep=0).read(cgroup)
+    return LimitReader(layout, name=str, keep=0).read(cgroup)
 
 
 def _limit_files(layout: Layout) -> Iterator[tuple[str, Hierarchy, LimitFiles]]:

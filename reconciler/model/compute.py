@@ -28,6 +28,8 @@ LimitValue: TypeAlias = "int | frozenset[int] | None"
 class Limit(StrEnum):
     """A limit by the path of its field in the manifest."""
 
+    __hash__ = str.__hash__  # an enum's own is a function of Python's, and every look hashes thousands
+
     CPU_WEIGHT = "cpu.weight"
     CPU_LIMIT = "cpu.limit"
     CPUS = "cpu.cpus"

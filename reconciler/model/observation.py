@@ -22,6 +22,8 @@ from reconciler.model.volume import Record, TrashEntry, VolumeObservation
 class Facet(StrEnum):
     """A part of the host that is observed, diffed and changed by files of one name."""
 
+    __hash__ = str.__hash__  # an enum's own is a function of Python's, and every look hashes thousands
+
     POWER = "power"
     COMPUTE = "compute"
     VOLUME = "volume"

@@ -463,7 +463,7 @@ def test_create_twice_changes_nothing(tree: CgroupTree) -> None:
 
 @pytest.mark.kernel
 def test_kept_descriptors_notice_a_cgroup_that_was_made_anew(layout: Layout, tree: CgroupTree) -> None:
-    reader = cgroup_limits.LimitReader(layout)
+    reader = cgroup_limits.LimitReader(layout, name=str)
     try:
         tree.write_limits({"memory.limit": 64 * MIB})
         first = reader.read(tree.cgroup)
@@ -486,7 +486,7 @@ def test_kept_descriptors_notice_a_cgroup_that_was_made_anew(layout: Layout, tre
 @pytest.mark.kernel
 @pytest.mark.parametrize("keep", [0, 1, 256])
 def test_the_reader_keeps_no_more_descriptors_than_asked(layout: Layout, tree: CgroupTree, keep: int) -> None:
-    reader = cgroup_limits.LimitReader(layout, keep=keep)
+    reader = cgroup_limits.LimitReader(layout, name=str, keep=keep)
     gc.collect()  # else what other tests dropped may be closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     other = CgroupTree(layout, f"{tree.cgroup}x")
@@ -511,7 +511,7 @@ def test_without_descriptors_left_the_reader_still_reads(layout: Layout, tree: C
     pid = os.fork()
     if pid == 0:
         try:
-            reader = cgroup_limits.LimitReader(layout)
+            reader = cgroup_limits.LimitReader(layout, name=str)
             first = reader.read(tree.cgroup)
             highest = max(map(int, os.listdir("/proc/self/fd")))
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -130,7 +130,7 @@ def test_a_limit_of_nothing_is_refused() -> None:
 
 def test_a_cgroup_that_is_half_made_is_not_remembered_so() -> None:
     def work(place: Place) -> None:
-        reader = cgroup_limits.LimitReader(place.layout)
+        reader = cgroup_limits.LimitReader(place.layout, name=str)
         try:
             for directory in place.tree.inner_directories():
                 os.rmdir(directory)
@@ -166,7 +166,7 @@ def layout_now(place: Place) -> Layout:
     return replace(place.layout, disks=disks.examine(place.pool, cost_model=None))
 
 
-def limits_now(place: Place) -> dict[str, LimitValue]:
+def limits_now(place: Place) -> Mapping[str, LimitValue]:
     return CgroupTree(layout_now(place), place.tree.cgroup).read_limits() or {}
 
 
