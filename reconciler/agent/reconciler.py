@@ -19,6 +19,7 @@ from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
 from reconciler.plan import planner, render
+from reconciler.plan.settled import Settled
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
 
@@ -68,6 +69,7 @@ class Reconciler:
     records: dict[Uid, Record] = field(default_factory=dict)
     pool: int | None = None
     patience: Patience | None = None
+    settled: Settled = field(default_factory=Settled)
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
     _short_of: tuple[str, ...] = ()
     _restarting: set[VeName] = field(default_factory=set)
@@ -84,7 +86,8 @@ class Reconciler:
     def inputs(self, observed: HostObservation) -> planner.Inputs:
         """Gather what the plan of a VE depends on."""
         known = planner.Known(records=dict(self.records), pool=self.pool)
-        return gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
+        inputs = gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
+        return replace(inputs, settled=self.settled)
 
     def _with_removal(self, inputs: planner.Inputs) -> planner.Inputs:
         removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)
@@ -116,6 +119,7 @@ class Reconciler:
         if isinstance(observed.pool, PoolObservation):
             self.pool = observed.pool.size
         if observed.complete:
+            self.settled.keep_only(observed.ves.keys())
             self.names.clear()
             self.records = {uid: record for uid, record in self.records.items() if uid in observed.ves}
             self.running &= {ve.record.name for ve in observed.ves.values() if isinstance(ve.record, Record)}

@@ -20,6 +20,7 @@ from reconciler.plan import capacity, consent, cpu_share, hashes, host_compute, 
 from reconciler.plan.actions import Context
 from reconciler.plan.matching import Matches, match
 from reconciler.plan.members import Member, as_applied, find_members, used_names
+from reconciler.plan.settled import Settled
 
 TRASH_KEEP_S = 7 * 86400.0
 """How long removed data is kept. Units: seconds."""
@@ -47,7 +48,7 @@ class Inputs:
     ``removed_recently``: how many VEs left this host within a day; of those ``removed_from_source`` came from
     ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``known``: what an earlier look
     tells of the host beyond that scope. ``applied_networks``: what was carried out last, as
-    `host_network.record_values` gives it.
+    `host_network.record_values` gives it. ``settled``: what former plans found out; it saves time and decides nothing.
     Units: seconds; ``now`` since the epoch.
     """
 
@@ -72,6 +73,7 @@ class Inputs:
     known: Known = NOTHING_KNOWN
     applied_networks: Mapping[NetworkName, JsonMap] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
+    settled: Settled = field(default_factory=Settled, repr=False, compare=False)
 
 
 def is_here(spec: VeSpec, host: HostName) -> bool:
@@ -249,9 +251,10 @@ def _plan_ves(
     inputs: Inputs, matches: Matches, refused: Mapping[VeName, Refusal], *, only: frozenset[VeName] | None
 ) -> Iterator[tuple[VeName, ve.VePlan]]:
     context, doubt = _context(inputs), _doubt(inputs)
+    inputs.settled.enter(context)
     for spec, observed in matches.existing:
         if only is None or spec.name in only:
-            part = _plan_existing(spec, observed, context, refused.get(spec.name))
+            part = _plan_existing(inputs, spec, observed, context, refused.get(spec.name))
             yield spec.name, _unless_paused(inputs, spec, part)
     entries = {spec.name: entry for spec, entry in matches.trashed}
     for spec in (*(spec for spec, _ in matches.trashed), *matches.new):
@@ -267,10 +270,12 @@ def _plan_ves(
             yield spec.name, _unless_paused(inputs, spec, _plan_new(inputs, spec, context))
 
 
-def _plan_existing(spec: VeSpec, observed: VeObservation, context: Context, refused: Refusal | None) -> ve.VePlan:
+def _plan_existing(
+    inputs: Inputs, spec: VeSpec, observed: VeObservation, context: Context, refused: Refusal | None
+) -> ve.VePlan:
     """Plan a VE that is here; one that cannot have more than it has is held to that, and to the rest of its spec."""
     if refused is None:
-        return ve.plan_existing(spec, observed, context)
+        return inputs.settled.plan(spec, observed, context)
     if isinstance(observed.record, Record) and not observed.record.applied:
         return ve.VePlan(refused=(refused,))
     part = ve.plan_existing(_held(spec, observed), observed, context)

@@ -35,6 +35,7 @@ from reconciler.twin.host import ALL_CAPABILITIES, TwinHost
 from reconciler.twin.machine import Machine
 from reconciler.twin.world import World
 from tests.support import simloop
+from tests.support.doubting import Doubting
 
 SOURCE = "dir:/etc/fleet"
 NODE = HostName("node-a")
@@ -116,6 +117,7 @@ class Rig:
     source: str = SOURCE
     twin: TwinHost = field(init=False)
     world: World = field(init=False)
+    settled: Doubting = field(default_factory=Doubting, init=False)
     _chance: Random = field(default_factory=lambda: Random(0), init=False)
 
     def __post_init__(self) -> None:
@@ -157,7 +159,9 @@ class Rig:
     def reconciler(self, fleet: Fleet, effects: Effects | None = None) -> Reconciler:
         """Put together what a process that starts on this host has."""
         self.twin = self.world.restart_agent()
-        return Reconciler(desk=self.desk(), observer=self.twin, effects=effects or self.twin, fleet=fleet)
+        made = Reconciler(desk=self.desk(), observer=self.twin, effects=effects or self.twin, fleet=fleet)
+        made.settled = self.settled
+        return made
 
     def converge(self, fleet: Fleet) -> list[Result]:
         """Make the host what a fleet says; it can be."""

@@ -265,6 +265,7 @@ async def agent_on(
     desk.recover()
     kernel = Kernel(slow, events, rig.clock.monotonic)
     reconciler = Reconciler(desk=desk, observer=observer, effects=wrap(kernel), fleet=NO_FLEET)
+    reconciler.settled = rig.settled
     manifests = Manifests(desk, files)
     timing = Timing(resync_s=resync_s, jitter=random.random)
     agent = Agent(reconciler, manifests, events, timing=timing, clock=rig.clock)
