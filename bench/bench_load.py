@@ -17,6 +17,7 @@ from reconciler.model.identity import Allocation, HostName, Uid
 from reconciler.model.network import FilterObservation, FilterRules
 from reconciler.model.observation import Capabilities, HostObservation, PoolObservation
 from reconciler.plan import planner
+from reconciler.plan.inputs import Inputs
 
 COUNT = 1000
 
@@ -39,7 +40,7 @@ def load_and_plan(files: dict[str, bytes], cache: ParseCache) -> Plan:
     return planner.plan_host(_inputs(fleet))
 
 
-def _inputs(fleet: Fleet) -> planner.Inputs:
+def _inputs(fleet: Fleet) -> Inputs:
     observed = HostObservation(
         capabilities=Capabilities(cgroup="v2", enforceable=frozenset(Limit), cpus=frozenset({0, 1})),
         ves={},
@@ -55,7 +56,7 @@ def _inputs(fleet: Fleet) -> planner.Inputs:
         name: Allocation(uid=Uid(f"00000000-0000-4000-8000-{number:012d}"), id_base=number << 16)
         for number, name in enumerate(fleet.ves)
     }
-    return planner.Inputs(
+    return Inputs(
         instance="bench",
         host=HostName("bench"),
         source="bench",

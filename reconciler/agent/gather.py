@@ -12,7 +12,7 @@ from reconciler.model.identity import Allocation, VeName
 from reconciler.model.observation import HostObservation
 from reconciler.model.seam import Coordinator
 from reconciler.model.volume import Record
-from reconciler.plan import planner
+from reconciler.plan.inputs import Inputs, Known
 from reconciler.state.inventory import Entry
 
 
@@ -28,15 +28,13 @@ class Removing:
     keep_s: float
 
 
-def gather(
-    desk: Desk, fleet: Fleet, observed: HostObservation, *, running: Collection[VeName], known: planner.Known
-) -> planner.Inputs:
+def gather(desk: Desk, fleet: Fleet, observed: HostObservation, *, running: Collection[VeName], known: Known) -> Inputs:
     """Gather what the plan of a VE that is here depends on. ``running``, ``known``: what earlier looks told.
 
     Raises: StateError, KernelError.
     """
     now = desk.clock.now()
-    return planner.Inputs(
+    return Inputs(
         instance=desk.instance.name,
         host=desk.instance.host,
         source=desk.source,
@@ -52,7 +50,7 @@ def gather(
     )
 
 
-def with_removal(desk: Desk, inputs: planner.Inputs, removing: Removing) -> planner.Inputs:
+def with_removal(desk: Desk, inputs: Inputs, removing: Removing) -> Inputs:
     """Add what removals, births and the host's own objects depend on besides.
 
     Raises: StateError, KernelError.
@@ -72,14 +70,14 @@ def with_removal(desk: Desk, inputs: planner.Inputs, removing: Removing) -> plan
     )
 
 
-def _pending(inputs: planner.Inputs, removable: frozenset[VeName] | None) -> frozenset[VeName]:
+def _pending(inputs: Inputs, removable: frozenset[VeName] | None) -> frozenset[VeName]:
     if removable is None:
         return frozenset()
     here = (seen.record.name for seen in inputs.observed.ves.values() if isinstance(seen.record, Record))
     return frozenset(here) - inputs.fleet.ves.keys() - removable
 
 
-async def with_allocations(inputs: planner.Inputs, names: Iterable[VeName], coordinator: Coordinator) -> planner.Inputs:
+async def with_allocations(inputs: Inputs, names: Iterable[VeName], coordinator: Coordinator) -> Inputs:
     """Give VEs an identity; one that gets none does not keep the others from theirs."""
     allocations: dict[VeName, Allocation] = {}
     unallocated: dict[VeName, str] = {}

@@ -19,6 +19,7 @@ from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
 from reconciler.plan import planner, render
+from reconciler.plan.inputs import TRASH_KEEP_S, Inputs, Known, is_here, specs_here
 from reconciler.plan.settled import Settled
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
@@ -61,7 +62,7 @@ class Reconciler:
     prune: bool = True
     workers: int = 4
     max_restarts: int = 1
-    trash_keep_s: float = planner.TRASH_KEEP_S
+    trash_keep_s: float = TRASH_KEEP_S
     removable: frozenset[VeName] | None = None
     on_step: Callable[[Action, str], None] = field(default=lambda action, step: None)
     names: dict[Uid, VeName] = field(default_factory=dict)
@@ -74,22 +75,20 @@ class Reconciler:
     _short_of: tuple[str, ...] = ()
     _restarting: set[VeName] = field(default_factory=set)
 
-    async def plan(
-        self, observed: HostObservation, *, coordinator: Coordinator | None = None
-    ) -> tuple[planner.Inputs, Plan]:
+    async def plan(self, observed: HostObservation, *, coordinator: Coordinator | None = None) -> tuple[Inputs, Plan]:
         """Plan the whole host from an observation; VEs that are not here yet get their identity allocated."""
         inputs = self._with_removal(self.inputs(observed))
         giver = coordinator or self.desk.coordinator
         inputs = await gather.with_allocations(inputs, planner.unborn(inputs), giver)
         return inputs, planner.plan_host(inputs)
 
-    def inputs(self, observed: HostObservation) -> planner.Inputs:
+    def inputs(self, observed: HostObservation) -> Inputs:
         """Gather what the plan of a VE depends on."""
-        known = planner.Known(records=dict(self.records), pool=self.pool)
+        known = Known(records=dict(self.records), pool=self.pool)
         inputs = gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
         return replace(inputs, settled=self.settled)
 
-    def _with_removal(self, inputs: planner.Inputs) -> planner.Inputs:
+    def _with_removal(self, inputs: Inputs) -> Inputs:
         removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)
         return gather.with_removal(self.desk, inputs, removing)
 
@@ -151,13 +150,13 @@ class Reconciler:
         inputs, plan = await self.plan(await self.look())
         return await self.carry_out(inputs, plan)
 
-    async def carry_out(self, inputs: planner.Inputs, plan: Plan) -> Result:
+    async def carry_out(self, inputs: Inputs, plan: Plan) -> Result:
         """Apply a plan and write down what came of it."""
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
         outcomes = await self.applier().apply(plan, inputs)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes)
         await self._take_in_restored(outcomes)
-        self._publish(result, planner.specs_here(inputs))
+        self._publish(result, specs_here(inputs))
         return result
 
     def _publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
@@ -175,10 +174,10 @@ class Reconciler:
         own, holds = self._hold_back([action for action in plan.actions if _is_of_host(action)])
         outcomes = await self._apply_own(replace(plan, actions=own), inputs)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
-        self._publish(result, (spec for spec in planner.specs_here(inputs) if spec.name not in wanted))
+        self._publish(result, (spec for spec in specs_here(inputs) if spec.name not in wanted))
         return result, wanted
 
-    async def _apply_own(self, plan: Plan, inputs: planner.Inputs) -> list[Outcome]:
+    async def _apply_own(self, plan: Plan, inputs: Inputs) -> list[Outcome]:
         async with AsyncExitStack() as held:
             for name in sorted({VeName(action.ve) for action in plan.actions if action.uid is not None}):
                 await held.enter_async_context(self.lock(name))
@@ -203,13 +202,13 @@ class Reconciler:
         outcomes = await self._apply_ve(name, plan, inputs)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         await self._take_in_restored(outcomes)
-        publish.publish(self.desk, result, (spec for spec in planner.specs_here(inputs) if spec.name == name))
+        publish.publish(self.desk, result, (spec for spec in specs_here(inputs) if spec.name == name))
         return result
 
     async def _look_for(self, name: VeName) -> HostObservation:
         """Look at one VE; one that should be here and is not known to be is looked for everywhere, in the trash too."""
         spec = self.fleet.ves.get(name)
-        if spec is None or not planner.is_here(spec, self.desk.instance.host):
+        if spec is None or not is_here(spec, self.desk.instance.host):
             return await self.observe_ve(name)
         if not self._uids(name):
             everything = await self.observe(STATE, _RECORDS)
@@ -218,7 +217,7 @@ class Reconciler:
         seen = await self.observe_ve(name)
         return seen if seen.ves else await self.observe(STATE, _RECORDS)
 
-    async def _apply_ve(self, name: VeName, plan: Plan, inputs: planner.Inputs) -> list[Outcome]:
+    async def _apply_ve(self, name: VeName, plan: Plan, inputs: Inputs) -> list[Outcome]:
         if any(action.phase is Phase.RESTART for action in plan.actions):
             self._restarting.add(name)
         try:

@@ -11,6 +11,7 @@ from reconciler.model.instance import Instance
 from reconciler.model.network import FilterObservation, FilterRules
 from reconciler.model.observation import HostObservation, PoolObservation
 from reconciler.plan import planner
+from reconciler.plan.inputs import Inputs, is_here
 from reconciler.state.config import Config
 from reconciler.state.coordinator import DryCoordinator
 from reconciler.state.policy import PolicyFile
@@ -44,8 +45,8 @@ async def plan_offline(config: Config, fleet: Fleet, observed: HostObservation, 
     """Plan against an observation that was made elsewhere, or of nothing: whatever is in it counts as made here."""
     instance = config.instance
     coordinator = DryCoordinator()
-    names = [name for name, spec in fleet.ves.items() if planner.is_here(spec, instance.host)]
-    inputs = planner.Inputs(
+    names = [name for name, spec in fleet.ves.items() if is_here(spec, instance.host)]
+    inputs = Inputs(
         instance=instance.name,
         host=instance.host,
         source=source,

@@ -14,7 +14,8 @@ from reconciler.model.action import Action, Operation, Phase, Plan
 from reconciler.model.facts import Json
 from reconciler.model.observation import HostObservation, Scope
 from reconciler.model.seam import Clock, Effects, Observer
-from reconciler.plan import planner
+from reconciler.plan.inputs import Inputs
+from reconciler.plan.readback import unfulfilled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Applier:
     max_restarts: int = 1
     on_step: Callable[[Action, str], None] = field(default=_no_progress)
 
-    async def apply(self, plan: Plan, inputs: planner.Inputs) -> list[Outcome]:
+    async def apply(self, plan: Plan, inputs: Inputs) -> list[Outcome]:
         """Carry out a whole plan; a failure ends the actions of its own VE only."""
         outcomes: list[Outcome] = []
         failed: set[str] = set()
@@ -83,9 +84,7 @@ class Applier:
             outcomes += done
         return outcomes
 
-    async def _phase(
-        self, phase: Phase, actions: Sequence[Action], inputs: planner.Inputs, failed: set[str]
-    ) -> list[Outcome]:
+    async def _phase(self, phase: Phase, actions: Sequence[Action], inputs: Inputs, failed: set[str]) -> list[Outcome]:
         limit = asyncio.Semaphore(self.max_restarts if phase is Phase.RESTART else self.workers)
 
         async def one_object(group: Sequence[Action]) -> list[Outcome]:
@@ -102,7 +101,7 @@ class Applier:
             results = await _side_by_side(one_object(group) for group in groups)
         return [*skipped, *(outcome for group in results for outcome in group)]
 
-    async def apply_group(self, actions: Sequence[Action], inputs: planner.Inputs) -> list[Outcome]:
+    async def apply_group(self, actions: Sequence[Action], inputs: Inputs) -> list[Outcome]:
         """Carry out the actions of one VE or host object in order, up to the first failure."""
         outcomes: list[Outcome] = []
         for action in actions:
@@ -112,7 +111,7 @@ class Applier:
                 outcomes.append(await self._one(action, inputs))
         return outcomes
 
-    async def _one(self, action: Action, inputs: planner.Inputs) -> Outcome:
+    async def _one(self, action: Action, inputs: Inputs) -> Outcome:
         if not action.effects:  # shown to people; the bookkeeping of the same VE carries it out
             return Outcome(action=action, elapsed_s=0.0)
         started = self.clock.monotonic()
@@ -137,7 +136,7 @@ class Applier:
             self.on_step(action, type(effect).__name__)
             await _to_its_end(self.effects.perform(replace(effect, serves=action.id)))
 
-    async def _read_back(self, action: Action, inputs: planner.Inputs) -> HostObservation:
+    async def _read_back(self, action: Action, inputs: Inputs) -> HostObservation:
         """Look at what an action concerns.
 
         Raises: ReadBackError, if it is not as the action should have made it.
@@ -146,7 +145,7 @@ class Applier:
             uids=frozenset({action.uid}) if action.uid else frozenset(), host=_concerns_host(action), use=False
         )
         seen = await self.observer.observe(scope)
-        problem = planner.unfulfilled(replace(inputs, observed=seen), action)
+        problem = unfulfilled(replace(inputs, observed=seen), action)
         if problem:
             raise ReadBackError(f"read back {action.id}: {problem}")
         return seen

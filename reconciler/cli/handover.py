@@ -48,7 +48,7 @@ def standing(fleet: Fleet, stored: Mapping[str, tuple[Condition, ...]], host: st
     """Sort the VEs of a revision on this host by what was said of them since that revision came into force."""
     from reconciler.model.condition import ConditionType, Status
     from reconciler.model.identity import HostName
-    from reconciler.plan.planner import is_here
+    from reconciler.plan.inputs import is_here
 
     stalled, failing, waiting = {}, {}, set()
     for name in (str(n) for n, spec in fleet.ves.items() if is_here(spec, HostName(host))):

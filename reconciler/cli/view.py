@@ -73,7 +73,7 @@ def rows(session: Session, fleet: Fleet | None, observed: HostObservation, *, re
     ``fleet`` None: the manifests are not at hand; those of a ``revision`` that something was said of are enough.
     Raises: StateError, KernelError.
     """
-    from reconciler.plan.planner import is_here
+    from reconciler.plan.inputs import is_here
 
     stored = session.desk.conditions.read_all()
     seen = dict(_by_name(observed))

@@ -25,6 +25,7 @@ from reconciler.model.observation import VeObservation
 from reconciler.model.power import PowerObservation
 from reconciler.model.volume import PurgeTrash, Record, TrashEntry, TrashVe
 from reconciler.plan import power
+from reconciler.plan.inputs import Inputs
 from reconciler.plan.spec import unknown_paths
 
 MASS_REMOVAL_SHARE = 0.1
@@ -76,6 +77,20 @@ class PrunePlan:
     waiting: tuple[tuple[str, str], ...] = ()
     orphans: tuple[str, ...] = ()
     mass: int = 0
+
+
+def rules_of(inputs: Inputs) -> PruneRules:
+    """Give what the removals of a host are bound by."""
+    records = [seen.record for seen in inputs.observed.ves.values()]
+    ours = sum(isinstance(record, Record) and record.source == inputs.source for record in records)
+    return PruneRules(
+        source=inputs.source,
+        inventory=inputs.inventory,
+        on=inputs.prune,
+        pending=inputs.prune_pending,
+        of_host=Stock(present=len(records), removed=inputs.removed_recently),
+        of_source=Stock(present=ours, removed=inputs.removed_from_source),
+    )
 
 
 def plan_prune(

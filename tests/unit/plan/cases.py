@@ -32,6 +32,7 @@ from reconciler.model.observation import Facet
 from reconciler.model.power import CreateRuntime, EndCause, StopRuntime
 from reconciler.model.units import parse_size
 from reconciler.plan import planner
+from reconciler.plan.inputs import Inputs
 from reconciler.plan.render import is_bookkeeping
 from reconciler.twin import host
 from reconciler.twin.host import ALL_CAPABILITIES
@@ -140,13 +141,13 @@ class Case:
                 HAPPENINGS[word](rig, *arguments)
             return planner.plan_host(run(self._gathered(rig)))
 
-    async def _gathered(self, rig: Rig) -> planner.Inputs:
+    async def _gathered(self, rig: Rig) -> Inputs:
         fleet = _fleet(self.content.get("desired", self.content.get("before")), "now")
         reconciler = rig.reconciler(fleet)
         inputs, _ = await reconciler.plan(await reconciler.observe())
         return self._with_words(inputs)
 
-    def _with_words(self, inputs: planner.Inputs) -> planner.Inputs:
+    def _with_words(self, inputs: Inputs) -> Inputs:
         words = self.inputs
         changed = replace(
             inputs,

@@ -15,6 +15,7 @@ from reconciler.model.compute import ComputeUse, Limit
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import HostName, Uid
 from reconciler.plan import hashes, planner
+from reconciler.plan.inputs import Inputs
 from reconciler.state.coordinator import DryCoordinator
 from tests.support.rig import LAN, NODE, Rig, fleet_of, on_lan, run, scratch_state, ve
 
@@ -168,6 +169,6 @@ def test_a_plan_depends_on_nothing_but_its_inputs(state: Path) -> None:
     assert planner.plan_host(replace(inputs, now=inputs.now + 5.0)).action_hash == first.action_hash
 
 
-async def _inputs(rig: Rig) -> tuple[planner.Inputs, Plan]:
+async def _inputs(rig: Rig) -> tuple[Inputs, Plan]:
     reconciler = rig.reconciler(AFTER)
     return await reconciler.plan(await reconciler.observe())

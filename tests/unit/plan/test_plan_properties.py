@@ -23,6 +23,7 @@ from reconciler.model.identity import Uid
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, HostObservation
 from reconciler.model.power import EndCause
 from reconciler.plan import planner
+from reconciler.plan.inputs import Inputs
 from reconciler.twin import host
 from reconciler.twin.host import ALL_CAPABILITIES
 from tests.support.fleets import edits, fleets
@@ -144,7 +145,7 @@ def test_a_plan_depends_on_its_inputs_and_not_on_their_order(edit: tuple[Fleet, 
         assert repr(inputs) == before
 
 
-async def gathered(rig: Rig, fleet: Fleet) -> tuple[planner.Inputs, Plan]:
+async def gathered(rig: Rig, fleet: Fleet) -> tuple[Inputs, Plan]:
     reconciler = rig.reconciler(fleet)
     return await reconciler.plan(await reconciler.observe())
 
@@ -176,13 +177,13 @@ def test_what_is_wrong_with_one_ve_changes_nothing_for_the_others(edit: tuple[Fl
             assert of_others(blind, name_of(inputs, uid)) == of_others(whole, name_of(inputs, uid))
 
 
-def _without(inputs: planner.Inputs, uid: Uid) -> planner.Inputs:
+def _without(inputs: Inputs, uid: Uid) -> Inputs:
     """Give the same inputs with a VE of which one facet cannot be read."""
     seen = replace(inputs.observed.ves[uid], compute=Unknown("input/output error"))
     return replace(inputs, observed=replace(inputs.observed, ves={**inputs.observed.ves, uid: seen}))
 
 
-def name_of(inputs: planner.Inputs, uid: Uid) -> str:
+def name_of(inputs: Inputs, uid: Uid) -> str:
     record = inputs.observed.ves[uid].record
     assert not isinstance(record, Unknown)
     return record.name
