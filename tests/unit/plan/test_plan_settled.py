@@ -19,6 +19,7 @@ from reconciler.model.snapshots import SnapshotKind, SnapshotObservation, Snapsh
 from reconciler.plan import planner
 from reconciler.plan import ve as plan_ve
 from reconciler.plan.actions import Context
+from reconciler.plan.inputs import Inputs
 from reconciler.plan.settled import Settled
 from reconciler.plan.ve import VePlan
 from tests.support.rig import V1, Rig, fleet_of, run, scratch_state, ve
@@ -52,8 +53,8 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> list[VeName]:
     return asked
 
 
-def inputs_of(rig: Rig, fleet: Fleet, settled: Settled) -> planner.Inputs:
-    async def gathered() -> planner.Inputs:
+def inputs_of(rig: Rig, fleet: Fleet, settled: Settled) -> Inputs:
+    async def gathered() -> Inputs:
         reconciler = rig.reconciler(fleet)
         return reconciler.inputs(await reconciler.look())
 
