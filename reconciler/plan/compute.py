@@ -61,6 +61,9 @@ def _whole_pages(size: int | None) -> int | None:
     return None if size is None else size // PAGE * PAGE
 
 
+_DEFAULTS = limits(ComputeSpec())
+
+
 def enforceable_limits(
     spec: ComputeSpec, capabilities: Capabilities, cpu_weight: int | None = None
 ) -> dict[Limit, LimitValue]:
@@ -80,11 +83,13 @@ def _everything(capabilities: Capabilities) -> dict[Limit, frozenset[int]]:
 
 def unenforceable(spec: ComputeSpec, capabilities: Capabilities) -> dict[str, str]:
     """Name the limits that were asked for and that this host cannot hold, with the reason by path."""
-    default = limits(ComputeSpec())
+    if len(capabilities.enforceable) == len(Limit):
+        return {}
+    asked = limits(spec)
     return {
         limit.value: capabilities.why_not.get(limit, "not in this kernel")
-        for limit, value in limits(spec).items()
-        if limit not in capabilities.enforceable and value != default[limit]
+        for limit, default in _DEFAULTS.items()
+        if limit not in capabilities.enforceable and asked[limit] != default
     }
 
 

@@ -13,7 +13,7 @@ from reconciler.plan import host_compute, host_network
 from reconciler.plan.admission import admitted
 from reconciler.plan.inputs import Inputs, cpu_reserve, unreadable
 from reconciler.plan.matching import Matches
-from reconciler.plan.members import Member, as_applied, find_members, used_names
+from reconciler.plan.members import Member, applied_names, find_members, used_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def _plan_networks(inputs: Inputs, ves: Ves) -> Iterator[Action]:
         return
     members = _members(inputs, ves)
     wanted = host_network.used_networks(members, declared)
-    in_use = used_names(members) | used_names(as_applied(observed.ves.values(), declared))
+    in_use = used_names(members) | applied_names(observed.ves.values())
     blind = bool(unreadable(inputs))
     kept = observed.networks.keys() if blind else in_use
     removable = {n: s for n, s in observed.networks.items() if n in wanted or n not in kept}

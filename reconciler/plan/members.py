@@ -54,6 +54,14 @@ def as_applied(ves: Iterable[VeObservation], networks: Mapping[NetworkName, Netw
             yield Member(name=record.name, uid=seen.uid, network=spec)
 
 
+def applied_names(ves: Iterable[VeObservation]) -> frozenset[NetworkName]:
+    """Name the networks that VEs were last put on."""
+    records = (seen.record for seen in ves)
+    return frozenset(
+        name for record in records if not isinstance(record, Unknown) for name in network.applied_names(record.applied)
+    )
+
+
 def used_names(members: Iterable[Member]) -> frozenset[NetworkName]:
     """Name the networks that somebody is on."""
     return frozenset(link.network for member in members for link in member.network.interfaces.values())

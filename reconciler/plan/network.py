@@ -341,5 +341,12 @@ def applied_spec(name: str, applied: Mapping[str, Json], networks: Mapping[Netwo
     return VeNetworkSpec(hostname=str(applied.get("hostname", name)), interfaces=interfaces)
 
 
+def applied_names(applied: Mapping[str, Json]) -> Iterator[NetworkName]:
+    """Name, from a record, the networks that a VE was last put on."""
+    for path, value in applied.items():
+        if path.endswith(".network") and path.startswith("interfaces."):
+            yield NetworkName(str(value))
+
+
 def _mode_of(name: NetworkName, networks: Mapping[NetworkName, NetworkSpec]) -> NetworkMode:
     return networks[name].mode if name in networks else NetworkMode.BRIDGED

@@ -127,11 +127,13 @@ def since_last_transition(
     """
     dated = {condition.type: condition for condition in before}
 
-    def since(condition: Condition) -> float:
+    def with_time(condition: Condition) -> Condition:
         old = dated.get(condition.type)
-        return old.since if old is not None and old.status is condition.status else now
+        if old is None or old.status is not condition.status:
+            return replace(condition, since=now)
+        return old if old == condition else replace(condition, since=old.since)
 
-    return tuple(replace(condition, since=since(condition)) for condition in after)
+    return tuple(map(with_time, after))
 
 
 def _parse(fields: Fields) -> Condition:
