@@ -22,6 +22,12 @@ from reconciler.model.devices import AddDevice, DevicesObservation, RemoveDevice
 from reconciler.model.identity import Uid
 
 _KIND = "devices"
+
+NOTES = frozenset({grafts.file_name(_KIND), nics.NOTE})
+"""Where it is written down what devices of the host a VE has."""
+
+NOTHING = DevicesObservation()
+
 _PLACE = "/dev/"
 
 

@@ -69,7 +69,12 @@ def write(site: Site, uid: Uid, kind: str, init: ProcessId, grafts: Mapping[str,
 
 
 def _file(site: Site, uid: Uid, kind: str) -> str:
-    return runtime.file(site, uid, f"{kind}.json")
+    return runtime.file(site, uid, file_name(kind))
+
+
+def file_name(kind: str) -> str:
+    """Name the file in the VE's run directory in which grafts of a kind are written down."""
+    return f"{kind}.json"
 
 
 def _parse(data: bytes, *, where: str) -> _Note:

@@ -14,9 +14,11 @@ class Inits:
     """Descriptors of processes, by identity. One that has ended is dropped as soon as that is seen.
 
     ``lingering``: those that looked as if they ended and did not, as one whose first thread is gone and another stays.
+    ``released``: those that were seen after they were let go, which no init ever comes back from.
     """
 
     lingering: set[ProcessId] = field(default_factory=set)
+    released: set[ProcessId] = field(default_factory=set)
     _open: dict[ProcessId, int] = field(default_factory=dict)
 
     def is_alive(self, init: ProcessId) -> bool:
@@ -34,6 +36,7 @@ class Inits:
             return True
         os.close(self._open.pop(init))
         self.lingering.discard(init)
+        self.released.discard(init)
         return False
 
     def close(self) -> None:

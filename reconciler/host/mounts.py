@@ -23,6 +23,11 @@ from reconciler.model.mounts import AddMount, MountsObservation, MountSpec, Remo
 
 _KIND = "mounts"
 
+NOTES = frozenset({grafts.file_name(_KIND)})
+"""Where it is written down what of the host is in a VE."""
+
+NOTHING = MountsObservation()
+
 
 def observe(site: Site, uid: Uid, init: ProcessId) -> MountsObservation:
     """Look at which directories of the host are where they were put.
@@ -31,7 +36,7 @@ def observe(site: Site, uid: Uid, init: ProcessId) -> MountsObservation:
     """
     noted = grafts.read(site, uid, _KIND, init)
     if not noted:
-        return MountsObservation()
+        return NOTHING
     there = grafts.in_place(init.pid, noted)
     return MountsObservation(mounts={target: _mount_of(it) for target, it in there.items()})
 

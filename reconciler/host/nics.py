@@ -24,6 +24,9 @@ from reconciler.model.decode import Fields
 from reconciler.model.devices import AddNic, RemoveNic
 from reconciler.model.identity import Uid
 
+NOTE = "nics.json"
+"""The file in the VE's run directory in which it is written down what was moved."""
+
 _LOOPBACK = 1
 
 
@@ -71,7 +74,7 @@ def _seen(found: rtnl.Link, *, up: bool) -> _Moved:
 
 
 def _read(site: Site, uid: Uid, init: ProcessId) -> Mapping[str, _Moved]:
-    note = site.parsed.read(runtime.file(site, uid, "nics.json"), _parse)
+    note = site.parsed.read(runtime.file(site, uid, NOTE), _parse)
     return note.moved if note is not None and (note.pid, note.start_time) == (init.pid, init.start_time) else {}
 
 
@@ -96,7 +99,7 @@ def _parse(data: bytes, *, where: str) -> _Note:
 def _write(site: Site, uid: Uid, init: ProcessId, moved: Mapping[str, _Moved]) -> None:
     entries = {nic: asdict(it) for nic, it in sorted(moved.items())}
     note = {"pid": init.pid, "start_time": init.start_time, "moved": entries}
-    files.write_volatile(runtime.file(site, uid, "nics.json"), json.dumps(note).encode())
+    files.write_volatile(runtime.file(site, uid, NOTE), json.dumps(note).encode())
 
 
 def add(site: Site, effect: AddNic) -> None:

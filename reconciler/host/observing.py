@@ -7,7 +7,7 @@ for, so that looking at it costs the same however many others there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from reconciler.errors import VectlError
@@ -94,12 +94,13 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """What is looked at: ``uids`` are those in scope that are here."""
+    """What is looked at: ``uids`` are those in scope that are here. ``notes``: the files in VEs' run directories."""
 
     site: Site
     scope: Scope
     facets: frozenset[Facet]
     uids: list[Uid]
+    notes: dict[Uid, frozenset[str] | Unknown] = field(default_factory=dict)
 
     @property
     def is_single(self) -> bool:
@@ -133,7 +134,9 @@ class _Look:
         if seen is None or Facet.MOUNTS not in self.facets:
             return _NOT_ASKED
         init = _init_of(seen)
-        return _known(mounts.observe, self.site, uid, init) if isinstance(init, ProcessId) else init
+        if not isinstance(init, ProcessId):
+            return init
+        return _known(mounts.observe, self.site, uid, init) if self._has(uid, mounts.NOTES) else mounts.NOTHING
 
     def views_of(
         self, uid: Uid, power: PowerObservation | Unknown, lxcfs: Running | Unknown | None
@@ -152,7 +155,9 @@ class _Look:
         if seen is None or Facet.DEVICES not in self.facets:
             return _NOT_ASKED
         init = _init_of(seen)
-        return _known(devices.observe, self.site, uid, init) if isinstance(init, ProcessId) else init
+        if not isinstance(init, ProcessId):
+            return init
+        return _known(devices.observe, self.site, uid, init) if self._has(uid, devices.NOTES) else devices.NOTHING
 
     def volume_of(self, uid: Uid, quotas: volume.Quotas | Unknown) -> VolumeObservation | Unknown:
         """Look at a VE's volume."""
@@ -163,7 +168,16 @@ class _Look:
         if Facet.SETTINGS not in self.facets or power is None:
             return _NOT_ASKED
         init = _init_of(power)
-        return init if isinstance(init, Unknown) else _known(settings.observe, self.site, uid, init)
+        if not isinstance(init, ProcessId):
+            return init
+        return _known(settings.observe, self.site, uid, init) if self._has(uid, settings.NOTES) else settings.NOTHING
+
+    def _has(self, uid: Uid, names: frozenset[str]) -> bool:
+        """Say whether there is any of these files of a VE: what nobody wrote down was not done, and costs no look."""
+        if uid not in self.notes:
+            self.notes[uid] = _known(self.site.parsed.names, self.site.instance.ve_run_dir(uid))
+        found = self.notes[uid]
+        return isinstance(found, Unknown) or not names.isdisjoint(found)
 
     def host_networks(self, links: list[rtnl.Link] | Unknown) -> Mapping[NetworkName, HostNetworkObservation] | Unknown:
         """Look at the host's own networks."""

@@ -35,7 +35,9 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
             stop_requested=init is not None and end is not None and runtime.names(site, uid, "stop.json", init),
             holdings=("runtime",) if os.path.isdir(f"{made_by.root}/{uid}") else (),
         )
-    waiting = runc.awaits_release(made_by, uid)
+    waiting = init not in site.inits.released and runc.awaits_release(made_by, uid)
+    if not waiting:
+        site.inits.released.add(init)
     return PowerObservation(
         state=PowerState.CREATED if waiting else PowerState.RUNNING,
         pid=init.pid,

@@ -25,18 +25,21 @@ from reconciler.model.settings import TERMINALS, SetSetting, SettingsObservation
 _FILE = "settings.json"
 _UNLIMITED = "unlimited"
 _GROUPS = "net.ipv4.ping_group_range"
-_NOTHING: Mapping[str, str] = {}
+_NONE: Mapping[str, str] = {}
+
+NOTES = frozenset({_FILE})
+"""Where it is written down what was set."""
+
+NOTHING = SettingsObservation(values=_NONE)
 
 
-def observe(site: Site, uid: Uid, init: ProcessId | None) -> SettingsObservation | None:
-    """Read the settings that were set of a VE; None if nothing of it runs.
+def observe(site: Site, uid: Uid, init: ProcessId) -> SettingsObservation:
+    """Read the settings that were set of a VE.
 
     Raises: KernelError, StateError.
     """
-    if init is None:
-        return None
     names = _before(site, uid, init)
-    return SettingsObservation(values=_read(site, uid, init, tuple(names)) if names else _NOTHING)
+    return SettingsObservation(values=_read(site, uid, init, tuple(names))) if names else NOTHING
 
 
 def begin(site: Site, uid: Uid) -> None:
@@ -75,7 +78,7 @@ def set_setting(site: Site, effect: SetSetting) -> None:
 def _before(site: Site, uid: Uid, init: ProcessId) -> Mapping[str, str]:
     """Give what the settings were before they were set, by name."""
     found = site.parsed.read(runtime.file(site, uid, _FILE), _parse)
-    return found[1] if found is not None and found[0] == (init.pid, init.start_time) else _NOTHING
+    return found[1] if found is not None and found[0] == (init.pid, init.start_time) else _NONE
 
 
 def _remember(site: Site, uid: Uid, init: ProcessId, before: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Small files of ours that are read at every look: parsed again only when they are other files than before."""
+"""Small files of ours that are read at every look, and their directories: read again only when they are others."""
 
 from __future__ import annotations
 
@@ -49,6 +49,29 @@ class ParsedFiles:
     """
 
     _known: dict[str, _Known] = field(default_factory=dict)
+    _listed: dict[str, tuple[_Identity, frozenset[str]]] = field(default_factory=dict)
+
+    def names(self, directory: str) -> frozenset[str]:
+        """List a directory, none that is not there: one call where asking for each of several files takes one each.
+
+        A name comes and goes with the time of the directory, which tells as of a file whether it is as it was.
+
+        Raises: KernelError.
+        """
+        with file_errors("list", directory):
+            try:
+                status = os.stat(directory)
+                identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+                known = self._listed.get(directory)
+                if known is not None and known[0] == identity:
+                    return known[1]
+                names = frozenset(os.listdir(directory))
+            except FileNotFoundError:
+                self._listed.pop(directory, None)
+                return frozenset()
+        if time.time_ns() - status.st_mtime_ns > _TICK_NS:
+            self._listed[directory] = identity, names
+        return names
 
     def read(self, path: str, parse: Parser[_Value]) -> _Value | None:
         """Give the value of a file, None if there is none.
@@ -77,5 +100,6 @@ class ParsedFiles:
 
     def forget_below(self, directory: str) -> None:
         """Drop what is kept of the files below a directory that is no more."""
+        self._listed.pop(directory, None)
         for path in [path for path in self._known if path.startswith(f"{directory}/")]:
             del self._known[path]

@@ -101,3 +101,45 @@ def test_a_file_that_cannot_be_parsed_is_tried_each_time(tmp_path: Path) -> None
         with pytest.raises(StateError, match="damaged"):
             files.read(str(path), parse)
     assert parse.count == 2
+
+
+def listed_anew(files: ParsedFiles, directory: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Say whether a directory is listed for its names, and not only looked at."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", lambda path: ["anew"])
+        return files.names(str(directory)) == {"anew"}
+
+
+def test_an_old_directory_is_listed_once_and_again_when_a_name_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, directory = ParsedFiles(), tmp_path / "run"
+    directory.mkdir()
+    (directory / "a").touch()
+    os.utime(directory, ns=(LONG_AGO_NS, LONG_AGO_NS))
+    assert files.names(str(directory)) == {"a"}
+    assert not listed_anew(files, directory, monkeypatch)
+    (directory / "b").touch()
+    assert files.names(str(directory)) == {"a", "b"}
+
+
+def test_a_directory_in_which_something_changed_just_now_is_listed_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, now = ParsedFiles(), time.time_ns() + 3600 * 10**9
+    os.utime(tmp_path, ns=(now, now))
+    assert files.names(str(tmp_path)) == set()
+    assert listed_anew(files, tmp_path, monkeypatch)
+
+
+def test_a_directory_that_is_not_there_has_no_names(tmp_path: Path) -> None:
+    files, directory = ParsedFiles(), tmp_path / "run"
+    assert files.names(str(directory)) == set()
+    directory.mkdir()
+    (directory / "a").touch()
+    os.utime(directory, ns=(LONG_AGO_NS, LONG_AGO_NS))
+    assert files.names(str(directory)) == {"a"}
+    files.forget_below(str(directory))
+    (directory / "a").unlink()
+    directory.rmdir()
+    assert files.names(str(directory)) == set()
