@@ -120,6 +120,10 @@ class TemplateError(TerminalError):
     """A template cannot be built, or its image is not what its digest says."""
 
 
+class DownloadError(RetryableError):
+    """A server, or the way to it, did not give what was asked for."""
+
+
 class KeeperError(RetryableError):
     """The keeper could not be reached or refused a request."""
 

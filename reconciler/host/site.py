@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 from reconciler.errors import KernelError, StateError
 from reconciler.host.inits import Inits
@@ -21,7 +22,7 @@ from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.compute import Limit
-from reconciler.model.identity import Uid
+from reconciler.model.identity import Digest, Uid
 from reconciler.model.instance import Instance
 from reconciler.model.record import decode_record
 from reconciler.model.volume import Record
@@ -33,7 +34,10 @@ _OF_SOCKETS = ("beancounters.numtcpsock.limit", "beancounters.numothersock.limit
 
 
 class Site:
-    """What the facets share. Everything is opened at first use, so that looking at one facet costs only that one."""
+    """What the facets share. Everything is opened at first use, so that looking at one facet costs only that one.
+
+    ``told``: hears how work that takes long gets on, from any thread.
+    """
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -47,7 +51,8 @@ class Site:
         self.sockets = Sockets(self.layout, instance)
         self.limit_reader = self._read_limits_of_many()
         self.namespaces = Namespaces()
-        self.building = asyncio.Lock()
+        self.builds: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
+        self.told: Callable[[str], None] = lambda text: None
         self.devices: dict[Uid, str] = {}
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import fcntl
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import assert_never
+from contextlib import AbstractContextManager, contextmanager, suppress
 
-from reconciler.errors import BusyError, TemplateError
+from reconciler.errors import BusyError, KernelError, TemplateError
+from reconciler.host import trees
 from reconciler.host.site import Site
-from reconciler.kernel import busybox, command, erofs, files, mount
+from reconciler.kernel import erofs, files, mount
+from reconciler.kernel.hashing import sha256_of
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.decode import parse_object, render_object
 from reconciler.model.identity import Digest
-from reconciler.model.volume import (
-    BuildTemplate,
-    BuiltinSource,
-    DebootstrapSource,
-    OciSource,
-    RemoveTemplate,
-    SimplestreamsSource,
-    TarballSource,
-    TemplateSource,
-    TemplateSpec,
-)
+from reconciler.model.volume import BuildTemplate, RemoveTemplate, TemplateSpec
 
 _INDEX_FORMAT = 1
-_BUILD_S = 1800.0
 _SCRATCH = "build-"
-_DEBIAN_PACKAGES = ("systemd-sysv", "dbus", "iproute2", "iputils-ping", "procps", "ca-certificates")
-_DEBIAN_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+_LOCK_S = 60.0
 
 
 def read_index(site: Site) -> Mapping[Digest, Digest]:
@@ -52,167 +41,79 @@ def read_index(site: Site) -> Mapping[Digest, Digest]:
 
 
 async def build(site: Site, effect: BuildTemplate) -> None:
-    """Build a template's image, unless an image of the same source is there; one at a time, beside everything else.
+    """Build a template's image, unless an image of the same source is there.
 
-    Raises: TemplateError; CommandError; MissingToolError; NoSpaceError.
+    Who asks for the same one meanwhile waits and shares it; others are built beside it.
+
+    Raises: TemplateError; DownloadError; CommandError; MissingToolError; NoSpaceError; TimeLimitError.
     """
-    async with site.building:
-        if effect.template.key not in read_index(site):
-            digest = await asyncio.to_thread(_build_image, site, effect.template)
-            _write_index(site, {**read_index(site), effect.template.key: digest})
+    template = effect.template
+    if template.key in read_index(site):
+        return
+    async with site.builds.setdefault(template.key, asyncio.Lock()):
+        if template.key not in read_index(site):
+            digest = await asyncio.to_thread(_build_image, site, template)
+            with _lock(site.instance.templates):
+                _write_index(site, {**read_index(site), template.key: digest})
+            site.told(f"{template.name}: built")
 
 
 def _build_image(site: Site, template: TemplateSpec) -> Digest:
-    with _scratch(site.instance.templates) as scratch, file_errors("build template", template.name):
-        tree, image = f"{scratch}/tree", f"{scratch}/image"
-        os.mkdir(tree, 0o755)
-        _build_tree(template, tree, programs=site.instance.programs)
-        erofs.make_image(tree, image, uuid=str(uuid.UUID(template.key[:32])), epoch=_newest(tree))
-        digest = _digest(image)
+    def tell(text: str) -> None:
+        site.told(f"{template.name}: {text}")
+
+    directory = site.instance.templates
+    with scratch_of(directory) as scratch, file_errors("build template", template.name):
+        place = trees.Place(tree=f"{scratch}/tree", scratch=scratch, programs=site.instance.programs, told=tell)
+        os.mkdir(place.tree, 0o755)
+        newest = trees.build(template, place)
+        tell("making the image")
+        image = f"{scratch}/image.erofs"
+        erofs.make_image(place.tree, image, uuid=str(uuid.UUID(template.key[:32])), epoch=newest)
+        digest = Digest(sha256_of(image))
         os.chmod(image, 0o444)
         os.rename(image, site.instance.template_image(digest))
-        files.sync_directory(site.instance.templates)
+        files.sync_directory(directory)
         return digest
 
 
 @contextmanager
-def _scratch(directory: str) -> Iterator[str]:
-    """Make a directory to build in; it is removed in the end, and before it those that a crash has left.
-
-    One in which a build has left something mounted stays.
-    """
-    for name in os.listdir(directory):
-        if name.startswith(_SCRATCH):
-            with suppress(BusyError):
-                files.remove_tree(f"{directory}/{name}")
-    scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=directory)
+def scratch_of(directory: str) -> Iterator[str]:
+    """Make a directory to build in, locked as long as it is built in; it is removed in the end."""
+    with _lock(directory):  # or another sweep would find it before it is locked
+        _sweep(directory)
+        scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=directory)
+        held = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(held, fcntl.LOCK_EX)
     try:
         os.chmod(scratch, 0o755)  # noqa: S103  # mmdebstrap's unprivileged helpers pass through it
         yield scratch
     finally:
         with suppress(BusyError):
             files.remove_tree(scratch)
+        os.close(held)
 
 
-def _build_tree(template: TemplateSpec, tree: str, *, programs: str) -> None:
-    source: TemplateSource = template.source
-    match source:
-        case BuiltinSource(name="busybox"):
-            busybox.build_tree(tree, programs=programs)
-        case BuiltinSource():
-            raise TemplateError(f"build template {template.name}: there is no built-in {source.name!r}; try 'busybox'")
-        case DebootstrapSource():
-            _debootstrap(source, tree)
-        case TarballSource() | OciSource() | SimplestreamsSource():
-            raise TemplateError(
-                f"build template {template.name}: not supported yet by this version: {type(source).__name__}"
-            )
-        case _:
-            assert_never(source)
+def sweep(directory: str) -> None:
+    """Remove what builds have left that a crash ended. One in which something is still mounted, or at work, stays.
 
-
-def _debootstrap(source: DebootstrapSource, tree: str) -> None:
-    """Build a Debian tree from the host's own package sources, or from the mirror that the manifest names.
-
-    Source: mmdebstrap(1).
+    Raises: BusyError; KernelError.
     """
-    packages = ",".join((*_DEBIAN_PACKAGES, *source.packages))
-    excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _DEBIAN_EXCLUDED]
-    argv = ["mmdebstrap", "--quiet", f"--variant={source.variant}", "--mode=root", f"--include={packages}", *excluded]
-    argv += ["--customize-hook=rm -f $1/etc/hostname $1/etc/resolv.conf", source.suite, tree]
-    sources = [source.mirror] if source.mirror else _sources(source.suite)
-    environment = {"SOURCE_DATE_EPOCH": "0"}
-    command.run([*argv, *sources], timeout_s=_BUILD_S, env=environment)
-    _finish_debian(tree)
+    with _lock(directory):
+        _sweep(directory)
 
 
-def _sources(suite: str) -> list[str]:
-    """Derive the package source of another suite from the host's own configuration, in apt's one-line form.
-
-    Raises: TemplateError, if the host has no source of main to derive it from; MissingToolError; CommandError.
-    Source: apt-get(8), indextargets.
-    """
-    asked = [
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(SITE)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)",
-        "Created-By: Packages",
-    ]
-    lines = command.run(asked, timeout_s=30.0).splitlines()
-    for site, release, component, signed_by in (line.split("|") for line in lines if line.count("|") == 3):
-        if component == "main" and "security" not in release and "security" not in site:
-            option = f"[signed-by={signed_by}] " if signed_by.startswith("/") else ""
-            return [f"deb {option}{site} {suite} main"]
-    raise TemplateError(f"build a template of {suite}: apt has no source of main to derive it from; name a mirror")
-
-
-def _finish_debian(tree: str) -> None:
-    """Make a Debian tree start as a VE: mask what cannot work in one, switch off what criu cannot save."""
-    service = f"{tree}/etc/systemd/system/service.d"
-    os.makedirs(service, exist_ok=True)
-    _write(f"{service}/50-vectl.conf", _SERVICE_DEFAULTS)
-    manager = f"{tree}/etc/systemd/system.conf.d"
-    os.makedirs(manager, exist_ok=True)
-    _write(f"{manager}/50-vectl.conf", "[Manager]\nDefaultMemoryPressureWatch=off\n")
-    for unit in _MASKED_UNITS:
-        path = f"{tree}/etc/systemd/system/{unit}"
-        if not os.path.lexists(path):
-            os.symlink("/dev/null", path)
-    localtime = f"{tree}/etc/localtime"
-    if os.path.lexists(localtime):  # PID 1 watches it, and a watched symbolic link cannot be saved
-        os.unlink(localtime)
-    zone = f"{tree}/usr/share/zoneinfo/UTC"
-    if os.path.exists(zone):
-        with open(zone, "rb") as source:
-            files.write_atomic(localtime, source.read(), mode=0o644)
-    _write(f"{tree}/etc/machine-id", "")
-
-
-_SERVICE_DEFAULTS = """[Service]
-ProtectHostname=no
-PrivateNetwork=no
-PrivateIPC=no
-PrivateUsers=no
-ProtectControlGroups=no
-ProtectKernelModules=no
-ProtectKernelTunables=no
-ProtectKernelLogs=no
-ProtectClock=no
-"""
-
-_MASKED_UNITS = (
-    "systemd-networkd-wait-online.service",
-    "systemd-udevd.service",
-    "systemd-udevd-control.socket",
-    "systemd-udevd-kernel.socket",
-    "systemd-udev-trigger.service",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "sys-kernel-config.mount",
-    "dev-hugepages.mount",
-    "systemd-modules-load.service",
-    "getty@tty1.service",
-    "console-getty.service",
-    "systemd-firstboot.service",
-)
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o644)
-
-
-def _newest(tree: str) -> int:
-    """Give the time of the newest package of a tree, so that its compiled files stay valid; 0 for one without any."""
-    status = f"{tree}/var/lib/dpkg/status"
-    return int(os.stat(status).st_mtime) if os.path.exists(status) else 0
-
-
-def _digest(path: str) -> Digest:
-    with open(path, "rb") as file:
-        return Digest(hashlib.file_digest(file, "sha256").hexdigest())
+def _sweep(directory: str) -> None:
+    with file_errors("list", directory):
+        left = [f"{directory}/{name}" for name in os.listdir(directory) if name.startswith(_SCRATCH)]
+    for path in left:
+        with suppress(FileNotFoundError, BlockingIOError, BusyError, KernelError):
+            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                files.remove_tree(path)
+            finally:
+                os.close(held)
 
 
 def remove(site: Site, effect: RemoveTemplate) -> None:
@@ -220,18 +121,25 @@ def remove(site: Site, effect: RemoveTemplate) -> None:
 
     Raises: BusyError.
     """
-    index = dict(read_index(site))
-    digest = index.pop(effect.key, None)
-    if digest is None:
-        return
-    if digest not in index.values():
-        if user := _user_of(site, digest):
-            raise BusyError(f"remove template {digest[:12]}: {user} uses it")
-        target = site.instance.template_mount(digest)
-        if mount.is_mounted(target):
-            mount.unmount(target)
-        os.unlink(site.instance.template_image(digest))
-    _write_index(site, index)
+    with _lock(site.instance.templates):
+        index = dict(read_index(site))
+        digest = index.pop(effect.key, None)
+        if digest is None:
+            return
+        if digest not in index.values():
+            if user := _user_of(site, digest):
+                raise BusyError(f"remove template {digest[:12]}: {user} uses it")
+            _unmount(site, digest)
+        _write_index(site, index)
+        if digest not in index.values():
+            os.unlink(site.instance.template_image(digest))
+
+
+def _unmount(site: Site, digest: Digest) -> None:
+    target = site.instance.template_mount(digest)
+    if mount.is_mounted(target):
+        mount.unmount(target)
+        os.rmdir(target)
 
 
 def _user_of(site: Site, digest: Digest) -> str:
@@ -261,6 +169,11 @@ def ensure_mounted(site: Site, digest: Digest) -> str:
 
 def _index_file(site: Site) -> str:
     return f"{site.instance.templates}/index.json"
+
+
+def _lock(directory: str) -> AbstractContextManager[None]:
+    """Keep other processes from the index and from each other's builds: commands build templates too."""
+    return files.lock(f"{directory}/index.lock", wait_s=_LOCK_S)
 
 
 def _write_index(site: Site, images: Mapping[Digest, Digest]) -> None:

@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -19,14 +21,19 @@ if TYPE_CHECKING:
 OUTPUT_KEPT = 2000
 """Characters of a failed command's output that its error carries; the end, where tools say what was wrong."""
 
+OUTPUT_READ = 1 << 16
+"""Bytes of what a command says on stderr that are looked at where its stdout is handed on."""
+
 _PACKAGES = {
     "btrfs": "btrfs-progs",
     "busybox": "busybox-static",
+    "bzip2": "bzip2",
     "criu": "criu",
     "crun": "crun",
     "debootstrap": "debootstrap",
     "git": "git",
     "gpg": "gnupg",
+    "gzip": "gzip",
     "ip": "iproute2",
     "lxcfs": "lxcfs",
     "mkfs.btrfs": "btrfs-progs",
@@ -38,11 +45,14 @@ _PACKAGES = {
     "runc": "runc",
     "setquota": "quota",
     "skopeo": "skopeo",
+    "sqfs2tar": "squashfs-tools-ng",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "tar": "tar",
     "tc": "iproute2",
     "umoci": "umoci",
+    "xz": "xz-utils",
+    "zstd": "zstd",
 }
 
 # The service manager takes messages on these from its own child only; a command must not speak in our name.
@@ -73,7 +83,7 @@ def run(
     Raises: CommandError, if it ends otherwise than with status 0; TimeLimitError, after its whole group was killed;
     MissingToolError, if there is no such program.
     """
-    with _started(argv[0]):
+    with started(argv[0]):
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
@@ -102,7 +112,7 @@ def at_the_end(script: str, *arguments: str) -> Iterator[None]:
     Shape: ``arguments`` are ``$1`` and on.
     Raises: MissingToolError; KernelError.
     """
-    with _started("sh"):
+    with started("sh"):
         waiting = subprocess.Popen(
             ["/bin/sh", "-c", f"read -r _; {script}", "sh", *arguments],
             stdin=subprocess.PIPE,
@@ -119,6 +129,54 @@ def at_the_end(script: str, *arguments: str) -> Iterator[None]:
         waiting.wait()
 
 
+def run_telling(
+    argv: Sequence[str],
+    told: Callable[[str], None],
+    *,
+    timeout_s: float,
+    input: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run a command as `run` does, and hand on each line that it prints on stdout while it runs.
+
+    ``input``: at most what a pipe holds.
+    Units: seconds.
+    Raises: as `run`.
+    """
+    with tempfile.TemporaryFile() as said:
+        with started(argv[0]):
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                cwd="/",
+                env=_environment(env),
+                process_group=0,
+            )
+        late = threading.Timer(timeout_s, lambda: _kill_group(process.pid, reaped=process.returncode is not None))
+        try:
+            late.start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with suppress(BrokenPipeError), process.stdin as pipe:
+                pipe.write(input)
+            process.stdin = None
+            for line in process.stdout:
+                told(_text(line).rstrip("\n"))
+            status = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+        finally:
+            was_late = not late.is_alive()
+            late.cancel()
+        output = os.pread(said.fileno(), OUTPUT_READ, 0)
+        if was_late:
+            raise _too_late(argv, timeout_s, _text(output))
+        _result(argv, status, b"", output)
+
+
 async def run_async(
     argv: Sequence[str], *, timeout_s: float, input: bytes | None = None, env: Mapping[str, str] | None = None
 ) -> str:
@@ -129,7 +187,7 @@ async def run_async(
     """
     import asyncio
 
-    with _started(argv[0]):
+    with started(argv[0]):
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.DEVNULL if input is None else asyncio.subprocess.PIPE,
@@ -166,7 +224,11 @@ def _result(argv: Sequence[str], status: int, out: bytes, err_out: bytes) -> str
 
 
 @contextmanager
-def _started(program: str) -> Iterator[None]:
+def started(program: str) -> Iterator[None]:
+    """Turn the failure to start a program in the block into ours.
+
+    Raises: MissingToolError, if there is no such program; KernelError.
+    """
     try:
         yield
     except (FileNotFoundError, PermissionError) as err:

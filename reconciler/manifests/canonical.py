@@ -45,9 +45,23 @@ Source: Linux mm/page_counter.c, page_counter_memparse.
 """
 
 
+_PLACES: Mapping[type, tuple[str, ...]] = {
+    TarballSource: ("path", "url"),
+    OciSource: ("image",),
+    SimplestreamsSource: ("server", "alias"),
+}
+"""The fields of a source that say where something comes from whose content is pinned by another."""
+
+
 def template_key(source: TemplateSource) -> Digest:
-    """Name a template's source: the SHA-256 of its canonical JSON. Equal sources share one image."""
-    value = {type(source).__name__.removesuffix("Source").lower(): asdict(source)}
+    """Name a template's source: the SHA-256 of its canonical JSON. Equal sources share one image.
+
+    What is pinned by its content is the same wherever it comes from.
+    """
+    fields = {name: value for name, value in asdict(source).items() if name not in _PLACES.get(type(source), ())}
+    if fields.get("setuid") == "keep":
+        del fields["setuid"]
+    value = {type(source).__name__.removesuffix("Source").lower(): fields}
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return Digest(hashlib.sha256(text.encode()).hexdigest())
 
@@ -76,11 +90,13 @@ def _template_source(origin: TemplateOrigin) -> TemplateSource:
             variant=debootstrap.variant,
         )
     if (tarball := origin.tarball) is not None:
-        return TarballSource(sha256=tarball.sha256, path=tarball.path, url=tarball.url)
+        return TarballSource(sha256=tarball.sha256, path=tarball.path, url=tarball.url, setuid=tarball.setuid)
     if (oci := origin.oci) is not None:
-        return OciSource(image=oci.image, digest=oci.digest)
+        return OciSource(image=oci.image, digest=oci.digest, setuid=oci.setuid)
     if (streams := origin.simplestreams) is not None:
-        return SimplestreamsSource(server=streams.server, alias=streams.alias, fingerprint=streams.fingerprint)
+        return SimplestreamsSource(
+            server=streams.server, alias=streams.alias, fingerprint=streams.fingerprint, setuid=streams.setuid
+        )
     return BuiltinSource(name=origin.builtin or "busybox")
 
 

@@ -26,6 +26,9 @@ _PACKAGE = r"^[a-z0-9][a-z0-9+.-]{1,127}$"
 _SUITE = r"^[a-z][a-z0-9.-]{1,63}$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _OCI_DIGEST = r"^sha256:[0-9a-f]{64}$"
+_SERVER = r"^https?://[A-Za-z0-9.:_\[\]-]+(/[^\s?#@]*)?$"
+_URL = r"^(https?://[A-Za-z0-9.:_\[\]-]+|file://)/[^\s#]+$"
+_OCI_IMAGE = r"^[A-Za-z0-9][^\s@]{0,1023}$"
 _WORD = r"^[A-Za-z0-9._-]{1,63}$"
 _SIZE = r"[0-9]+(\.[0-9]+)?(K|M|G|T|Ki|Mi|Gi|Ti)?"
 _SUBNET = "^[0-9A-Fa-f.:]+/[0-9]{1,3}$"
@@ -41,6 +44,9 @@ PATTERN_WORDS: Mapping[str, str] = {
     _SUITE: "the name of a suite, such as trixie",
     _SHA256: "a SHA-256 of 64 hexadecimal digits",
     _OCI_DIGEST: "a digest of the form sha256: and 64 hexadecimal digits",
+    _SERVER: "an address such as https://images.example.org, without a user's name",
+    _URL: "an address such as https://example.org/a.tar.xz or file:///srv/a.tar, without a user's name",
+    _OCI_IMAGE: "the name of an image such as registry.example.org/app, without a digest",
     _WORD: "a word of at most 63 letters, digits, '.', '_' and '-'",
 }
 """What a string that does not match was expected to be."""
@@ -75,6 +81,9 @@ AbsolutePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4095),
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE)]
 Suite = Annotated[str, StringConstraints(pattern=_SUITE)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
+Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
+ServerUrl = Annotated[str, StringConstraints(pattern=_SERVER, max_length=1024)]
+OciImage = Annotated[str, StringConstraints(pattern=_OCI_IMAGE)]
 OciDigest = Annotated[str, StringConstraints(pattern=_OCI_DIGEST)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Mtu = Annotated[int, Field(ge=68, le=65535)]

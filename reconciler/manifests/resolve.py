@@ -76,7 +76,6 @@ def shared(
         templates=template_specs,
         unsupported={
             **{("network", m.metadata.name): unsupported.network_fields(m.spec) for m in network_models},
-            **{("template", m.metadata.name): unsupported.template_fields(m.spec) for m in template_models},
         },
         known_profiles=known_profiles,
         certain=certain,

@@ -25,7 +25,6 @@ _VE = (
     "spread",
 )
 _NETWORK = ("vxlan",)
-_TEMPLATE = ("source.tarball", "source.oci", "source.simplestreams")
 
 
 def is_of_ve(path: str) -> bool:
@@ -43,11 +42,6 @@ def ve_fields(body: BaseModel) -> tuple[str, ...]:
 def network_fields(body: BaseModel) -> tuple[str, ...]:
     """Give the paths of the fields of a network that are set and not carried out."""
     return tuple(path for pattern in _NETWORK for path in _found(body, pattern))
-
-
-def template_fields(body: BaseModel) -> tuple[str, ...]:
-    """Give the paths of the fields of a template that are set and not carried out."""
-    return tuple(path for pattern in _TEMPLATE for path in _found(body, pattern))
 
 
 def _found(section: BaseModel, pattern: str) -> Iterator[str]:

@@ -28,30 +28,38 @@ class DebootstrapSource:
     variant: str = "minbase"
 
 
+SETUID = ("keep", "drop", "refuse")
+"""What becomes of the programs of an image that was made elsewhere, where they run with other rights than their
+caller's: they stay so, lose that, or the image is refused."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TarballSource:
-    """A tar archive of a root file system, by path or URL, pinned by its SHA-256."""
+    """A tar archive of a root file system, by path or URL, pinned by its SHA-256. ``setuid``: one of `SETUID`."""
 
     sha256: str
     path: str | None = None
     url: str | None = None
+    setuid: str = "keep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OciSource:
-    """An OCI image, pinned by its digest."""
+    """An OCI image, pinned by its digest. ``setuid``: one of `SETUID`."""
 
     image: str
     digest: str
+    setuid: str = "keep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimplestreamsSource:
-    """An image of an Incus or LXC image server, pinned by its fingerprint."""
+    """An image of an Incus or LXC image server, pinned by its fingerprint. ``setuid``: one of `SETUID`."""
 
     server: str
     alias: str
     fingerprint: str
+    setuid: str = "keep"
 
 
 TemplateSource: TypeAlias = BuiltinSource | DebootstrapSource | TarballSource | OciSource | SimplestreamsSource
@@ -59,9 +67,9 @@ TemplateSource: TypeAlias = BuiltinSource | DebootstrapSource | TarballSource | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateSpec:
-    """A template by name; ``key`` names its source, so equal sources share one image whatever they are called.
+    """A template by name; ``key`` names its content, so equal sources share one image whatever they are called.
 
-    Shape: ``key`` is the SHA-256 of the source's canonical JSON.
+    Shape: ``key`` is the SHA-256 of the source's canonical JSON, of one that is pinned without the place it is from.
     """
 
     name: TemplateName

@@ -17,8 +17,9 @@ CONTROL = pathlib.Path(__file__).with_name("control.py")
 QEMU_PACKAGES = ("qemu-system-x86", "qemu-utils")
 HOST_PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "dbus", "kmod", "linux-image-cloud-amd64", "procps", "uidmap"),
-    *("runc", "crun", "criu", "lxcfs", "skopeo", "mmdebstrap", "debian-archive-keyring", "ca-certificates"),
-    *("btrfs-progs", "e2fsprogs", "xfsprogs", "erofs-utils", "quota", "zstd", "xz-utils", "attr", "acl"),
+    *("runc", "crun", "criu", "lxcfs", "skopeo", "umoci", "mmdebstrap", "debian-archive-keyring", "ca-certificates"),
+    *("btrfs-progs", "e2fsprogs", "xfsprogs", "erofs-utils", "quota", "zstd", "xz-utils", "bzip2"),
+    *("squashfs-tools-ng", "attr", "acl"),
     *("iproute2", "iputils-ping", "iputils-arping", "nftables", "iptables", "openssl", "openssh-client"),
     *("python3", "python3-venv", "busybox-static", "fdisk", "fuse3", "groff-base"),
     *("make", "git", "gpg", "tar", "gcc", "libc6-dev"),

@@ -14,11 +14,14 @@ from reconciler.manifests.fields import (
     Items,
     Name,
     OciDigest,
+    OciImage,
     Package,
+    ServerUrl,
     Sha256,
     SizeLimit,
     Suite,
     Text,
+    Url,
     Word,
 )
 from reconciler.manifests.kinds.base import Manifest, Section
@@ -101,11 +104,21 @@ class Debootstrap(Section):
     )
 
 
-class Tarball(Section):
-    """A tar archive of a root file system."""
+class Foreign(Section):
+    """What was made elsewhere."""
+
+    setuid: Literal["keep", "drop", "refuse"] = Field(
+        "keep",
+        description="What becomes of programs with the set-user-id or set-group-id bit or capabilities, such as su: "
+        "they keep them, which reaches no further than the VE's own users; they lose them; or the image is refused.",
+    )
+
+
+class Tarball(Foreign):
+    """A tar archive of a root file system, plain or compressed by gzip, bzip2, xz or zstd; or a squashfs image."""
 
     path: AbsolutePath | None = Field(None, description="Path of the archive on the host.")
-    url: Text | None = Field(None, description="Address to fetch the archive from.")
+    url: Url | None = Field(None, description="Address to fetch the archive from: http, https or file.")
     sha256: Sha256 = Field(description="SHA-256 of the archive.")
 
     @model_validator(mode="after")
@@ -115,17 +128,19 @@ class Tarball(Section):
         return self
 
 
-class Oci(Section):
-    """An OCI image."""
+class Oci(Foreign):
+    """An OCI image. The digest may be that of an index: then it is the image for the host's architecture."""
 
-    image: Text = Field(description="Name of the image, with its registry.")
+    image: OciImage = Field(
+        description="Name of the image, with its registry; or whatever skopeo(1) takes, such as oci:/srv/images:app."
+    )
     digest: OciDigest = Field(description="Digest of the image's manifest.")
 
 
-class Simplestreams(Section):
+class Simplestreams(Foreign):
     """An image of an Incus or LXC image server."""
 
-    server: Text = Field(description="Address of the server.")
+    server: ServerUrl = Field(description="Address of the server: http or https.")
     alias: Text = Field(description="Name of the image on the server, such as debian/13.")
     fingerprint: Sha256 = Field(description="Fingerprint of the image.")
 

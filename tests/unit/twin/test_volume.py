@@ -9,7 +9,7 @@ import pytest
 from reconciler.errors import BusyError, NoSpaceError, StateError, TemplateError
 from reconciler.model.compute import RemoveCgroup
 from reconciler.model.effects import Effect
-from reconciler.model.identity import Digest, TemplateName
+from reconciler.model.identity import Digest
 from reconciler.model.power import DeleteRuntime, StopRuntime
 from reconciler.model.volume import (
     BuildTemplate,
@@ -19,8 +19,6 @@ from reconciler.model.volume import (
     RemoveTemplate,
     RestoreVe,
     SetVolumeSize,
-    TarballSource,
-    TemplateSpec,
     TrashVe,
     VolumeObservation,
     WriteRecord,
@@ -33,14 +31,12 @@ from tests.support.twins import SETTING, A, created, data, look, perform, runnin
 BUILD = BuildTemplate(template=TEMPLATE)
 RECORD = WriteRecord(record=SETTING.record(A), template_key=TEMPLATE.key)
 TRASH = TrashVe(uid=A)
-TARBALL = TemplateSpec(name=TemplateName("t"), key=Digest("t"), source=TarballSource(sha256="0"))
 
 
 @pytest.mark.parametrize(
     ("before", "effect", "error"),
     [
         pytest.param((), BuildTemplate(template=NO_TEMPLATE), TemplateError, id="unknown-builtin"),
-        pytest.param((), BuildTemplate(template=TARBALL), TemplateError, id="source-not-supported"),
         pytest.param((), RECORD, TemplateError, id="record-of-a-template-not-built"),
         pytest.param(data(A), RemoveTemplate(key=TEMPLATE.key), BusyError, id="image-in-use"),
         pytest.param((*data(A), TRASH), RemoveTemplate(key=TEMPLATE.key), BusyError, id="image-used-from-the-trash"),

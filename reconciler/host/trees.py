@@ -1,0 +1,150 @@
+"""Trees: the root file system that a template's source stands for, in an empty directory, whatever the kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from reconciler.errors import TemplateError
+from reconciler.host import streams
+from reconciler.host.lxcfs import TARGETS
+from reconciler.kernel import busybox, command, download, profile, skopeo
+from reconciler.kernel.hashing import sha256_of
+from reconciler.kernel.unpack import Rules, Setuid
+from reconciler.kernel.unpack_child import Job, unpack
+from reconciler.model.volume import (
+    BuiltinSource,
+    DebootstrapSource,
+    OciSource,
+    SimplestreamsSource,
+    TarballSource,
+    TemplateSource,
+    TemplateSpec,
+)
+
+BUILD_S = 1800.0
+"""How long each step of a build may take. Units: seconds."""
+
+ARCHIVE_MOST = 16 << 30
+"""The most that is fetched for one template. Units: bytes."""
+
+_DEBIAN_PACKAGES = ("systemd-sysv", "dbus", "iproute2", "iputils-ping", "procps", "ca-certificates")
+_DEBIAN_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a template is built. ``tree``: an empty directory; ``scratch``: one for what is removed in the end."""
+
+    tree: str
+    scratch: str
+    programs: str
+    told: Callable[[str], None]
+
+
+def build(template: TemplateSpec, place: Place) -> int:
+    """Build a template's tree, ready to run as a VE; give the time of its newest content.
+
+    Units: seconds since 1970.
+    Raises: TemplateError; DownloadError; CommandError; MissingToolError; NoSpaceError; TimeLimitError; KernelError.
+    """
+    newest = _fill(template.source, template.name, place)
+    profile.apply(place.tree, init=template.init[0], directories=("/sys/fs/cgroup",), files=TARGETS)
+    return newest
+
+
+def _fill(source: TemplateSource, name: str, place: Place) -> int:
+    match source:
+        case BuiltinSource(name="busybox"):
+            busybox.build_tree(place.tree, programs=place.programs)
+            return 0
+        case BuiltinSource():
+            raise TemplateError(f"build template {name}: there is no built-in {source.name!r}; try 'busybox'")
+        case DebootstrapSource():
+            return _debootstrap(source, place)
+        case TarballSource():
+            return _unpack_tarball(source, place)
+        case OciSource():
+            return _unpack_layers(source, place)
+        case SimplestreamsSource():
+            return _unpack_image(source, place)
+        case _:
+            assert_never(source)
+
+
+def _unpack_tarball(source: TarballSource, place: Place) -> int:
+    archive = source.path or download.local_path(source.url or "")
+    if archive is None:
+        assert source.url is not None, "a tarball has a path or a URL"
+        archive = f"{place.scratch}/archive"
+        download.fetch(source.url, archive, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.told)
+    what = f"tarball {source.path or source.url}"
+    found = sha256_of(archive)
+    if found != source.sha256:
+        raise TemplateError(f"check {what}: expected sha256 {source.sha256}, got {found}")
+    return _unpack(place, what, Rules(setuid=Setuid(source.setuid)), archive)
+
+
+def _unpack_layers(source: OciSource, place: Place) -> int:
+    layers = skopeo.fetch(
+        source.image,
+        source.digest,
+        f"{place.scratch}/image",
+        timeout_s=BUILD_S,
+        most=ARCHIVE_MOST,
+        told=place.told,
+    )
+    rules = Rules(setuid=Setuid(source.setuid), whiteouts=True)
+    return _unpack(place, f"image {source.image}", rules, *layers.paths)
+
+
+def _unpack_image(source: SimplestreamsSource, place: Place) -> int:
+    server = streams.Server(source=source, scratch=place.scratch, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.told)
+    found = server.fetch()
+    rules = Rules(setuid=Setuid(source.setuid), prefix=found.prefix)
+    return _unpack(place, f"image {source.alias} of {source.server}", rules, found.path)
+
+
+def _unpack(place: Place, what: str, rules: Rules, *archives: str) -> int:
+    place.told(f"unpacking {what}")
+    job = Job(archives=archives, tree=place.tree, what=what, rules=rules, seconds=BUILD_S)
+    return unpack(job, told=place.told).newest
+
+
+def _debootstrap(source: DebootstrapSource, place: Place) -> int:
+    """Build a Debian tree from the host's own package sources, or from the mirror that the manifest names.
+
+    Source: mmdebstrap(1).
+    """
+    packages = ",".join((*_DEBIAN_PACKAGES, *source.packages))
+    excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _DEBIAN_EXCLUDED]
+    argv = ["mmdebstrap", "--quiet", f"--variant={source.variant}", "--mode=root", f"--include={packages}", *excluded]
+    argv += [source.suite, place.tree]
+    sources = [source.mirror] if source.mirror else _sources(source.suite)
+    place.told(f"installing {source.suite}, which takes a minute or more")
+    command.run([*argv, *sources], timeout_s=BUILD_S, env={"SOURCE_DATE_EPOCH": "0"})
+    # Compiled files are valid as long as their sources have the time that the packages gave them.
+    return int(os.stat(f"{place.tree}/var/lib/dpkg/status").st_mtime)
+
+
+def _sources(suite: str) -> list[str]:
+    """Derive the package source of another suite from the host's own configuration, in apt's one-line form.
+
+    Raises: TemplateError, if the host has no source of main to derive it from; MissingToolError; CommandError.
+    Source: apt-get(8), indextargets.
+    """
+    asked = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(SITE)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)",
+        "Created-By: Packages",
+    ]
+    lines = command.run(asked, timeout_s=30.0).splitlines()
+    for site, release, component, signed_by in (line.split("|") for line in lines if line.count("|") == 3):
+        if component == "main" and "security" not in release and "security" not in site:
+            option = f"[signed-by={signed_by}] " if signed_by.startswith("/") else ""
+            return [f"deb {option}{site} {suite} main"]
+    raise TemplateError(f"build a template of {suite}: apt has no source of main to derive it from; name a mirror")

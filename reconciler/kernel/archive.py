@@ -1,0 +1,129 @@
+"""Archives: what kind of compression a file has, told by its first bytes, and the tar stream that comes out of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from reconciler.errors import TemplateError, TimeLimitError
+from reconciler.kernel import command
+from reconciler.kernel.syscalls import file_errors
+
+_MAGIC: Mapping[bytes, Sequence[str]] = {
+    b"\x1f\x8b": ("gzip", "-dc"),
+    b"\xfd7zXZ\x00": ("xz", "-dc"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "-dcq"),
+    b"BZh": ("bzip2", "-dc"),
+    b"hsqs": ("sqfs2tar",),
+}
+_LONGEST = max(map(len, _MAGIC))
+_END_S = 5.0
+_KEPT = 2000
+_PADDING_READS = 64
+
+
+class Stream:
+    """What comes out of an archive, up to a size and a moment; tarfile reads it.
+
+    Units: ``most`` bytes; ``deadline`` of the monotonic clock.
+    """
+
+    def __init__(self, pipe: int, *, what: str, most: int, deadline: float) -> None:
+        self._pipe, self._what, self._most, self._deadline = pipe, what, most, deadline
+        self.seen = 0
+        self.has_ended = False
+
+    def read(self, size: int) -> bytes:
+        """Give at most so many bytes, none only at the end.
+
+        Raises: TemplateError, for more than was allowed; TimeLimitError.
+        """
+        if time.monotonic() > self._deadline:
+            raise TimeLimitError(f"unpack {self._what}: not done in the time allowed")
+        with file_errors("read", self._what):
+            data = os.read(self._pipe, size)
+        self.seen += len(data)
+        self.has_ended = not data
+        if self.seen > self._most:
+            raise TemplateError(f"unpack {self._what}: expected at most {self._most} bytes of content")
+        return data
+
+
+@contextmanager
+def opened(path: str, *, what: str, most: int, deadline: float) -> Iterator[Stream]:
+    """Open an archive as a stream of tar, decompressed by the program of its kind; an ordinary file is tar itself.
+
+    ``what``: its name for people.
+    Raises: TemplateError, if it is corrupt, once all of it was read; MissingToolError.
+    """
+    with file_errors("open", path):
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        argv = _program(os.pread(file, _LONGEST, 0))
+        if argv is None:
+            yield Stream(file, what=what, most=most, deadline=deadline)
+            return
+        # A file system is not read from its beginning to its end, so that one takes a name.
+        words = [*argv, path] if argv[0] == "sqfs2tar" else argv
+        with _running(words, file) as decompressor:
+            stream = Stream(decompressor.pipe, what=what, most=most, deadline=deadline)
+            try:
+                yield stream
+            except TemplateError:
+                if stream.has_ended:  # too early for the reader: whose fault that is, the decompressor knows
+                    decompressor.expect_success(what)
+                raise
+            _read_rest(decompressor.pipe, what)
+            decompressor.expect_success(what)
+    finally:
+        os.close(file)
+
+
+def _program(head: bytes) -> Sequence[str] | None:
+    return next((argv for magic, argv in _MAGIC.items() if head.startswith(magic)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decompressor:
+    """A program that runs; ``said``: the file of what it says."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    pipe: int
+    said: int
+
+    def expect_success(self, what: str) -> None:
+        """Wait for its end, which comes at once when all that it gives was read.
+
+        Raises: TemplateError, if it failed.
+        """
+        if self.process.wait(_END_S):
+            complaint = os.pread(self.said, _KEPT, 0).decode(errors="replace").strip().rpartition("\n")[2]
+            raise TemplateError(f"unpack {what}: it is corrupt or cut off, {self.name} says {complaint!r}")
+
+
+@contextmanager
+def _running(argv: Sequence[str], file: int) -> Iterator[_Decompressor]:
+    with tempfile.TemporaryFile() as said:
+        with command.started(argv[0]):
+            process = subprocess.Popen(argv, stdin=file, stdout=subprocess.PIPE, stderr=said, cwd="/")
+        assert process.stdout is not None
+        try:
+            yield _Decompressor(process=process, pipe=process.stdout.fileno(), said=said.fileno(), name=argv[0])
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+
+
+def _read_rest(pipe: int, what: str) -> None:
+    """Read what follows the end of a tar: padding, which a decompressor would otherwise fail to write."""
+    for _ in range(_PADDING_READS):
+        if not os.read(pipe, 1 << 16):
+            return
+    raise TemplateError(f"unpack {what}: it goes on after the end of the archive")
