@@ -31,7 +31,7 @@ async def stop(site: Site, effect: StopRuntime) -> None:
     if seen.state is PowerState.CREATED:
         raise BusyError(f"stop VE {uid}: its init was not let go yet; delete its runtime")
     init = runtime.read_init(site, uid)
-    if seen.state is PowerState.STOPPED or init is None:
+    if seen.pid is None or init is None:
         return
     runtime.note(site, uid, "stop.json", init)
     descriptor = pidfd.open_process(init)
@@ -44,7 +44,7 @@ async def stop(site: Site, effect: StopRuntime) -> None:
             await _ended(descriptor, _END_SEEN_S)
     finally:
         os.close(descriptor)
-    await _await_exit_record(site, uid, init)
+    await await_exit_record(site, uid, init)
 
 
 async def _ended(descriptor: int, timeout_s: float) -> bool:
@@ -65,7 +65,7 @@ async def _kill_all(site: Site, uid: Uid) -> None:
     await asyncio.to_thread(compute.tree(site, uid).kill)
 
 
-async def _await_exit_record(site: Site, uid: Uid, init: ProcessId) -> None:
+async def await_exit_record(site: Site, uid: Uid, init: ProcessId) -> None:
     """Give the keeper the moment that it needs to write down what it reaped."""
     for _ in range(int(_END_SEEN_S / 0.005)):
         record = records.read_exit(site.instance.run_dir, uid)
@@ -117,7 +117,7 @@ def forget_end(site: Site, effect: ForgetEnd) -> None:
     Raises: BusyError, if the VE runs or is being started.
     """
     seen = power.observe(site, effect.uid)
-    if seen.state is not PowerState.STOPPED:
+    if seen.pid is not None:
         raise BusyError(f"forget the last end of VE {effect.uid}: it is {seen.state.value}")
     init = runtime.read_init(site, effect.uid)
     if init is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from reconciler.errors import BusyError, CommandError, StateError, TemplateError
-from reconciler.host import bundle, compute, image, power, runtime, settings, templates, views
+from reconciler.host import bundle, compute, image, power, resuming, runtime, settings, templates, views
 from reconciler.host.keeper import protocol
 from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
@@ -33,10 +33,15 @@ async def create(site: Site, effect: CreateRuntime) -> None:
     MissingToolError, without the runtime; CommandError, with its complaint.
     """
     uid, seen = effect.uid, power.observe(site, effect.uid)
-    if seen.state is PowerState.CREATED and seen.launch == effect.launch:
+    is_same = seen.launch == effect.launch and resuming.is_resumed(site, uid) is effect.resume
+    if seen.state is PowerState.CREATED and is_same:
         return
-    if seen.state is not PowerState.STOPPED:
+    if seen.pid is not None:
         raise BusyError(f"create runtime of {effect.name}: one is there already, {seen.state.value}")
+    if effect.resume:
+        await asyncio.to_thread(resuming.prepare, site, uid)
+    elif seen.state is PowerState.SUSPENDED:
+        raise StateError(f"create runtime of {effect.name}: it is suspended; resume it, or discard its memory")
     at = f"{site.instance.ve_run_dir(uid)}/bundle/disk"
     with image.attached(site.instance.volume(uid), at=at) as disk:
         await _create(site, effect, disk)
@@ -49,6 +54,9 @@ async def _create(site: Site, effect: CreateRuntime, disk: ImageMount | None) ->
     os.makedirs(overlay.target, mode=0o711, exist_ok=True)
     if disk is not None:
         os.makedirs(disk.attached_at, mode=0o711, exist_ok=True)
+    if effect.resume:
+        await resuming.create(site, effect, overlay)
+        return
     await asyncio.to_thread(runc.delete, maker, uid)
     with suppress(FileNotFoundError):
         os.unlink(maker.log)
@@ -91,7 +99,7 @@ def _overlay(site: Site, effect: CreateRuntime, disk: ImageMount | None) -> Over
     return OverlayMount(
         lower=templates.ensure_mounted(site, record.template_digest),
         volume=volume,
-        target=f"{site.instance.ve_run_dir(uid)}/bundle/rootfs",
+        target=site.instance.ve_rootfs(uid),
         id_base=effect.launch.id_base,
         id_count=IDS_PER_VE,
         nfs_export=True,
@@ -136,14 +144,17 @@ def rlimits(launch: Launch) -> dict[str, tuple[int, int]]:
     return default | {f"RLIMIT_{name.upper()}": (value, value) for name, value in launch.rlimits.items()}
 
 
-def start(site: Site, effect: StartRuntime) -> None:
+async def start(site: Site, effect: StartRuntime) -> None:
     """Let init of a created VE go; a running one is success.
 
-    Raises: StateError, if nothing was created; KernelError, if init ended before.
+    Raises: StateError, if nothing was created; KernelError, if init ended before; what `resuming.start` raises.
     """
-    seen = power.observe(site, effect.uid)
+    uid, seen = effect.uid, power.observe(site, effect.uid)
     if seen.state is PowerState.RUNNING:
         return
-    if seen.state is PowerState.STOPPED:
-        raise StateError(f"start VE {effect.uid}: its runtime was not created")
-    runc.start(runtime.of(site, effect.uid), effect.uid)
+    if seen.pid is None:
+        raise StateError(f"start VE {uid}: its runtime was not created")
+    if resuming.is_resumed(site, uid):
+        await resuming.start(site, effect)
+    else:
+        runc.start(runtime.of(site, uid), uid)

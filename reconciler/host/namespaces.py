@@ -13,6 +13,9 @@ from reconciler.kernel.pidfd import ProcessId
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Uid
+from reconciler.model.instance import Instance
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Inside:
     uts: int
     rtnl: RtnlSocket
     nsid: int
+    rootfs: str
 
     def close(self) -> None:
         """Let go of the VE."""
@@ -54,8 +58,7 @@ class Inside:
         Raises: StateError, if the init is gone; KernelError.
         """
         path = f"/proc/{self.init.pid}/root"
-        with file_errors("open", path):
-            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = _open_root(path, self.rootfs)
         try:
             if pidfd.has_ended(self.process):  # then the pid may have been another process's when it was opened
                 raise StateError(f"open {path}: the VE's init has ended")
@@ -64,10 +67,24 @@ class Inside:
             os.close(descriptor)
 
 
+def _open_root(path: str, rootfs: str) -> int:
+    """Open the root directory of a process.
+
+    In the middle of a restore that is still the host's, and the VE's is where it was mounted to be restored in.
+    """
+    with file_errors("open", path):
+        descriptor = os.open(path, _DIRECTORY)
+        if not os.path.samestat(os.fstat(descriptor), os.stat("/")):
+            return descriptor
+        os.close(descriptor)
+        return os.open(f"{path}{rootfs}", _DIRECTORY | os.O_NOFOLLOW)
+
+
 @dataclass(slots=True)
 class Namespaces:
-    """The VEs whose namespaces are open, by uid."""
+    """The VEs whose namespaces are open, by uid. ``instance`` says where their root directories are mounted."""
 
+    instance: Instance
     _open: dict[Uid, Inside] = field(default_factory=dict)
 
     def of(self, uid: Uid, init: ProcessId, host: RtnlSocket) -> Inside:
@@ -79,7 +96,7 @@ class Namespaces:
         if known is not None and known.init == init and known.rtnl.fileno() >= 0:  # closed at a table without end
             return known
         self.forget(uid)
-        self._open[uid] = inside = _enter(init, host)
+        self._open[uid] = inside = _enter(init, host, rootfs=self.instance.ve_rootfs(uid))
         return inside
 
     def held(self, uid: Uid) -> Inside | None:
@@ -106,7 +123,7 @@ class Namespaces:
         self.keep_only(())
 
 
-def _enter(init: ProcessId, host: RtnlSocket) -> Inside:
+def _enter(init: ProcessId, host: RtnlSocket, *, rootfs: str) -> Inside:
     process = pidfd.open_process(init)
     if process is None:
         raise StateError(f"enter namespaces of process {init.pid}: it has ended")
@@ -120,7 +137,7 @@ def _enter(init: ProcessId, host: RtnlSocket) -> Inside:
         undo.callback(rtnl.close)
         nsid = host.assign_nsid(net)
         undo.pop_all()
-    return Inside(init=init, process=process, net=net, uts=names, rtnl=rtnl, nsid=nsid)
+    return Inside(init=init, process=process, net=net, uts=names, rtnl=rtnl, nsid=nsid, rootfs=rootfs)
 
 
 def _settle_in() -> RtnlSocket:

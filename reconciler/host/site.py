@@ -50,7 +50,7 @@ class Site:
         self.layout = cgroup_layout.detect()
         self.sockets = Sockets(self.layout, instance)
         self.limit_reader = self._read_limits_of_many()
-        self.namespaces = Namespaces()
+        self.namespaces = Namespaces(instance)
         self.builds: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
         self.told: Callable[[str], None] = lambda text: None
         self.devices: dict[Uid, str] = {}

@@ -53,6 +53,10 @@ class Report:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
         self._socket.sendmsg([f"{letter}{text}".encode(errors="replace")[:REPORT_BYTES]], rights)
 
+    def receive(self) -> bytes:
+        """Wait for a packet of the parent's; empty, if there is no parent any more."""
+        return self._socket.recv(REPORT_BYTES)
+
 
 def fork(work: Callable[[Report], NoReturn], *, stdio: tuple[int, ...] = ()) -> tuple[int, socket.socket]:
     """Run ``work`` in a child; give its pid and our end of the socket, which never blocks.

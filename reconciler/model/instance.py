@@ -79,6 +79,10 @@ class Instance:
         """A VE's volatile files: bundle, handle, exit."""
         return f"{self.run_dir}/ves/{uid}"
 
+    def ve_rootfs(self, uid: Uid) -> str:
+        """Where a VE's root directory is mounted for whoever makes or restores it, and for nobody else."""
+        return f"{self.ve_run_dir(uid)}/bundle/rootfs"
+
     def template_image(self, digest: Digest) -> str:
         """A template's image file."""
         return f"{self.templates}/{digest}.erofs"

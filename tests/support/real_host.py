@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from reconciler.host import compute, ground
 from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.kernel import link, mount, netns, sysctl
+from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import checked, libc
+from reconciler.model.effects import Effect
 from reconciler.model.identity import HostName
 from reconciler.model.instance import Instance
+from tests.support import storage
 
 POOL_BYTES = 512 << 20
+
+_Result = TypeVar("_Result")
 
 
 def enter_private_namespaces() -> None:
@@ -27,6 +34,38 @@ def enter_private_namespaces() -> None:
     mount.enter_private_namespace()
     checked(libc.unshare(netns.CLONE_NEWNET), "unshare", "network namespace")
     sysctl.write("net.ipv6.conf.all.forwarding", "1")
+    _set_loopback_up()
+
+
+def _set_loopback_up() -> None:
+    """Make the new network namespace like any host's: criu asks the kernel by it what TCP sockets can do."""
+    socket = RtnlSocket.open_here()
+    try:
+        loopback = socket.link("lo")
+        assert loopback is not None
+        link.set_up(socket, loopback.index)
+    finally:
+        socket.close()
+
+
+def on_real_host(work: Callable[[RealHost], Awaitable[_Result]]) -> _Result:
+    """Do work on a host of its own, in a process of its own."""
+
+    async def there() -> _Result:
+        async with real_host() as host:
+            return await work(host)
+
+    def in_namespaces() -> _Result:
+        enter_private_namespaces()
+        return asyncio.run(there())
+
+    return storage.in_child(in_namespaces)
+
+
+async def perform(host: RealHost, *effects: Effect) -> None:
+    """Perform effects, one after the other."""
+    for effect in effects:
+        await host.perform(effect)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from reconciler.host.keeper import protocol, records
 from reconciler.host.keeper.protocol import (
     Answer,
     Done,
+    Dump,
     Ended,
     Exec,
     Failed,
@@ -22,7 +23,9 @@ from reconciler.host.keeper.protocol import (
     Launched,
     Ping,
     Pong,
+    Release,
     Request,
+    Restore,
     Serve,
     Show,
     Shutdown,
@@ -30,6 +33,9 @@ from reconciler.host.keeper.protocol import (
     Started,
     Watch,
 )
+from reconciler.kernel import dumping, restoring
+from reconciler.kernel.criu import DumpSpec, RestoreSpec
+from reconciler.kernel.dumping import Note, Volume
 from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.overlay import OverlayMount
@@ -66,6 +72,39 @@ REQUESTS: tuple[Request, ...] = (
         timeout_s=1.0,
     ),
     Serve(argv=("lxcfs", "/m"), env={"A": "b"}, output="/l", timeout_s=1.0),
+    Dump(
+        uid="u1",
+        spec=dumping.Dump(
+            criu=DumpSpec(
+                program="criu", pid=1, images="/i", work="/w", freezer="/f", externals={"/dev/null": "x"}, hook="/h"
+            ),
+            env={"A": "b"},
+            cgroup="/c",
+            unborn="/u",
+            born="/b",
+            volume=Volume(path="/v", group=7, device=None),
+            note=Note(path="/n", text="t"),
+            names={"1": "init"},
+            timeout_s=1.0,
+        ),
+    ),
+    Restore(
+        uid="u1",
+        spec=restoring.Restore(
+            criu=RestoreSpec(
+                program="criu", images="/i", work="/w", root="/r", externals={"x": "/dev/null"}, hook="/h"
+            ),
+            env={"A": "b"},
+            overlay=MOUNT,
+            cgroup="/c",
+            held="/f",
+            born="/b",
+            spent="/s",
+            names={"1": "init"},
+            timeout_s=1.0,
+        ),
+    ),
+    Release(uid="u1"),
     Watch(),
     Ping(),
     Shutdown(force=True),

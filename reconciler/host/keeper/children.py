@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from reconciler.host.keeper.protocol import Failed, FailureKind
 from reconciler.kernel.child import REPORT_BYTES, Report
+from reconciler.kernel.dumping import Dump
+from reconciler.kernel.restoring import Restore
 
 _FAILURES: dict[str, FailureKind] = {Report.ERROR: "failed", Report.NOT_EXECUTED: "not-executed"}
 
@@ -71,6 +73,35 @@ class Launching(Starting):
 
     def kill(self) -> None:
         """Kill the command and its process group."""
+        kill_group(self.child)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Dumping(Starting):
+    """A dump of a VE; ``child`` leads it."""
+
+    uid: str
+    spec: Dump
+
+    def kill(self) -> None:
+        """Kill who leads it, and so criu."""
+        kill_group(self.child)
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Restoring(Starting):
+    """A restore of a VE; ``child`` leads it, and ``program`` is the init that it has made.
+
+    ``held``: it was seen to be held back; ``released``: it was told to go on.
+    """
+
+    uid: str
+    spec: Restore
+    held: bool = False
+    released: bool = False
+
+    def kill(self) -> None:
+        """Kill who leads it, and so criu."""
         kill_group(self.child)
 
 

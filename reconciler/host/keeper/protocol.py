@@ -16,12 +16,13 @@ from typing import Literal, TypeAlias, get_args
 
 from reconciler.errors import KeeperError
 from reconciler.host.keeper.codec import from_json, to_json
+from reconciler.kernel import dumping, restoring
 from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.pidfd import Exit, ProcessId
 from reconciler.kernel.views import ShowSpec
 
-VERSION = 2
+VERSION = 3
 MESSAGE_BYTES = 128 * 1024
 """The longest packet; below the default size of a socket's send buffer, which bounds a packet."""
 
@@ -90,6 +91,29 @@ class Serve:
     env: Mapping[str, str]
     output: str
     timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dump:
+    """Write a VE to disk, and end it or let it go on; it is answered by `Done`, and goes on without the client."""
+
+    uid: str
+    spec: dumping.Dump
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restore:
+    """Restore a VE from disk and adopt its init; it is answered by `Launched` once it is held back."""
+
+    uid: str
+    spec: restoring.Restore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Let a VE go on that is held back in its restore; it is answered by `Done` once its processes run."""
+
+    uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +199,7 @@ class InitEnded:
     exit: Exit
 
 
-Request: TypeAlias = Launch | Exec | Signal | Show | Serve | Watch | Ping | Shutdown
+Request: TypeAlias = Launch | Exec | Signal | Show | Serve | Dump | Restore | Release | Watch | Ping | Shutdown
 Answer: TypeAlias = Hello | Launched | Started | Ended | Failed | Done | Pong | InitEnded
 
 _REQUESTS: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}

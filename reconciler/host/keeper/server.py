@@ -16,10 +16,12 @@ from typing import assert_never
 
 from reconciler.errors import KeeperError, KernelError, VectlError
 from reconciler.host.keeper import protocol, records
-from reconciler.host.keeper.children import Executing, Launching, Serving, Showing, Starting
+from reconciler.host.keeper.children import Dumping, Executing, Launching, Restoring, Serving, Showing, Starting
 from reconciler.host.keeper.connections import Connections
+from reconciler.host.keeper.memories import Memories, Parent
 from reconciler.host.keeper.protocol import (
     Done,
+    Dump,
     Ended,
     Exec,
     Failed,
@@ -28,7 +30,9 @@ from reconciler.host.keeper.protocol import (
     Launched,
     Ping,
     Pong,
+    Release,
     Request,
+    Restore,
     Serve,
     Show,
     Shutdown,
@@ -57,6 +61,10 @@ class Keeper:
         self._programs: dict[int, Executing] = {}
         self._shows: dict[int, Showing] = {}
         self._services: dict[int, Serving] = {}
+        parent = Parent(
+            listen=self._listen_to, send=self._connections.send, adopt=self._take_over, bury=self._bury_unseen
+        )
+        self._memories = Memories(parent)
         self._inits: dict[int, tuple[str, ProcessId]] = {}
         self._unclaimed: dict[int, tuple[ProcessId, Exit]] = {}
         self._filters: dict[bool, bytes] = {}
@@ -97,32 +105,50 @@ class Keeper:
                     self._launch(client, number, request)
                 case Exec():
                     self._execute(client, number, request, descriptors)
-                case Signal():
-                    self._signal(client, request)
-                    self._connections.send(client, number, Done())
                 case Show():
                     self._show(client, number, request)
                 case Serve():
                     self._serve(client, number, request)
-                case Watch():
-                    self._connections.watch(client)
-                    self._connections.send(client, number, Done())
-                case Ping():
-                    self._connections.send(client, number, self._pong())
-                case Shutdown():
-                    self._shut_down(request)
-                    self._connections.send(client, number, Done())
+                case Dump() | Restore() | Release():
+                    self._remember(client, number, request)
+                case Signal() | Watch() | Ping() | Shutdown():
+                    self._connections.send(client, number, self._answer_at_once(client, request))
                 case _:
                     assert_never(request)
         except VectlError as err:
             self._connections.send(client, number, _refusal(err))
 
+    def _remember(self, client: int, number: int, request: Dump | Restore | Release) -> None:
+        match request:
+            case Dump():
+                self._memories.dump(client, number, request)
+            case Restore():
+                self._refuse_alive(request.uid)
+                self._memories.restore(client, number, request)
+            case Release():
+                if not self._memories.release(client, number, request.uid):
+                    self._answer_for_running(client, number, request.uid)
+
+    def _answer_for_running(self, client: int, number: int, uid: str) -> None:
+        if not any(other == uid for other, _ in self._inits.values()):
+            raise KeeperError(f"release VE {uid}: it is not held back; create its runtime again")
+        self._connections.send(client, number, Done())
+
+    def _answer_at_once(self, client: int, request: Signal | Watch | Ping | Shutdown) -> Done | Pong:
+        match request:
+            case Signal():
+                self._signal(client, request)
+            case Watch():
+                self._connections.watch(client)
+            case Ping():
+                return self._pong()
+            case Shutdown():
+                self._shut_down(request)
+        return Done()
+
     def _launch(self, client: int, number: int, request: Launch) -> None:
-        records.directory(self._run_dir, request.uid)
-        if any(other.uid == request.uid for other in self._launching.values()):
-            raise KeeperError(f"launch {request.uid}: it is being launched already")
-        if any(uid == request.uid for uid, _ in self._inits.values()):
-            raise KeeperError(f"launch {request.uid}: it runs already")
+        self._refuse_alive(request.uid)
+        self._memories.refuse_busy(request.uid)
         with file_errors("remove", request.pid_file), suppress(FileNotFoundError):
             os.unlink(request.pid_file)
         pid, report = child.fork(lambda _report: launch.launch(request.spec))
@@ -136,6 +162,13 @@ class Keeper:
             pid_file=request.pid_file,
         )
         self._listen_to(self._launching[pid])
+
+    def _refuse_alive(self, uid: str) -> None:
+        records.directory(self._run_dir, uid)
+        if any(other.uid == uid for other in self._launching.values()):
+            raise KeeperError(f"launch {uid}: it is being launched already")
+        if any(other == uid for other, _ in self._inits.values()):
+            raise KeeperError(f"launch {uid}: it runs already")
 
     def _execute(self, client: int, number: int, request: Exec, descriptors: list[int]) -> None:
         expected = 0 if request.spec.tty else _STDIO
@@ -185,7 +218,8 @@ class Keeper:
         return Pong(version=protocol.VERSION, pid=os.getpid(), inits=inits, programs=programs)
 
     def _shut_down(self, request: Shutdown) -> None:
-        busy = len(self._inits) + len(self._launching) + len(self._executing()) + len(self._shows)
+        helpers = len(self._executing()) + len(self._shows) + len(list(self._memories.under_way()))
+        busy = len(self._inits) + len(self._launching) + helpers
         if busy and not request.force:
             raise KeeperError(f"shut the keeper down: it is the parent of {busy} processes, whose ends would be missed")
         self._end()
@@ -209,6 +243,8 @@ class Keeper:
         starting.settled = starting.read_report()
         if isinstance(starting, Executing) and starting.program is not None:
             self._programs.setdefault(starting.program, starting)
+        if isinstance(starting, Restoring):
+            self._memories.heard(starting)
         if starting.settled:
             self._selector.unregister(starting.report)
             if isinstance(starting, Executing):
@@ -238,10 +274,9 @@ class Keeper:
         deadlines = [each.deadline for each in self._starting() if each.deadline is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
-    def _starting(self) -> Iterator[Launching | Executing | Showing | Serving]:
-        return chain(
-            self._launching.values(), self._executing(), list(self._shows.values()), list(self._services.values())
-        )
+    def _starting(self) -> Iterator[Launching | Executing | Showing | Serving | Dumping | Restoring]:
+        helpers: list[Showing | Serving] = [*self._shows.values(), *self._services.values()]
+        return chain(list(self._launching.values()), self._executing(), helpers, self._memories.under_way())
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -280,6 +315,8 @@ class Keeper:
             del self._helpers[pid]
         elif pid in self._shows:
             self._finish_show(self._shows.pop(pid), exit_)
+        elif self._memories.reaped(pid, exit_):
+            pass
         elif pid in self._inits:
             uid, init = self._inits.pop(pid)
             self._connections.publish(InitEnded(uid=uid, init=init, exit=exit_))
@@ -314,6 +351,20 @@ class Keeper:
             self._write_end(launching.uid, init, ended_already)
             self._connections.publish(InitEnded(uid=launching.uid, init=init, exit=ended_already))
         return Launched(init=init)
+
+    def _take_over(self, uid: str, init: ProcessId) -> None:
+        """Become the parent of an init in all but name: it will be our child once who made it has ended."""
+        records.write_init(self._run_dir, uid, init)
+        self._inits[init.pid] = uid, init
+
+    def _bury_unseen(self, pid: int) -> None:
+        """Write down the end of an init that whoever made it killed and reaped; one that we shall reap is left."""
+        if pid not in self._inits or _is_our_child(pid):
+            return
+        uid, init = self._inits.pop(pid)
+        killed = Exit(kind="signaled", value=signal.SIGKILL)
+        self._write_end(uid, init, killed)
+        self._connections.publish(InitEnded(uid=uid, init=init, exit=killed))
 
     def _write_end(self, uid: str, init: ProcessId, exit_: Exit) -> None:
         try:

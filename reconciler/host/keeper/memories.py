@@ -1,0 +1,158 @@
+"""The dumps and restores that a keeper has under way; each comes to an end, whatever becomes of its client."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import NoReturn
+
+from reconciler.errors import KeeperError, VectlError
+from reconciler.host.keeper import protocol
+from reconciler.host.keeper.children import Dumping, Restoring, Starting
+from reconciler.host.keeper.protocol import Answer, Done, Failed, Launched
+from reconciler.kernel import child, dumping, pidfd, restoring
+from reconciler.kernel.pidfd import Exit, ProcessId
+
+_GRACE_S = 20.0  # beyond the child's own deadline, to clear up in
+_WELL = Exit(kind="exited", value=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """What the keeper does for these: hears a child, answers a client, becomes the parent of an init or forgets it."""
+
+    listen: Callable[[Starting], None]
+    send: Callable[[int, int, Answer], None]
+    adopt: Callable[[str, ProcessId], None]
+    bury: Callable[[int], None]
+
+
+class Memories:
+    """Dumps and restores, by the pid of the child that carries them out."""
+
+    def __init__(self, parent: Parent) -> None:
+        self._parent = parent
+        self._dumps: dict[int, Dumping] = {}
+        self._restores: dict[int, Restoring] = {}
+
+    def under_way(self) -> Iterator[Dumping | Restoring]:
+        """Give what has not ended."""
+        return chain(list(self._dumps.values()), list(self._restores.values()))
+
+    def dump(self, client: int, number: int, request: protocol.Dump) -> None:
+        """Begin a dump; a second one of the same VE is refused.
+
+        Raises: KeeperError.
+        """
+        self.refuse_busy(request.uid)
+        pid, report = child.fork(lambda _report: dumping.dump(request.spec))
+        self._dumps[pid] = Dumping(
+            child=pid,
+            report=report,
+            client=client,
+            request=number,
+            deadline=time.monotonic() + request.spec.timeout_s + _GRACE_S,
+            uid=request.uid,
+            spec=request.spec,
+        )
+        self._parent.listen(self._dumps[pid])
+
+    def restore(self, client: int, number: int, request: protocol.Restore) -> None:
+        """Begin a restore, which is answered once it is held back.
+
+        Raises: KeeperError.
+        """
+        self.refuse_busy(request.uid)
+        pid, report = child.fork(lambda report: restoring.restore(request.spec, report))
+        self._restores[pid] = Restoring(
+            child=pid,
+            report=report,
+            client=client,
+            request=number,
+            deadline=time.monotonic() + request.spec.timeout_s + _GRACE_S,
+            uid=request.uid,
+            spec=request.spec,
+        )
+        self._parent.listen(self._restores[pid])
+
+    def refuse_busy(self, uid: str) -> None:
+        """Refuse whatever cannot be done to a VE meanwhile.
+
+        Raises: KeeperError.
+        """
+        for each in self.under_way():
+            if each.uid == uid:
+                what = "dumped" if isinstance(each, Dumping) else "restored"
+                raise KeeperError(f"reach VE {uid}: it is being {what}; wait for the end of that")
+
+    def release(self, client: int, number: int, uid: str) -> bool:
+        """Let a restore go on that is held back; asked again, the newest client is told how it ends.
+
+        False: there is none.
+        """
+        restoring_ = next((each for each in self._restores.values() if each.uid == uid and each.held), None)
+        if restoring_ is None:
+            return False
+        if not restoring_.released:
+            restoring_.report.send(restoring.GO)
+            restoring_.released = True
+            restoring_.deadline = time.monotonic() + restoring_.spec.timeout_s + _GRACE_S
+        restoring_.client, restoring_.request, restoring_.answered = client, number, False
+        return True
+
+    def heard(self, starting: Restoring) -> None:
+        """Take over the init of a restore that has got as far as to be held back."""
+        if starting.held or starting.program is None:
+            return
+        starting.held, starting.deadline = True, None
+        init = pidfd.identify(starting.program)
+        if init is not None:
+            self._parent.adopt(starting.uid, init)
+            self._answer(starting, Launched(init=init))
+        starting.answered = True
+
+    def reaped(self, pid: int, exit_: Exit) -> bool:
+        """Finish what a child was doing that has ended; False, if it is none of these."""
+        if pid in self._dumps:
+            self._finish(self._dumps.pop(pid), exit_)
+        elif pid in self._restores:
+            self._finish(self._restores.pop(pid), exit_)
+        else:
+            return False
+        return True
+
+    def _finish(self, ended: Dumping | Restoring, exit_: Exit) -> None:
+        if exit_ == _WELL:
+            self._answer(ended, Done())
+            return
+        if ended.failure is None:
+            ended.kill()
+            self._mend(ended)
+            ended.failure = Failed(kind="failed", message="run criu: who ran it was killed, and what it did is undone")
+        if isinstance(ended, Restoring) and ended.program is not None:
+            self._parent.bury(ended.program)
+        self._answer(ended, ended.failure)
+
+    def _answer(self, ended: Dumping | Restoring, answer: Answer) -> None:
+        if not ended.answered:
+            self._parent.send(ended.client, ended.request, answer)
+
+    def _mend(self, ended: Dumping | Restoring) -> None:
+        with suppress(VectlError):
+            _, report = child.fork(lambda _report: _mend(ended))
+            report.close()
+
+
+def _mend(ended: Dumping | Restoring) -> NoReturn:
+    try:
+        if isinstance(ended, Dumping):
+            dumping.mend(ended.spec)
+        else:
+            restoring.mend(ended.spec, ended.program)
+    except VectlError as err:
+        sys.stderr.write(f"{err}\n")
+    sys.exit(0)

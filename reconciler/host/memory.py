@@ -1,0 +1,136 @@
+"""Memory: VEs whose processes are on disk, written by criu and restored from there.
+
+A memory belongs to the state that the data had at the same instant, which is kept beside it. It is whole as soon as
+its directory has its name, and spent when what was restored from it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+
+from reconciler.errors import BusyError, CommandError, KeeperError, StateError
+from reconciler.host import compute, ending, externals, image, memory_files, power, runtime
+from reconciler.host.keeper import protocol, records
+from reconciler.host.memory_files import Memory
+from reconciler.host.site import Site
+from reconciler.kernel import btrfs, cgroup_tree, cgroup_use, dumping, ext4, loop, qgroup, quota
+from reconciler.kernel.criu import DumpSpec
+from reconciler.kernel.dumping import Dump, Note, Volume
+from reconciler.kernel.pidfd import ProcessId
+from reconciler.model.identity import Uid
+from reconciler.model.power import DiscardMemory, PowerState, SuspendRuntime
+
+_DUMP_S = 60.0
+_BYTES_PER_S = 20 << 20
+_GRACE_S = 30.0
+
+
+async def suspend(site: Site, effect: SuspendRuntime) -> None:
+    """Write a running VE to disk and end it; that it was our doing is written down.
+
+    Raises: StateError, if it does not run; BusyError, if its init was never let go; MissingToolError, without criu;
+    CommandError, saying what cannot be written, and then it goes on.
+    """
+    uid, seen = effect.uid, power.observe(site, effect.uid)
+    if seen.state is PowerState.SUSPENDED:
+        return
+    if seen.state is PowerState.CREATED:
+        raise BusyError(f"suspend VE {uid}: its init was not let go yet; delete its runtime instead")
+    init = runtime.need_init(site, uid)
+    born = site.instance.suspended_dir(uid)
+    if os.path.isdir(born):
+        await _end_suspended(site, uid, init, born)
+        return
+    unborn = await asyncio.to_thread(memory_files.begin, site, uid, born)
+    note = Note(path=runtime.file(site, uid, "stop.json"), text=json.dumps([init.pid, init.start_time]))
+    await dump(site, uid, unborn=unborn, born=born, note=note)
+    await ending.await_exit_record(site, uid, init)
+
+
+async def _end_suspended(site: Site, uid: Uid, init: ProcessId, born: str) -> None:
+    """End what is left of a VE whose memory is whole: whoever wrote it was killed before that."""
+    memory = memory_files.read(f"{born}/{dumping.MEMORY}")
+    if (memory.boot_id, memory.init) != (records.boot_id(), init):
+        raise StateError(f"suspend VE {uid}: {born} holds the memory of an earlier run; discard that first")
+    runtime.note(site, uid, "stop.json", init)
+    await asyncio.to_thread(compute.tree(site, uid).kill)
+    await ending.await_exit_record(site, uid, init)
+
+
+async def dump(site: Site, uid: Uid, *, unborn: str, born: str, note: Note | None) -> None:
+    """Write a running VE into a directory that then gets its name: its processes, and its data as of that instant.
+
+    ``unborn`` is there, with all that belongs into it beside these. ``note``: the VE ends with it; None lets it go on.
+    Raises: CommandError; TimeLimitError; MissingToolError; KeeperError; StateError, if the VE does not run.
+    """
+    init = runtime.need_init(site, uid)
+    spec = await asyncio.to_thread(_spec, site, uid, init, unborn=unborn, born=born, note=note)
+    request = protocol.Dump(uid=uid, spec=spec)
+    keeper = await site.keeper()
+    try:
+        await keeper.ask(request, protocol.Done, timeout_s=spec.timeout_s + _GRACE_S)
+    except (CommandError, KeeperError) as err:
+        status = err.status if isinstance(err, CommandError) else 1
+        raise CommandError(f"write VE {uid} to disk: {err}; it goes on", status=status, output="") from err
+
+
+def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note: Note | None) -> Dump:
+    tree = compute.tree(site, uid)
+    pids = tree.processes()
+    names, names_inside = externals.process_names(pids)
+    memory = Memory(
+        boot_id=records.boot_id(),
+        init=init,
+        names=names_inside,
+        externals=externals.find(pids),
+        cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
+    )
+    images = f"{unborn}/{dumping.MEMORY}"
+    memory_files.write(images, memory)
+    return Dump(
+        criu=DumpSpec(
+            program=externals.program(site),
+            pid=init.pid,
+            images=images,
+            work=runtime.file(site, uid, "criu"),
+            freezer=tree.freezer_directory,
+            externals={target: target for target in memory.externals},
+            hook=memory_files.write_hook(site),
+            leave_running=note is None,
+        ),
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        cgroup=tree.cgroup,
+        unborn=unborn,
+        born=born,
+        volume=_volume(site, uid),
+        note=note,
+        names=names,
+        timeout_s=_DUMP_S + (cgroup_use.read_use(site.layout, tree.cgroup).memory or 0) / _BYTES_PER_S,
+    )
+
+
+def _volume(site: Site, uid: Uid) -> Volume:
+    path = site.instance.volume(uid)
+    group = next(iter(qgroup.read_parents(path, btrfs.subvolume_id(path))), None)
+    disk = image.path_in(path)
+    devices = loop.find(disk) if os.path.exists(disk) else []
+    if not devices:
+        return Volume(path=path, group=group)
+    quotas = quota.missing() is None and ext4.read_superblock(disk).has_quotas
+    return Volume(path=path, group=group, device=devices[0], quotas=quotas)
+
+
+async def discard(site: Site, effect: DiscardMemory) -> None:
+    """Delete the memory of a suspended VE; absent is success.
+
+    Raises: BusyError, if its init is just being made from it; KernelError.
+    """
+    uid, born = effect.uid, site.instance.suspended_dir(effect.uid)
+    if not os.path.isdir(born):
+        return
+    seen = power.observe(site, uid)
+    if seen.pid is not None:
+        raise BusyError(f"discard the memory of VE {uid}: its init {seen.pid} comes from it")
+    await asyncio.to_thread(memory_files.discard, site, uid)

@@ -1,0 +1,198 @@
+"""The directory of a memory: how it begins, what is known of it beside criu's images, and how it is taken away."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.errors import StateError
+from reconciler.host import externals, image, runtime
+from reconciler.host.externals import External
+from reconciler.host.site import Site
+from reconciler.kernel import dumpdebris, files
+from reconciler.kernel.cgroup_tree import CgroupOwners
+from reconciler.kernel.criu import HOOK, IMAGES_MODE
+from reconciler.kernel.dumping import MEMORY
+from reconciler.kernel.pidfd import ProcessId
+from reconciler.kernel.syscalls import file_errors
+from reconciler.model.decode import Fields, parse_object, render_object
+from reconciler.model.facts import Json
+from reconciler.model.identity import Uid
+from reconciler.model.power import Launch, MemoryObservation, launch_from_json, launch_to_json
+
+FORMAT = 1
+_FILE = "ve.json"
+_META = "meta.json"
+_SPENT = ".spent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What is known of processes on disk.
+
+    Shape: ``names`` by pid inside; ``externals`` by where they are shown; ``cgroups`` by the path below the VE's own.
+    """
+
+    boot_id: str
+    init: ProcessId
+    names: Mapping[str, str]
+    externals: Mapping[str, External]
+    cgroups: Mapping[str, CgroupOwners]
+
+
+def begin(site: Site, uid: Uid, born: str) -> str:
+    """Make the directory that is to become that of a suspended VE's memory, in place of one that never did.
+
+    Raises: StateError; KernelError; NoSpaceError.
+    """
+    directory, name = os.path.split(born)
+    unborn = f"{directory}/.{name}"
+    dumpdebris.remove_unborn(unborn)
+    with file_errors("make", unborn):
+        os.mkdir(unborn, 0o700)
+    record, launch = site.need_record(uid), runtime.read_launch(site, uid)
+    about: dict[str, Json] = {
+        "name": name,
+        "kind": "safety",
+        "taken_at": time.time(),
+        "template": record.template,
+        "template_digest": record.template_digest,
+        "is_image": os.path.exists(image.path_in(site.instance.volume(uid))),
+        "launch": None if launch is None else launch_to_json(launch),
+    }
+    files.write_whole(f"{unborn}/{_META}", render_object(about, format=FORMAT))
+    return unborn
+
+
+def write_hook(site: Site) -> str:
+    """Give the file that criu executes at its actions; not in the run directory, whence often nothing may be executed.
+
+    Raises: KernelError.
+    """
+    path = f"{site.instance.state_dir}/criu-hook"
+    files.write_volatile(path, HOOK.encode(), mode=0o700)
+    return path
+
+
+def write(images: str, memory: Memory) -> None:
+    """Make a directory of images with what is known of them.
+
+    Raises: KernelError; NoSpaceError.
+    """
+    with file_errors("make", images):
+        os.makedirs(images, exist_ok=True)
+        os.chmod(images, IMAGES_MODE)
+    init = memory.init
+    about: dict[str, Json] = {
+        "init": {"boot_id": memory.boot_id, "pid": init.pid, "start_time": init.start_time},
+        "names": dict(memory.names),
+        "externals": externals.to_json(memory.externals),
+        "cgroups": {below: _cgroup_to_json(it) for below, it in memory.cgroups.items()},
+    }
+    files.write_whole(f"{images}/{_FILE}", render_object(about, format=FORMAT))
+
+
+def read(images: str) -> Memory:
+    """Read what is known of a directory of images.
+
+    Raises: StateError, if that is damaged or not there; KernelError.
+    """
+    path = f"{images}/{_FILE}"
+    data = files.read_bytes_if_exists(path)
+    if data is None:
+        raise StateError(f"read {path}: no such file; start the VE without its memory")
+    fields = parse_object(data, format=FORMAT, where=path, remedy="start the VE without its memory")
+    init = fields.fields("init")
+    return Memory(
+        boot_id=init.text("boot_id"),
+        init=ProcessId(pid=init.integer("pid"), start_time=init.integer("start_time")),
+        names=fields.strings("names"),
+        externals=externals.from_json(fields),
+        cgroups={below: _cgroup_from_json(it) for below, it in _each(fields, "cgroups")},
+    )
+
+
+def _each(fields: Fields, key: str) -> list[tuple[str, Fields]]:
+    inner = fields.fields(key)
+    return [(name, inner.fields(name)) for name in fields.mapping(key)]
+
+
+def _cgroup_to_json(it: CgroupOwners) -> Json:
+    return {
+        "owner": list(it.owner),
+        "files": {name: list(owner) for name, owner in it.files.items()},
+        "controllers": list(it.controllers),
+        "threaded": it.threaded,
+    }
+
+
+def _cgroup_from_json(fields: Fields) -> CgroupOwners:
+    return CgroupOwners(
+        owner=_owner(fields, "owner"),
+        files={name: _owner(fields.fields("files"), name) for name in fields.mapping("files")},
+        controllers=fields.texts("controllers"),
+        threaded=fields.flag("threaded"),
+    )
+
+
+def _owner(fields: Fields, key: str) -> tuple[int, int]:
+    user, group = (int(number) for number in fields.floats(key))
+    return user, group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended:
+    """What a memory tells at a look: what it was made with, and what is to be seen of it."""
+
+    launch: Launch
+    seen: MemoryObservation
+
+
+def look(site: Site, uid: Uid) -> Suspended | None:
+    """Look whether a VE has a memory on disk.
+
+    Raises: StateError; KernelError.
+    """
+    return site.parsed.read(f"{site.instance.suspended_dir(uid)}/{_META}", _parse_meta)
+
+
+def _parse_meta(data: bytes, *, where: str) -> Suspended:
+    fields = parse_object(data, format=FORMAT, where=where, remedy="start the VE without its memory")
+    return Suspended(
+        launch=launch_from_json(fields.json("launch"), where=where),
+        seen=MemoryObservation(
+            suspended_at=fields.number("taken_at"), size=size_of(f"{os.path.dirname(where)}/{MEMORY}")
+        ),
+    )
+
+
+def size_of(images: str) -> int:
+    """Add up the files of a directory of images; nothing, if there is none. Units: bytes.
+
+    Raises: KernelError.
+    """
+    if not os.path.isdir(images):
+        return 0
+    with file_errors("look at", images), os.scandir(images) as entries:
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+
+
+def spent_dir(site: Site, uid: Uid) -> str:
+    """Give the name of a memory whose processes run, until it is removed."""
+    return f"{site.instance.ve_dir(uid)}/{_SPENT}"
+
+
+def discard(site: Site, uid: Uid) -> None:
+    """Take a memory away: first its name, and then all of it, also of one that was spent.
+
+    Raises: BusyError; KernelError.
+    """
+    spent = spent_dir(site, uid)
+    dumpdebris.remove_unborn(spent)
+    if os.path.isdir(site.instance.suspended_dir(uid)):
+        with file_errors("discard", site.instance.suspended_dir(uid)):
+            os.rename(site.instance.suspended_dir(uid), spent)
+        files.sync_directory(site.instance.ve_dir(uid))
+        dumpdebris.remove_unborn(spent)

@@ -1,0 +1,138 @@
+"""Resuming: how a suspended VE comes to run again, from the memory that its processes are in.
+
+It is created as any other, but for who makes it: criu stops as soon as there are namespaces, mounts and an init, and
+goes on when that is let go. A resume that fails leaves the memory, and is tried again with the data put back that
+belongs to it, as the one before may have touched them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+
+from reconciler.errors import CommandError, KeeperError, StateError
+from reconciler.host import compute, externals, memory_files, runtime, views
+from reconciler.host.keeper import protocol
+from reconciler.host.memory_files import Memory
+from reconciler.host.site import Site
+from reconciler.kernel import btrfs, cgroup_tree, dumpdebris, dumping, files, overlay_index, qgroup
+from reconciler.kernel.criu import RestoreSpec
+from reconciler.kernel.overlay import OverlayMount
+from reconciler.kernel.restoring import Restore
+from reconciler.model.identity import Uid
+from reconciler.model.power import CreateRuntime, StartRuntime, launch_to_json
+
+_RESTORE_S = 60.0
+_BYTES_PER_S = 20 << 20
+_GRACE_S = 30.0
+_TRIED = "tried"
+_BACK = ".back"
+
+
+def is_resumed(site: Site, uid: Uid) -> bool:
+    """Say whether a created VE comes from its memory: then a file that is no FIFO tells that it is held back."""
+    return os.path.isfile(runtime.of(site, uid).fifo(uid))
+
+
+def prepare(site: Site, uid: Uid) -> None:
+    """Put the data of a suspended VE back, if an earlier attempt may have changed them.
+
+    Raises: StateError, if it is not suspended; KernelError; NoSpaceError.
+    """
+    born = site.instance.suspended_dir(uid)
+    if not os.path.isdir(born):
+        raise StateError(f"resume VE {uid}: it is not suspended")
+    tried = f"{born}/{_TRIED}"
+    if os.path.exists(tried):
+        _put_back(site, uid, f"{born}/{dumping.VOLUME}")
+    else:
+        files.write_atomic(tried, b"")
+
+
+def _put_back(site: Site, uid: Uid, kept: str) -> None:
+    volume, new = site.instance.volume(uid), f"{site.instance.ve_dir(uid)}/{_BACK}"
+    btrfs.delete_subvolume(new)  # of an attempt that was cut short, or what it had put aside
+    group = next(iter(qgroup.read_parents(volume, btrfs.subvolume_id(volume))), None)
+    btrfs.snapshot(kept, new, read_only=False, group=group)
+    if os.path.isdir(f"{new}/work"):
+        overlay_index.renew(new)
+    files.exchange(new, volume)
+    files.sync_directory(site.instance.ve_dir(uid))
+    btrfs.delete_subvolume(new)
+
+
+async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> None:
+    """Make a suspended VE's namespaces and mounts from its memory, with its init held back.
+
+    Raises: CommandError, saying what cannot be restored; TimeLimitError; MissingToolError, without criu; StateError.
+    """
+    uid, born = effect.uid, site.instance.suspended_dir(effect.uid)
+    memory = await asyncio.to_thread(memory_files.read, f"{born}/{dumping.MEMORY}")
+    await asyncio.to_thread(_clear, site, uid, memory)
+    keeper = await site.keeper()
+    seen_by = await views.prepare(site)
+    files.write_volatile(runtime.file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
+    spec = _spec(site, uid, overlay, memory)
+    request = protocol.Restore(uid=uid, spec=spec)
+    try:
+        launched = await keeper.ask(request, protocol.Launched, timeout_s=spec.timeout_s + _GRACE_S)
+    except (CommandError, KeeperError) as err:
+        raise _failed(uid, err) from err
+    views.note(site, uid, launched.init, seen_by)
+
+
+def _failed(uid: Uid, err: CommandError | KeeperError) -> CommandError:
+    text = f"resume VE {uid}: {err}; its memory is kept, start it without to lose that"
+    return CommandError(text, status=err.status if isinstance(err, CommandError) else 1, output="")
+
+
+def _clear(site: Site, uid: Uid, memory: Memory) -> None:
+    """Make the ground that a restore needs: nothing of an earlier runtime, and the cgroups that the VE had made."""
+    files.remove_tree(os.path.dirname(runtime.of(site, uid).fifo(uid)))
+    dumpdebris.remove_unborn(memory_files.spent_dir(site, uid))
+    if site.layout.unified is not None:
+        cgroup_tree.make(f"{site.layout.unified}{compute.tree(site, uid).inner}", memory.cgroups)
+
+
+def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restore:
+    born = site.instance.suspended_dir(uid)
+    images = f"{born}/{dumping.MEMORY}"
+    return Restore(
+        criu=RestoreSpec(
+            program=externals.program(site),
+            images=images,
+            work=runtime.file(site, uid, "criu"),
+            root=overlay.target,
+            externals={target: externals.source(site, it) for target, it in memory.externals.items()},
+            hook=memory_files.write_hook(site),
+        ),
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        overlay=overlay,
+        cgroup=compute.tree(site, uid).cgroup,
+        held=runtime.of(site, uid).fifo(uid),
+        born=born,
+        spent=memory_files.spent_dir(site, uid),
+        names=memory.names,
+        timeout_s=_RESTORE_S + memory_files.size_of(images) / _BYTES_PER_S,
+    )
+
+
+async def start(site: Site, effect: StartRuntime) -> None:
+    """Let a VE go on that is held back in its restore, and wait until its processes run.
+
+    Raises: CommandError, saying what cannot be restored, and then nothing of it runs and its memory is kept;
+    TimeLimitError.
+    """
+    uid = effect.uid
+    keeper = await site.keeper()
+    size = memory_files.size_of(f"{site.instance.suspended_dir(uid)}/{dumping.MEMORY}")
+    timeout_s = _RESTORE_S + size / _BYTES_PER_S + _GRACE_S
+    try:
+        await keeper.ask(protocol.Release(uid=uid), protocol.Done, timeout_s=timeout_s)
+    except (CommandError, KeeperError) as err:
+        raise _failed(uid, err) from err
+    with suppress(FileNotFoundError):
+        os.unlink(runtime.of(site, uid).fifo(uid))
+    await asyncio.to_thread(dumpdebris.remove_unborn, memory_files.spent_dir(site, uid))

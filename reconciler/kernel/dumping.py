@@ -1,0 +1,221 @@
+"""Dumping a VE: frozen, written to disk, made to count by one rename, and killed or let go on.
+
+Done by a forked child of the keeper, so that it ends in one way or the other whatever becomes of the agent. Until the
+rename a failure changes nothing: the VE goes on, and what was written is removed. After it the VE is suspended, and
+what is left of its processes is killed.
+
+Light on imports: the keeper holds this module.
+
+Source: criu(8); ioctl_fsfreeze(2).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from reconciler.errors import CommandError, KernelError, VectlError
+from reconciler.kernel import btrfs, cgroup_layout, child, criu, dumpdebris, files, image, mount
+from reconciler.kernel.cgroup import CgroupTree
+from reconciler.kernel.criu import DumpSpec
+from reconciler.kernel.hooked import Asked, Finished, HookedCriu
+from reconciler.kernel.syscalls import file_errors
+
+MEMORY = "memory"
+VOLUME = "volume"
+
+_FREEZE_S = 10.0
+_VFORK_S = 0.002
+_FORKS = {"x86_64": frozenset({"56", "58", "435"}), "aarch64": frozenset({"220", "435"})}
+"""The numbers of clone(2), vfork(2) and clone3(2)."""
+_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """The data that belongs to a memory.
+
+    Shape: ``group`` is the quota group that its snapshots belong to; ``device`` the one behind which an image is.
+    """
+
+    path: str
+    group: int | None = None
+    device: str | None = None
+    quotas: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A volatile file to be there once a dump counts."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dump:
+    """A dump, and what makes it count.
+
+    Shape: ``unborn`` is a directory with all else that belongs to it, and an empty ``memory`` for the images; it gets
+    the data as ``volume``, and then the name ``born``. ``names``: of processes, by their pids on the host.
+    Units: seconds.
+    """
+
+    criu: DumpSpec
+    env: Mapping[str, str]
+    cgroup: str
+    unborn: str
+    born: str
+    volume: Volume
+    note: Note | None
+    names: Mapping[str, str]
+    timeout_s: float
+
+
+def dump(spec: Dump) -> NoReturn:
+    """Carry out a dump, in a forked child with one thread.
+
+    Raises: VectlError, and then the VE goes on as if nothing had been asked.
+    """
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o022)
+    child.replace_stdio(output=None)
+    mount.enter_private_namespace()
+    dumpdebris.empty_directory(spec.criu.work)
+    tree = CgroupTree(cgroup_layout.detect(), spec.cgroup)
+    try:
+        _freeze(tree)
+        _run(spec)
+    except VectlError:
+        mend(spec)
+        if not _is_suspended(spec):
+            raise
+    if not spec.criu.leave_running:
+        tree.thaw()  # the signal that ends them is taken only then
+    dumpdebris.empty_directory(spec.criu.work, keep=(criu.log_name("dump"),))
+    os._exit(0)
+
+
+def _freeze(tree: CgroupTree) -> None:
+    """Freeze a VE at a moment when none of its processes waits for a child to execute a program.
+
+    Such a one cannot be stopped by criu while its child is: that waits in vain, and gives up.
+    """
+    deadline = time.monotonic() + _FREEZE_S
+    while True:
+        tree.freeze(timeout_s=_FREEZE_S)
+        if time.monotonic() > deadline or not any(_is_in_vfork(pid) for pid in tree.processes()):
+            return
+        tree.thaw()
+        time.sleep(_VFORK_S)
+
+
+def _is_in_vfork(pid: int) -> bool:
+    """Say whether a thread of a frozen process is in a call that returns at once, unless a child has its memory.
+
+    Source: proc_pid_syscall(5); vfork(2); clone(2), CLONE_VFORK.
+    """
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/syscall", encoding="ascii") as file:
+                if file.read().partition(" ")[0] in _FORKS[os.uname().machine]:
+                    return True
+    return False
+
+
+def _run(spec: Dump) -> None:
+    deadline = time.monotonic() + spec.timeout_s
+    running = HookedCriu(criu.dump_argv(spec.criu), spec.env, work=spec.criu.work)
+    try:
+        while isinstance(event := running.wait(deadline=deadline), Asked):
+            _commit(spec)
+            running.answer(go_on=True)
+    except BaseException:
+        running.kill()
+        raise
+    if isinstance(event, Finished) and event.status:
+        raise failure(spec.criu.work, "dump", event.status, spec.names)
+    if spec.criu.leave_running:
+        CgroupTree(cgroup_layout.detect(), spec.cgroup).thaw()
+        _give_birth(spec)
+
+
+def failure(work: str, what: str, status: int, names: Mapping[str, str]) -> CommandError:
+    """Say why criu failed, out of its log."""
+    log = f"{work}/{criu.log_name(what)}"
+    ended = f"criu was killed by signal {-status}" if status < 0 else f"criu ended with status {status}"
+    why = criu.read_error(log, names) or f"{ended}; its log is {log}"
+    return CommandError(why, status=status, output="")
+
+
+def _commit(spec: Dump) -> None:
+    """Keep the data as it is at this instant; a dump that ends the VE counts before its processes are killed."""
+    with _frozen(spec.volume):
+        btrfs.snapshot(spec.volume.path, f"{spec.unborn}/{VOLUME}", read_only=True, group=spec.volume.group)
+    if not spec.criu.leave_running:
+        _give_birth(spec)
+
+
+@contextmanager
+def _frozen(volume: Volume) -> Iterator[None]:
+    """Hold the file system of an image still for the block, with all of it written to the image."""
+    if volume.device is None:
+        yield
+        return
+    with image.reopened(volume.device, quotas=volume.quotas) as root, file_errors("freeze", volume.device):
+        fcntl.ioctl(root, _FIFREEZE, 0)
+        try:
+            yield
+        finally:
+            fcntl.ioctl(root, _FITHAW, 0)
+
+
+def _give_birth(spec: Dump) -> None:
+    for directory in (spec.criu.images, spec.unborn):
+        _flush(directory)
+    if spec.note is not None:
+        files.write_volatile(spec.note.path, spec.note.text.encode())
+    with file_errors("rename", spec.unborn):
+        os.rename(spec.unborn, spec.born)
+    files.sync_directory(os.path.dirname(spec.born))
+
+
+def _flush(directory: str) -> None:
+    with file_errors("flush", directory), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+    files.sync_directory(directory)
+
+
+def _is_suspended(spec: Dump) -> bool:
+    return not spec.criu.leave_running and os.path.isdir(spec.born)
+
+
+def mend(spec: Dump) -> None:
+    """Bring a dump that failed, or whose process was killed, to an end: the VE goes on, or is suspended.
+
+    Raises: VectlError.
+    """
+    tree = CgroupTree(cgroup_layout.detect(), spec.cgroup)
+    if _is_suspended(spec):
+        tree.kill()
+        return
+    dumpdebris.unlock(spec.criu.pid, tree.processes())
+    with suppress(KernelError):  # a VE that has ended meanwhile
+        tree.thaw()
+    if spec.note is not None:
+        with suppress(FileNotFoundError):
+            os.unlink(spec.note.path)
+    dumpdebris.remove_unborn(spec.unborn)
+    dumpdebris.empty_directory(spec.criu.work, keep=(criu.log_name("dump"),))

@@ -1,0 +1,184 @@
+"""Claims about VEs that are written to disk with their processes, and go on from there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reconciler.errors import BusyError, CommandError, StateError, TimeLimitError
+from reconciler.host import compute, resuming
+from reconciler.host.host import RealHost
+from reconciler.model.effects import Effect
+from reconciler.model.network import AttachInterface
+from reconciler.model.power import (
+    DeleteRuntime,
+    DiscardMemory,
+    PowerObservation,
+    PowerState,
+    StartRuntime,
+    SuspendRuntime,
+)
+from tests.support.inside import Ve
+from tests.support.patience import PATIENCE
+from tests.support.real_host import on_real_host, perform
+from tests.support.twins import A, launch, linked, running
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+
+RESUME = replace(launch(A), resume=True)
+WIRED = tuple(effect for effect in linked(A) if not isinstance(effect, AttachInterface))
+ATTACH = tuple(effect for effect in linked(A) if isinstance(effect, AttachInterface))
+RESUMED: tuple[Effect, ...] = (DeleteRuntime(uid=A), RESUME, *WIRED, StartRuntime(uid=A), *ATTACH)
+
+
+async def power_of(host: RealHost) -> PowerObservation:
+    seen = (await host.observe()).ves[A].power
+    assert isinstance(seen, PowerObservation), seen
+    return seen
+
+
+async def shell(host: RealHost, script: str) -> str:
+    return await asyncio.to_thread(Ve(host.site.instance, A).shell, script)
+
+
+async def until(host: RealHost, script: str) -> None:
+    """Wait until a script ends well in the VE."""
+    ve = Ve(host.site.instance, A)
+    for _ in range(500):
+        if (await asyncio.to_thread(ve.try_run, "sh", "-c", script))[0] == 0:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"never true: {script}")
+
+
+_COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.02; done"
+COUNTER = f"setsid sh -c '{_COUNT}' >/dev/null 2>&1 </dev/null &"
+
+
+async def counting(host: RealHost) -> None:
+    """Start a VE with a process that counts."""
+    await perform(host, *running(A))
+    await shell(host, COUNTER)
+    await until(host, "test $(cat /tmp/count) -gt 5")
+
+
+def counted(host: RealHost) -> int:
+    return int(Path(host.site.instance.volume(A), "upper/tmp/count").read_text())
+
+
+async def goes_on(host: RealHost) -> None:
+    """Wait until the counter counts on; had it begun anew, it would be lower."""
+    await until(host, f"test $(cat /tmp/count) -gt {counted(host)}")
+
+
+def images(host: RealHost) -> Path:
+    return Path(host.site.instance.suspended_dir(A), "memory")
+
+
+def nothing_left(host: RealHost) -> bool:
+    """Say whether nothing of a dump or a restore is left but a log."""
+    directory = Path(host.site.instance.ve_dir(A))
+    work = Path(host.site.instance.ve_run_dir(A), "criu")
+    hidden = [entry.name for entry in directory.iterdir() if entry.name.startswith(".")]
+    return not hidden and not [entry.name for entry in work.iterdir() if not entry.name.endswith(".log")]
+
+
+def test_a_suspended_ve_goes_on_where_it_was() -> None:
+    async def story(host: RealHost) -> None:
+        await counting(host)
+        before = await power_of(host)
+        await perform(host, SuspendRuntime(uid=A))
+        asleep, count = await power_of(host), counted(host)
+        assert asleep.state is PowerState.SUSPENDED
+        assert asleep.launch == before.launch
+        assert asleep.stop_requested
+        assert not host.site.layout.of("freezer") or not compute.tree(host.site, A).processes()
+        await perform(host, SuspendRuntime(uid=A), *RESUMED)
+        after = await power_of(host)
+        assert after.state is PowerState.RUNNING
+        assert after.pid != before.pid
+        assert counted(host) >= count
+        await goes_on(host)
+        assert not images(host).exists()
+        assert nothing_left(host)
+
+    on_real_host(story)
+
+
+def test_a_ve_that_cannot_be_dumped_goes_on_and_the_process_is_named() -> None:
+    async def story(host: RealHost) -> None:
+        await counting(host)
+        await shell(host, "unshare -u sleep 600 >/dev/null 2>&1 </dev/null &")
+        await until(host, "ps | grep -q '[s]leep 600'")
+        with pytest.raises(CommandError, match=r"sleep.*uts"):
+            await perform(host, SuspendRuntime(uid=A))
+        seen = await power_of(host)
+        assert seen.state is PowerState.RUNNING
+        assert not compute.tree(host.site, A).is_frozen()
+        await goes_on(host)
+        assert "CRIU" not in Ve(host.site.instance, A).net("nft", "list", "ruleset")
+        assert nothing_left(host)
+
+    on_real_host(story)
+
+
+def truncate_pages(memory: Path) -> None:
+    for pages in memory.glob("pages-*.img"):
+        os.truncate(pages, 4096)
+
+
+def lose_files(memory: Path) -> None:
+    (memory / "files.img").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate_pages, lose_files])
+def test_a_damaged_memory_is_kept_and_goes_on_once_it_is_mended(
+    damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resuming, "_RESTORE_S", 3.0 * PATIENCE)
+
+    async def story(host: RealHost) -> None:
+        await counting(host)
+        await perform(host, SuspendRuntime(uid=A))
+        whole = {path: path.read_bytes() for path in images(host).iterdir()}
+        damage(images(host))
+        with pytest.raises((CommandError, TimeLimitError), match=r"resume VE .*memory is kept"):
+            await perform(host, *RESUMED)
+        failed = await power_of(host)
+        assert failed.state is PowerState.SUSPENDED
+        assert not compute.tree(host.site, A).processes()
+        for path, content in whole.items():
+            path.write_bytes(content)
+            path.chmod(0o644)
+        await perform(host, *RESUMED)
+        await goes_on(host)
+        assert nothing_left(host)
+
+    on_real_host(story)
+
+
+def test_a_memory_is_discarded_only_while_nothing_comes_from_it() -> None:
+    async def story(host: RealHost) -> None:
+        await perform(host, *running(A), SuspendRuntime(uid=A))
+        with pytest.raises(StateError, match="suspended"):
+            await perform(host, DeleteRuntime(uid=A), launch(A))
+        await perform(host, RESUME)
+        held = await power_of(host)
+        assert held.state is PowerState.CREATED
+        assert held.launch == launch(A).launch
+        with pytest.raises(BusyError):
+            await perform(host, DiscardMemory(uid=A))
+        await perform(host, DeleteRuntime(uid=A))
+        assert (await power_of(host)).state is PowerState.SUSPENDED
+        await perform(host, DiscardMemory(uid=A))
+        assert (await power_of(host)).state is PowerState.STOPPED
+        with pytest.raises(StateError, match="not suspended"):
+            await perform(host, RESUME)
+        await perform(host, launch(A), StartRuntime(uid=A))
+
+    on_real_host(story)
