@@ -27,16 +27,17 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
     """
     init = runtime.read_init(site, uid)
     made_by = runtime.of(site, uid)
-    memory = memory_files.look(site, uid)
+    suspended = memory_files.look(site, uid)
+    memory = None if suspended is None else suspended.seen
     if init is None or not site.inits.is_alive(init):
         end = None if init is None else _end_of(site, uid, init)
         return PowerObservation(
-            state=PowerState.STOPPED if memory is None else PowerState.SUSPENDED,
-            launch=memory and memory.launch,
+            state=PowerState.STOPPED if suspended is None else PowerState.SUSPENDED,
+            launch=None if suspended is None else suspended.launch,
             last_end=end,
             stop_requested=init is not None and end is not None and runtime.names(site, uid, "stop.json", init),
             holdings=("runtime",) if os.path.isdir(f"{made_by.root}/{uid}") else (),
-            memory=memory and memory.seen,
+            memory=memory,
         )
     waiting = init not in site.inits.released and runc.awaits_release(made_by, uid)
     if not waiting:
@@ -47,7 +48,7 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
         start_time=init.start_time,
         started_at=site.boot_time + init.start_time / _CLOCK_TICKS,
         launch=runtime.read_launch(site, uid),
-        memory=memory and memory.seen,
+        memory=memory,
     )
 
 
