@@ -15,6 +15,8 @@ from reconciler.model.instance import Instance
 from reconciler.model.observation import HostObservation
 from reconciler.model.seam import Clock, Coordinator
 from reconciler.model.volume import Record, WriteRecord
+from reconciler.plan.actions import timed_as
+from reconciler.plan.power import resumes
 from reconciler.plan.words import value_text
 from reconciler.state import layout
 from reconciler.state.approvals import Approvals
@@ -151,8 +153,8 @@ class DeskBooks:
         self._settle(action)
         if action.impact is not Impact.NONE or action.op is not Operation.UPDATE:
             self.desk.tell(action.ve, action.reason.value, _sentence(action, elapsed_s))
-        if action.impact >= Impact.PAUSE and action.op is not Operation.DESTROY:
-            self.desk.history.add(action.op, action.path, elapsed_s)
+        if (action.impact >= Impact.PAUSE or resumes(action)) and action.op is not Operation.DESTROY:
+            self.desk.history.add(action.op, timed_as(action), elapsed_s)
 
     def _announce_removal(self, action: Action) -> None:
         assert action.uid is not None

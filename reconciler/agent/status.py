@@ -10,6 +10,7 @@ from reconciler.apply.applier import Outcome
 from reconciler.errors import TerminalError
 from reconciler.model.action import Drift, Operation, Plan, Refusal
 from reconciler.model.condition import Condition, ConditionType, Status
+from reconciler.plan import power
 from reconciler.plan.words import value_text
 
 
@@ -35,10 +36,10 @@ def conditions(seen: Seen) -> tuple[Condition, ...]:
     unknown = [fact for fact in plan.unknown if fact.ve == name]
     found: list[Condition] = []
     stalling = [hold for hold in seen.holds if hold.stalled]
-    if refused or stalling or any(isinstance(o.error, TerminalError) for o in failed):
+    if refused or stalling or any(isinstance(o.error, TerminalError) or _is_of_memory(o) for o in failed):
         found += _stalled(seen, refused, stalling, failed)
     elif failed:
-        found += _pair(seen, ConditionType.RECONCILING, type(failed[0].error).__name__, str(failed[0].error))
+        found += _pair(seen, ConditionType.RECONCILING, *_failure(failed[0]))
     elif any(o.ok and o.action.ve == name and o.action.op is Operation.RESTORE for o in seen.outcomes):
         found += _pair(seen, ConditionType.RECONCILING, "Restored", "back from the trash; not booted yet")
     elif seen.holds:
@@ -65,8 +66,24 @@ def _stalled(
     elif holds:
         reason, message = holds[0].reason, holds[0].message
     else:
-        reason, message = type(failed[0].error).__name__, str(failed[0].error)
+        reason, message = _failure(failed[0])
     return _pair(seen, ConditionType.STALLED, reason, message)
+
+
+def _is_of_memory(outcome: Outcome) -> bool:
+    """Say whether a VE could not be suspended or resumed, which is tried again and often takes a person."""
+    return power.suspends(outcome.action) or power.resumes(outcome.action)
+
+
+def _failure(outcome: Outcome) -> tuple[str, str]:
+    error, action = outcome.error, outcome.action
+    if power.resumes(action):
+        verb, does = ("stop", "gives up") if action.after == "stopped" else ("start", "boots without")
+        return (
+            "ResumeFailed",
+            f"{error}; as long as it is suspended, `vectl {verb} {action.ve} --cold` {does} its memory",
+        )
+    return "SuspendFailed" if power.suspends(action) else type(error).__name__, str(error)
 
 
 def _pair(seen: Seen, kind: ConditionType, reason: str, message: str) -> tuple[Condition, Condition]:

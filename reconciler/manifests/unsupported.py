@@ -13,7 +13,6 @@ from pydantic.alias_generators import to_camel
 _VE = (
     "source",
     "keep",
-    "power=suspended",
     "interfaces[].firewall",
     "access",
     "security",

@@ -80,12 +80,15 @@ class Claim:
 
 NO_CLAIM = Claim()
 
+CLAIMING = frozenset({Power.RUNNING, Power.SUSPENDED})
+"""Who claims memory and CPUs: a suspended VE may be resumed at any moment, and then needs what it was promised."""
+
 
 def claim(spec: VeSpec) -> Claim:
     """Give what a spec asks for. An image takes all of its place at once: its file system counts on every block."""
     compute, disk = spec.compute, pool_bytes(spec.volume)
     allocated = disk or 0 if spec.volume.is_image else 0
-    if spec.power.state is not Power.RUNNING:
+    if spec.power.state not in CLAIMING:
         return Claim(disk_guarantee=allocated, disk_limit=disk)
     return Claim(
         memory_guarantee=compute.memory_guarantee,

@@ -66,10 +66,15 @@ def make(
 
 def with_downtime(action: Action, context: Context) -> Action:
     """Say how long the VE will be down, if this host's history knows; nobody invents it."""
-    seconds = context.measured.get((action.op.value, action.path))
+    seconds = context.measured.get((action.op.value, timed_as(action)))
     if seconds is None:
         return replace(action, downtime=Downtime(None))
     return replace(action, downtime=Downtime(round(seconds, 3), Basis.MEASURED))
+
+
+def timed_as(action: Action) -> str:
+    """Give the path under which this host's history keeps how long an action took, e.g. ``power=suspended``."""
+    return f"power={action.after}" if action.op is Operation.UPDATE and action.path == "power" else action.path
 
 
 def reason_of(origin: Origin) -> Reason:

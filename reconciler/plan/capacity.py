@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.model.action import Refusal
 from reconciler.model.capacity import (
+    CLAIMING,
     NO_CLAIM,
     Applicant,
     Bounded,
@@ -117,7 +118,7 @@ def claimed(applied: Mapping[str, Json]) -> Claim:
     size = _limit(applied, "disk.size")
     disk = None if size is None else size + (_limit(applied, "disk.snapshots") or 0)
     allocated = disk or 0 if _is_image(applied) else 0
-    if applied.get("power") != Power.RUNNING:
+    if applied.get("power") not in CLAIMING:
         return Claim(disk_guarantee=allocated, disk_limit=disk)
     return Claim(
         memory_guarantee=_limit(applied, "memory.guarantee") or 0,
@@ -147,9 +148,9 @@ def held_to(spec: VeSpec, applied: Mapping[str, Json]) -> VeSpec:
         size=lesser(spec.volume.size, _limit(applied, "disk.size")),
         snapshots=_fewer(spec.volume.snapshots, _limit(applied, "disk.snapshots")),
     )
-    if applied.get("power") != Power.RUNNING:
+    if applied.get("power") not in CLAIMING:
         return replace(spec, volume=volume, power=replace(spec.power, state=Power.STOPPED))
-    if spec.power.state is not Power.RUNNING:
+    if spec.power.state not in CLAIMING:
         return replace(spec, volume=volume)
     compute = replace(
         spec.compute,

@@ -72,8 +72,9 @@ def differences(spec: VeSpec, seen: Known, context: Context) -> Iterator[Differe
     wanted = carried_out(spec, seen.record)
     for path, desired, observed in _unequal(spec, seen, context):
         declared = find_field(FIELDS, path)
-        rests_on = _recorded_as(declared, path)
-        origin = origin_of(rests_on, seen.record.applied, wanted)
+        origin = origin_of(_recorded_as(declared, path), seen.record.applied, wanted)
+        if declared.facet is Facet.POWER:  # nobody can change what a VE was launched with
+            origin = Origin.GIT
         found = Difference(path=path, field=declared, desired=desired, observed=observed, origin=origin)
         if origin is Origin.DRIFT and compute.follows_from_others(found, seen.record):
             found = replace(found, origin=Origin.POLICY)
@@ -96,13 +97,13 @@ def _recorded_as(declared: Field, path: str) -> tuple[str, ...]:
 def _unequal(spec: VeSpec, seen: Known, context: Context) -> Iterator[tuple[str, Value, Value]]:
     runs = seen.power.state is not PowerState.STOPPED
     yield from volume.differences(spec.volume, seen.volume, runs=runs)
+    if seen.power.launch is not None and (seen.power.state is PowerState.RUNNING or seen.power.memory is not None):
+        yield from _changed(power.desired_values(spec), power.observed_values(seen.power.launch))
     if seen.power.state is not PowerState.RUNNING:
         return
     if seen.compute is not None:
         limits = compute.desired_values(spec.compute, context.capabilities, context.cpu_weight(spec))
         yield from _changed(limits, compute.compared_values(seen.compute, context.capabilities))
-    if seen.power.launch is not None:
-        yield from _changed(power.desired_values(spec), power.observed_values(seen.power.launch))
     if seen.network is not None:
         yield from network.differences(context.instance, seen.record.uid, spec.network, seen.network)
     if seen.mounts is not None:
@@ -133,6 +134,18 @@ def apply_drift_policy(spec: VeSpec, found: Iterable[Difference]) -> tuple[list[
                 Drift(ve=spec.name, path=difference.path, desired=after, observed=before, policy=policy.value)
             )
     return kept, warned
+
+
+def part_waiting_for_memory(seen: Known, found: Iterable[Difference]) -> tuple[list[Difference], str]:
+    """Part from the rest what has to wait as long as a memory does, and say so: the file system that it goes on with
+    has to be as it left it.
+    """
+    kept = list(found)
+    if seen.power.memory is None or not (seen.volume.present and seen.volume.is_image):
+        return kept, ""
+    held = [difference.path for difference in kept if difference.field.facet is Facet.VOLUME]
+    waiting = f"{', '.join(held)}: waits until it is resumed or stopped, as its memory needs its disk as it is"
+    return [difference for difference in kept if difference.path not in held], waiting if held else ""
 
 
 def _explained(difference: Difference) -> tuple[Json, Json]:

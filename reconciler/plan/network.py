@@ -206,6 +206,16 @@ def set_effects(instance: str, uid: Uid, spec: VeNetworkSpec, difference: Differ
 
 
 def _make(wanted: InterfacePlan) -> Iterator[Effect]:
+    uid, name = wanted.uid, wanted.spec.name
+    yield from _with_addresses(wanted)
+    yield _attach(wanted)
+    yield SetInterfaceUp(uid=uid, interface=name)
+    yield from _host_routes(wanted)
+    yield from _routes(wanted)
+    yield from announcements(uid, wanted.spec)
+
+
+def _with_addresses(wanted: InterfacePlan) -> Iterator[Effect]:
     spec, uid = wanted.spec, wanted.uid
     yield CreateInterface(uid=uid, interface=spec.name, mac=wanted.mac, mtu=spec.mtu)
     for effect in map(partial(_rate, wanted), Direction):
@@ -213,12 +223,11 @@ def _make(wanted: InterfacePlan) -> Iterator[Effect]:
             yield effect
     for address in sorted(spec.addresses, key=str):
         yield AddAddress(uid=uid, interface=spec.name, address=address)
-    yield _attach(wanted)
-    yield SetInterfaceUp(uid=uid, interface=spec.name)
+
+
+def _host_routes(wanted: InterfacePlan) -> Iterator[AddHostRoute]:
     for host_route in sorted(wanted.host_routes, key=str):
-        yield AddHostRoute(uid=uid, interface=spec.name, address=host_route)
-    yield from _routes(wanted)
-    yield from announcements(uid, spec)
+        yield AddHostRoute(uid=wanted.uid, interface=wanted.spec.name, address=host_route)
 
 
 def _rate(wanted: InterfacePlan, direction: Direction) -> SetInterfaceRate:
@@ -311,6 +320,29 @@ def boot_effects(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, 
         effects.append(SetResolver(uid=uid, resolver=spec.resolver))
     for _, interface in sorted(spec.interfaces.items()):
         effects.extend(_make(InterfacePlan(instance, uid, interface)))
+    return tuple(effects)
+
+
+def effects_before_resume(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, ...]:
+    """Give a VE that is being resumed all that its sockets need, and let nothing reach it yet."""
+    effects: list[Effect] = [SetLoopbackUp(uid=uid)]
+    for _, interface in sorted(spec.interfaces.items()):
+        wanted = InterfacePlan(instance, uid, interface)
+        effects += _with_addresses(wanted)
+        effects.append(SetInterfaceUp(uid=uid, interface=interface.name))
+        effects += _routes(wanted)
+    return tuple(effects)
+
+
+def effects_after_resume(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, ...]:
+    """Connect a VE that was resumed, and name it as its spec does."""
+    effects: list[Effect] = []
+    for _, interface in sorted(spec.interfaces.items()):
+        wanted = InterfacePlan(instance, uid, interface)
+        effects += (_attach(wanted), *_host_routes(wanted), *announcements(uid, interface))
+    effects.append(SetHostname(uid=uid, hostname=spec.hostname))
+    if spec.resolver is not None:
+        effects.append(SetResolver(uid=uid, resolver=spec.resolver))
     return tuple(effects)
 
 

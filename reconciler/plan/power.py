@@ -1,17 +1,18 @@
-"""Power: whether to boot, to stop, to clean up after a crash, or to leave a VE down that wants to be down."""
+"""Power: whether to boot, to stop, to suspend, to resume, to clean up after a crash, or to leave a VE as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from reconciler.model.action import Impact, Origin, Reason
+from reconciler.model.action import Action, Impact, Origin, Reason
 from reconciler.model.effects import Effect
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Uid
-from reconciler.model.observation import Facet
+from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import (
+    CreateRuntime,
     DeleteRuntime,
     End,
     EndCause,
@@ -22,12 +23,26 @@ from reconciler.model.power import (
     PowerState,
     RestartPolicy,
     StopRuntime,
+    SuspendRuntime,
 )
 from reconciler.plan.actions import reason_of
 from reconciler.plan.field import Field, Value
 
+SUSPENSION = "power.suspended"
+"""The key under which a host says why it cannot suspend."""
+
+NOT_ON_THIS_HOST = "NotOnThisHost"
+SUSPEND_REMEDY = "`vectl doctor` tells how to get it; or set power: running or stopped"
+RESUME_REMEDY = "`vectl doctor` tells how to get it; `vectl start NAME --cold` boots without the memory, for good"
+
 FIELDS = (
-    Field(path="power", facet=Facet.POWER, impact=Impact.RESTART, default="running", effect="starts or stops it"),
+    Field(
+        path="power",
+        facet=Facet.POWER,
+        impact=Impact.RESTART,
+        default="running",
+        effect="starts or stops it; pause: puts its memory on disk",
+    ),
     Field(path="boot.order", facet=None, impact=Impact.NONE, default=0),
     Field(path="boot.restart", facet=None, impact=Impact.NONE, default="on-failure"),
     Field(path="boot.stopTimeout", facet=None, impact=Impact.NONE, default=30.0),
@@ -43,19 +58,24 @@ class Step(Enum):
     KEEP = auto()
     BOOT = auto()
     STOP = auto()
+    SUSPEND = auto()
+    FINISH_SUSPENSION = auto()
+    RESUME = auto()
+    RESUME_AND_STOP = auto()
     CLEAN = auto()
     HOLD = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """``rule`` and ``message`` explain a `Step.HOLD`."""
+    """``rule``, ``message`` and ``remedy`` explain a `Step.HOLD`."""
 
     step: Step
     reason: Reason = Reason.SPEC_CHANGED
     origin: Origin = Origin.GIT
     rule: str = ""
     message: str = ""
+    remedy: str = ""
 
 
 def desired_values(spec: VeSpec) -> dict[str, Value]:
@@ -86,22 +106,31 @@ def decide(
 
     ``spec_changed``: in any field, which ends a halt from inside. ``origin``: who wants another power than before.
     """
-    if spec.state is Power.RUNNING:
-        return _decide_running(spec, observed, spec_changed, origin)
-    if observed.state is PowerState.RUNNING:
-        return Decision(step=Step.STOP, reason=reason_of(origin), origin=origin)
+    if observed.state is PowerState.RUNNING and observed.memory is not None:
+        return Decision(step=Step.FINISH_SUSPENSION, reason=Reason.UNFINISHED, origin=Origin.POLICY)
+    wanted = Decision(step=Step.KEEP, reason=reason_of(origin), origin=origin)
+    match spec.state:
+        case Power.RUNNING:
+            return _decide_running(spec, observed, spec_changed, wanted)
+        case Power.SUSPENDED if observed.state is PowerState.RUNNING:
+            return replace(wanted, step=Step.SUSPEND)
+        case Power.STOPPED if observed.state is PowerState.RUNNING:
+            return replace(wanted, step=Step.STOP)
+        case Power.STOPPED if observed.memory is not None:
+            return replace(wanted, step=Step.RESUME_AND_STOP)
     if observed.state is PowerState.CREATED or leftovers or observed.holdings:
         return Decision(step=Step.CLEAN, reason=Reason.UNFINISHED, origin=Origin.POLICY)
     return Decision(step=Step.KEEP)
 
 
-def _decide_running(spec: PowerSpec, observed: PowerObservation, spec_changed: bool, origin: Origin) -> Decision:
+def _decide_running(spec: PowerSpec, observed: PowerObservation, spec_changed: bool, wanted: Decision) -> Decision:
     if observed.state is PowerState.RUNNING:
         return Decision(step=Step.KEEP)
+    step = Step.BOOT if observed.memory is None else Step.RESUME
     if observed.state is PowerState.CREATED:
-        return Decision(step=Step.BOOT, reason=Reason.UNFINISHED, origin=origin)
-    if observed.last_end is None or observed.stop_requested or spec_changed:
-        return Decision(step=Step.BOOT, reason=reason_of(origin), origin=origin)
+        return replace(wanted, step=step, reason=Reason.UNFINISHED)
+    if observed.memory is not None or observed.last_end is None or observed.stop_requested or spec_changed:
+        return replace(wanted, step=step)
     return _after_end(spec.restart, observed.last_end)
 
 
@@ -137,6 +166,34 @@ def launch(spec: VeSpec, *, id_base: int, init: tuple[str, ...]) -> Launch:
     return Launch(id_base=id_base, init=init, nesting=spec.nesting, rlimits=dict(spec.rlimits))
 
 
+def impossible(spec: PowerSpec, capabilities: Capabilities) -> str:
+    """Say why a VE cannot be what its spec says on this host; empty, if it can."""
+    reason = capabilities.why_not.get(SUSPENSION, "")
+    return f"power: suspended: {reason}" if reason and spec.state is Power.SUSPENDED else ""
+
+
+def permitted(decision: Decision, capabilities: Capabilities) -> Decision:
+    """Hold what this host cannot do: to suspend a VE and to resume one takes the same."""
+    reason = capabilities.why_not.get(SUSPENSION, "")
+    if not reason or decision.step not in (Step.SUSPEND, Step.RESUME, Step.RESUME_AND_STOP):
+        return decision
+    verb, remedy = "resumed", RESUME_REMEDY
+    if decision.step is Step.SUSPEND:
+        verb, remedy = "suspended", SUSPEND_REMEDY
+    message = f"it cannot be {verb} on this host: {reason}"
+    return Decision(step=Step.HOLD, rule=NOT_ON_THIS_HOST, message=message, remedy=remedy)
+
+
+def suspends(action: Action) -> bool:
+    """Say whether an action puts the memory of a VE on disk."""
+    return any(isinstance(effect, SuspendRuntime) for effect in action.effects)
+
+
+def resumes(action: Action) -> bool:
+    """Say whether a VE goes on from its memory by an action."""
+    return any(isinstance(effect, CreateRuntime) and effect.resume for effect in action.effects)
+
+
 def clear_effects(uid: Uid, observed: PowerObservation) -> tuple[Effect, ...]:
     """Clean what a crash or an ended init left, before a new create."""
     if observed.state is PowerState.CREATED or observed.holdings:
@@ -145,10 +202,11 @@ def clear_effects(uid: Uid, observed: PowerObservation) -> tuple[Effect, ...]:
 
 
 def stop_effects(uid: Uid, spec_timeout_s: float, observed: PowerObservation) -> tuple[Effect, ...]:
-    """Take a VE down from any state."""
+    """Take a VE down from any state; the memory of one that is suspended stays."""
     stop: tuple[Effect, ...] = ()
     if observed.state is PowerState.RUNNING:
-        stop = (StopRuntime(uid=uid, timeout_s=spec_timeout_s),)
+        half_suspended = observed.memory is not None
+        stop = (SuspendRuntime(uid=uid) if half_suspended else StopRuntime(uid=uid, timeout_s=spec_timeout_s),)
     return (*stop, DeleteRuntime(uid=uid))
 
 

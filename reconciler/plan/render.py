@@ -131,9 +131,9 @@ def _age(before: Json) -> str:
 
 def downtime_text(action: Action) -> str:
     """Say for how long the VE is away, empty where it is not."""
-    if action.impact < Impact.PAUSE:
-        return ""
     seconds = action.downtime.seconds
+    if action.impact < Impact.PAUSE and not seconds:
+        return ""
     length = "unknown" if seconds is None else f"{seconds:g} s, {action.downtime.basis.value}"
     return f" (downtime {length})"
 

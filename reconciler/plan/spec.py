@@ -74,7 +74,7 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
     """Give what was seen of a VE by path, in the same form; what cannot be there is left out."""
     values: dict[str, Value] = {}
     if not isinstance(observed.power, Unknown):
-        values["power"] = "running" if observed.power.state is PowerState.RUNNING else "stopped"
+        values["power"] = _power_word(observed.power.state)
         if observed.power.launch is not None:
             values.update(power.observed_values(observed.power.launch))
     if observed.compute is not None and not isinstance(observed.compute, Unknown):
@@ -89,6 +89,11 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
     if not isinstance(observed.record, Unknown):
         values["template"] = observed.record.template
     return {path: to_json(value) for path, value in values.items()}
+
+
+def _power_word(state: PowerState) -> str:
+    """Give a state of a VE in the words of a manifest: an init that waits does not run yet."""
+    return Power.STOPPED if state is PowerState.CREATED else state.value
 
 
 def _observed_inside(observed: VeObservation) -> dict[str, Value]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Reason, Refusal, UnknownFact
@@ -10,7 +10,8 @@ from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation
 from reconciler.model.observation import Facet, VeObservation
-from reconciler.model.power import PowerObservation, PowerState
+from reconciler.model.power import Power, PowerObservation, PowerState
+from reconciler.model.views import PATH as VIEWS
 from reconciler.model.volume import Record, RestoreVe, TrashEntry, WriteRecord
 from reconciler.plan import actions, boot, changes, compute, policy, power, volume
 from reconciler.plan.actions import Context
@@ -36,7 +37,7 @@ class VePlan:
 
 def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     """Plan a VE that does not exist anywhere on this host."""
-    if refused := refuse_at_all(spec, context, {}):
+    if refused := (*refuse_at_all(spec, context, {}), *_refuse_suspension(spec, context)):
         return VePlan(refused=refused)
     template = context.templates[spec.volume.template]
     record = Record(
@@ -83,20 +84,30 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     if refused := (*refuse_at_all(spec, context, known.record.applied), *by_volume):
         return VePlan(refused=refused)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
-    decision = _decide(spec, known)
+    kept, waiting = changes.part_waiting_for_memory(known, kept)
+    decision = power.permitted(_decide(spec, known), context.capabilities)
     restarts = [difference for difference in kept if difference.field.impact is Impact.RESTART]
     steps = boot.power_steps(spec, known.record, known.power, decision, restarts, context)
     live = changes.live_actions(spec, known, kept, context, volume_only=steps.replaces_live)
     doing = (*live, *steps.actions)
-    books = () if steps.waiting or unknown else bookkeeping(spec, known.record, context, doing)
-    held = Refusal(ve=spec.name, uid=known.record.uid, rule=decision.rule, message=decision.message)
+    waiting = steps.waiting or waiting
+    is_undone = bool(waiting or unknown) or decision.rule == power.NOT_ON_THIS_HOST
+    books = () if is_undone else _bookkeeping(spec, known, context, doing)
+    held = Refusal(
+        ve=spec.name, uid=known.record.uid, rule=decision.rule, message=decision.message, remedy=decision.remedy
+    )
     return VePlan(
         actions=(*doing, *books),
         refused=(*_refuse_template(spec, known.record), *((held,) if decision.step is power.Step.HOLD else ())),
         unknown=unknown,
         warned=tuple(warned),
-        waiting=steps.waiting,
+        waiting=waiting,
     )
+
+
+def _bookkeeping(spec: VeSpec, known: Known, context: Context, doing: Sequence[Action]) -> tuple[Action, ...]:
+    books = bookkeeping(spec, known.record, context, doing)
+    return books if known.power.memory is None else tuple(map(boot.at_resume, books))
 
 
 def _is_known_but_for_its_inside(observed: VeObservation) -> bool:
@@ -118,7 +129,7 @@ def _decide(spec: VeSpec, known: Known) -> power.Decision:
         known.power,
         spec_changed=dict(applied) != wanted,
         origin=origin_of(("power",), applied, wanted),
-        leftovers=known.compute is not None and known.power.state is PowerState.STOPPED,
+        leftovers=known.compute is not None and known.power.state in (PowerState.STOPPED, PowerState.SUSPENDED),
     )
 
 
@@ -150,6 +161,13 @@ def _refuse_impossible(spec: VeSpec, context: Context) -> tuple[Refusal, ...]:
     )
 
 
+def _refuse_suspension(spec: VeSpec, context: Context) -> Iterator[Refusal]:
+    """Refuse a new VE that is to be what this host cannot make of it."""
+    if message := power.impossible(spec.power, context.capabilities):
+        rule, remedy = power.NOT_ON_THIS_HOST, power.SUSPEND_REMEDY
+        yield Refusal(ve=spec.name, uid=spec.uid, rule=rule, message=message, remedy=remedy)
+
+
 def _refuse_lost_volume(spec: VeSpec, known: Known) -> tuple[Refusal, ...]:
     """Refuse to give an empty volume to a VE that once was complete: that would hide the loss of its data."""
     if known.volume.present or not known.record.applied:
@@ -163,7 +181,7 @@ def _refuse_volume(spec: VeSpec, known: Known) -> Iterator[Refusal]:
     """Refuse what cannot be done to a volume of the kind that it was made as."""
     if not known.volume.present:
         return
-    runs = known.power.state is not PowerState.STOPPED and boot.wants_to_run(spec)
+    runs = known.power.state is not PowerState.STOPPED and spec.power.state is not Power.STOPPED
     for rule, message, remedy in volume.refusals(spec.volume, known.volume, runs=runs):
         yield Refusal(ve=spec.name, uid=known.record.uid, rule=rule, message=message, remedy=remedy)
 
@@ -200,9 +218,17 @@ def _answers_for(action: Action, other: Action) -> bool:
     """Say whether an action should have made another one needless: whoever brings a VE up brings all that runs."""
     if other.path == action.path:
         return True
+    if power.resumes(action) and _comes_from_memory(other):
+        return False
     if other.reason is Reason.BOOKKEEPING:
         return any(isinstance(effect, WriteRecord) and effect.record.applied for effect in action.effects)
     if other.origin is Origin.POLICY:
         return False
     comes_up = action.op is Operation.RESTART or action.path == "power"
     return action.op is Operation.CREATE or (comes_up and not volume.is_changed_apart(other.path))
+
+
+def _comes_from_memory(action: Action) -> bool:
+    """Say whether an action takes away what a VE had when it was suspended, and has again: that comes afterwards."""
+    is_extra = action.op is Operation.UPDATE and action.after is None
+    return is_extra or action.op is Operation.RESTART or action.path == VIEWS

@@ -133,6 +133,7 @@ class Machine:
     ``directories`` and ``device_files``: those of the host that can be shown in a VE.
     ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
     ``lxcfs``: the one that runs, by its number. ``obstacles``: what keeps a running VE from being suspended.
+    ``spent``: every memory whose processes were let go.
     """
 
     instance: Instance
@@ -166,6 +167,7 @@ class Machine:
     unlisted: str = ""
     next_pid: int = FIRST_PID
     next_start_time: int = 1
+    spent: tuple[Memory, ...] = ()
     lxcfs: int | None = None
     next_lxcfs: int = 1
 

@@ -162,7 +162,8 @@ def _start(machine: Machine, uid: Uid) -> None:
         raise CommandError(f"resume VE {uid}: its memory cannot be read", status=1, output="")
     if not runtime.is_running:
         machine.runtimes[uid] = replace(runtime, started_at=machine.clock.now())
-        machine.memories.pop(uid, None)
+        if uid in machine.memories:
+            machine.spent += (machine.memories.pop(uid),)
 
 
 def _stop(machine: Machine, uid: Uid) -> None:

@@ -11,7 +11,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import Digest, NetworkName, TemplateName, Uid, VeName
 from reconciler.model.observation import Capabilities
-from reconciler.model.power import CreateRuntime, EndCause, Launch, StartRuntime
+from reconciler.model.power import CreateRuntime, EndCause, Launch, StartRuntime, SuspendRuntime
 from reconciler.model.volume import BuildTemplate, BuiltinSource, CreateVolume, Record, TemplateSpec, WriteRecord
 from reconciler.twin import host
 from reconciler.twin.clock import StoppedClock
@@ -42,7 +42,7 @@ class Scenario:
     name: str
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    happens: Callable[[Rig], None] = _nothing
+    happens: Callable[[Rig], object] = _nothing
     capabilities: Capabilities = ALL_CAPABILITIES
     consent: bool = False
 
@@ -124,6 +124,27 @@ def _kill_a(rig: Rig) -> None:
     rig.world.end_init(rig.uid("a"), EndCause.KILLED)
 
 
+def _suspend_a(rig: Rig) -> None:
+    """Suspend the VE a by its manifest."""
+    rig.converge(fleet_of(*_AB_SUSPENDED, revision="between"))
+
+
+def _suspend_and(then: Callable[[Rig], None]) -> Callable[[Rig], None]:
+    def happens(rig: Rig) -> None:
+        _suspend_a(rig)
+        then(rig)
+
+    return happens
+
+
+def _trash_a(rig: Rig) -> None:
+    rig.converge(fleet_of(LAN, _B, revision="without"))
+
+
+def _half_suspend_a(rig: Rig) -> None:
+    rig.world.interrupt(SuspendRuntime(uid=rig.uid("a")))
+
+
 def _leave_half(rig: Rig) -> None:
     """Leave a VE of which the first process only wrote the record."""
     uid = rig.uid("a")
@@ -136,6 +157,9 @@ def _leave_half(rig: Rig) -> None:
 
 _A, _B = _pinned("a", on_lan(11)), _pinned("b", on_lan(12))
 _AB = (LAN, _A, _B)
+_A_SUSPENDED = _pinned("a", f"{on_lan(11)}, power: suspended")
+_AB_SUSPENDED = (LAN, _A_SUSPENDED, _B)
+_SET = f"{on_lan(11)}, disk: {{inodes: 9000, users: [{{id: 7, hard: 1Mi}}]}}, sysctls: {{net.ipv4.ip_forward: '1'}}"
 
 SCENARIOS = tuple(
     Scenario(**fields)
@@ -240,6 +264,63 @@ SCENARIOS = tuple(
         {"name": "drift", "before": _AB, "happens": _drift, "after": _AB},
         {"name": "init-killed", "before": _AB, "happens": _kill_a, "after": _AB},
         {"name": "host-rebooted", "before": _AB, "happens": lambda rig: rig.world.reboot_host(), "after": _AB},
+        {"name": "suspend", "before": _AB, "after": _AB_SUSPENDED},
+        {
+            "name": "suspend-and-change",
+            "before": _AB,
+            "after": (
+                LAN,
+                _pinned("a", f"{on_lan(21)}, power: suspended, rlimits: {{nofile: 9}}, memory: {{limit: 64Mi}}"),
+                _B,
+            ),
+        },
+        {"name": "resume", "before": _AB, "happens": _suspend_a, "after": _AB},
+        {
+            "name": "resume-with-settings-and-quotas",
+            "before": (LAN, _pinned("a", _SET), _B),
+            "happens": lambda rig: rig.converge(fleet_of(LAN, _pinned("a", f"{_SET}, power: suspended"), _B)),
+            "after": (LAN, _pinned("a", _SET), _B),
+        },
+        {
+            "name": "resume-and-change",
+            "before": _AB,
+            "happens": _suspend_a,
+            "after": (
+                LAN,
+                _pinned("a", f"{on_lan(21)}, memory: {{limit: 64Mi}}, processes: 99, disk: {{size: 1Gi}}"),
+                _B,
+            ),
+        },
+        {
+            "name": "resume-and-restart",
+            "before": _AB,
+            "happens": _suspend_a,
+            "after": (LAN, _pinned("a", f"{on_lan(11)}, rlimits: {{nofile: 9}}"), _B),
+        },
+        {
+            "name": "resume-after-a-reboot",
+            "before": _AB,
+            "happens": _suspend_and(lambda rig: rig.world.reboot_host()),
+            "after": _AB,
+        },
+        {
+            "name": "suspended-over-a-reboot",
+            "before": _AB,
+            "happens": _suspend_and(lambda rig: rig.world.reboot_host()),
+            "after": _AB_SUSPENDED,
+        },
+        {
+            "name": "resume-and-stop",
+            "before": _AB,
+            "happens": _suspend_a,
+            "after": (LAN, _pinned("a", f"{on_lan(11)}, power: stopped"), _B),
+        },
+        {"name": "half-suspended-and-resumed", "before": _AB, "happens": _half_suspend_a, "after": _AB},
+        {"name": "half-suspended", "before": _AB, "happens": _half_suspend_a, "after": _AB_SUSPENDED},
+        {"name": "half-suspended-and-pruned", "before": _AB, "happens": _half_suspend_a, "after": (LAN, _B)},
+        {"name": "prune-suspended", "before": _AB, "happens": _suspend_a, "after": (LAN, _B)},
+        {"name": "restore-suspended", "before": _AB, "happens": _suspend_and(_trash_a), "after": _AB_SUSPENDED},
+        {"name": "restore-and-resume", "before": _AB, "happens": _suspend_and(_trash_a), "after": _AB},
         {
             "name": "everything-at-once",
             "before": (*_AB, _pinned("c"), _pinned("d", "power: stopped")),

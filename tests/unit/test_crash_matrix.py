@@ -2,7 +2,8 @@
 
 A process is killed before an effect, in the middle of it or after it; or an effect fails before it is done or after,
 which nobody can tell apart. Promises: I1 convergence within three passes, I2 nothing more to do then, I3 nothing that
-is not ours is touched, I4 no data is lost, I7 nothing is done that no plan says.
+is not ours is touched, I4 no data is lost and no memory before it is spent, I5 no memory is spent twice, I7 nothing is
+done that no plan says.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from reconciler.twin import host
 from reconciler.twin.host import crash
 from reconciler.twin.machine import Machine
 from reconciler.twin.world import World
+from tests.support.memories import assert_memories_kept
 from tests.support.rig import RecordingEffects, Rig, run, scratch_state
 from tests.support.scenarios import NOT_OURS, SCENARIOS, STRANGER, Scenario
 from tests.support.simulation import is_crash
@@ -106,12 +108,14 @@ class Matrix:
         """Let a new process find the host as it is now, and check every promise."""
         machine = rig.machine.copy()
         assert_no_data_lost(self.start.machine, machine)
+        assert_memories_kept(self.start.machine, machine)
         recording = RecordingEffects(rig.twin)
         results = self.converge(rig, recording)
         assert_done(results)
         assert_truthful(results, recording.performed)
         assert compared(rig) == self.end
         assert_no_data_lost(self.start.machine, rig.machine)
+        assert_memories_kept(machine, rig.machine)
         assert_not_ours_untouched(self.start.machine, rig.machine)
         assert_books_agree(rig)
         self.assert_idle(rig)
@@ -147,17 +151,19 @@ def assert_truthful(results: list[Result], performed: list[Effect]) -> None:
 
 
 def compared(rig: Rig) -> object:
-    """Give what of a host does not change with every start of an init."""
+    """Give what of a host does not change with every start of an init, and whether that goes on from a memory."""
     seen = host.observe(rig.machine, EVERYTHING, ALL_FACETS)
     ves = {uid: (ve.record, ve.compute, ve.volume, ve.network, power_of(ve.power)) for uid, ve in seen.ves.items()}
     assert isinstance(seen.trash, tuple)
     trash = {entry.record.uid: entry.record for entry in seen.trash}
-    return ves, seen.networks, seen.filter, trash, seen.templates
+    resumed = {uid: runtime.resumed for uid, runtime in rig.machine.runtimes.items()}
+    memories = {uid: (memory.launch, memory.volume) for uid, memory in rig.machine.memories.items()}
+    return ves, seen.networks, seen.filter, trash, seen.templates, resumed, memories
 
 
 def power_of(power: object) -> object:
     assert isinstance(power, PowerObservation)
-    return power.state, power.launch, power.holdings
+    return power.state, power.launch, power.holdings, power.memory
 
 
 def data_of(machine: Machine) -> dict[Uid, int | None]:

@@ -1,7 +1,8 @@
 """The promises hold whatever happens: edits, drift, faults, crashes and reboots at random, in virtual time.
 
 Each seed is one story on one host. At its end everything heals, and the host must be as the manifests say (I1), with
-every VE's data there (I4), what is not ours untouched (I3), nothing left to do (I2), and the books in order.
+every VE's data there and every memory kept until it was spent, once (I4, I5), what is not ours untouched (I3), nothing
+left to do (I2), and the books in order.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from reconciler.state.layout import inventory_dir
 from reconciler.twin.host import crash
 from reconciler.twin.machine import Machine
 from tests.support import simloop
+from tests.support.memories import assert_memories_kept
 from tests.support.rig import LAN, Rig, on_lan, text_of, ve
 from tests.support.scenarios import NOT_OURS, STRANGER, make_stranger
 from tests.support.simulation import Simulation, agent_on, clocked_rig
@@ -42,17 +44,20 @@ SPECS = (
     "power: stopped",
     "disk: {size: 1Gi}, description: small",
     "boot: {restart: always}",
+    "power: suspended",
+    "power: suspended, memory: {limit: 64Mi}, rlimits: {nofile: 99}",
 )
 
 
 @dataclass
 class Story:
-    """What a seed tells. ``born``: the data of every VE that ever was, by uid."""
+    """What a seed tells. ``born``: the data of every VE that ever was, by uid. ``before``: the host a moment ago."""
 
     rig: Rig
     random: Random
     born: dict[Uid, int] = field(default_factory=dict)
     documents: tuple[str, ...] = ()
+    before: Machine | None = None
 
     def edit(self) -> bytes:
         """Write other manifests: the VEs that there are with other specs, rarely one VE less."""
@@ -70,6 +75,9 @@ class Story:
         for uid in self.rig.machine.volumes.keys() - self.born.keys() - {STRANGER}:
             self.born[uid] = self.random.randrange(1, 1 << 20)
             self.rig.world.set_use(uid, disk=self.born[uid])
+        if self.before is not None:
+            assert_memories_kept(self.before, self.rig.machine)
+        self.before = self.rig.machine.copy()
 
     def happen(self, agent: Simulation) -> None:
         """Let something happen, and tell of it more often than not."""
@@ -84,6 +92,7 @@ class Story:
             lambda: world.set_volume_size(uid, 1 << 20) if uid in self.rig.machine.volumes else None,
             lambda: world.end_init(uid, random.choice([EndCause.KILLED, EndCause.REBOOT, EndCause.EXITED])),
             lambda: world.set_hostname(uid, "strange"),
+            lambda: world.forbid_suspension(uid, random.choice(["it has a terminal open", ""])),
             lambda: world.hide(random.choice([Facet.POWER, Facet.COMPUTE, Facet.NETWORK]), uid),
             lambda: world.reveal(),
             world.flush_filter,
@@ -106,6 +115,7 @@ class Story:
         """Let everything work again."""
         self.rig.world.reveal()
         self.rig.world.free_pool()
+        self.rig.machine.obstacles.clear()
 
 
 def faulty(random: Random) -> Callable[[Effects], Effects]:
@@ -151,6 +161,7 @@ async def end(story: Story, seed: int, files: dict[str, bytes]) -> None:
         assert agent.kernel.log == []
         _, plan = await agent.reconciler.plan(await agent.reconciler.look())
         assert plan.actions == ()
+    story.remember()
     assert_not_ours_untouched(story)
     assert_data_kept(story)
     assert_books_agree(story.rig)

@@ -7,7 +7,7 @@ A case is one YAML file:
 - ``since``: what happened to the host behind our back, one line each, the words of `HAPPENINGS`;
 - ``desired``: the manifests now; left out, they are those of before;
 - ``inputs``: ``prune``, ``pending``, ``paused``, ``removed``, ``host``, ``source``, ``consent``, ``later`` (seconds),
-  ``cgroup: v1``, ``inventory: []``;
+  ``cgroup: v1``, ``inventory: []``, ``cannot: {field: reason}``;
 - ``actions``, ``refused``, ``unknown``, ``waiting``, ``warned``, ``orphans``: everything that the plan holds, in its
   order; of each action the fields that are given, but always ``ve``, ``op`` and ``path``.
 """
@@ -24,12 +24,12 @@ from ruamel.yaml import YAML
 
 from reconciler.manifests.load import load_fleet
 from reconciler.model.action import Plan
-from reconciler.model.compute import ComputeUse, Limit
+from reconciler.model.compute import ComputeUse, CreateCgroup, Limit, RemoveCgroup
 from reconciler.model.facts import Json
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import HostName, NetworkName, Uid
-from reconciler.model.observation import Facet
-from reconciler.model.power import CreateRuntime, EndCause, StopRuntime
+from reconciler.model.observation import Capabilities, Facet
+from reconciler.model.power import CreateRuntime, DeleteRuntime, EndCause, StopRuntime, SuspendRuntime
 from reconciler.model.units import parse_size
 from reconciler.plan import planner
 from reconciler.plan.inputs import Inputs
@@ -87,6 +87,21 @@ def _lose_volume(rig: Rig, name: str) -> None:
     del rig.machine.volumes[rig.uid(name)]
 
 
+def _suspend(rig: Rig, name: str) -> None:
+    uid = rig.uid(name)
+    for effect in (SuspendRuntime(uid=uid), DeleteRuntime(uid=uid), RemoveCgroup(uid=uid)):
+        host.perform(rig.machine, effect)
+
+
+def _resume_only(rig: Rig, name: str) -> None:
+    """Leave what a crash between the create and the start of a resumed VE leaves."""
+    _suspend(rig, name)
+    uid, record = rig.uid(name), rig.record(name)
+    launch = rig.machine.memories[uid].launch
+    host.perform(rig.machine, CreateCgroup(uid=uid, limits={}))
+    host.perform(rig.machine, CreateRuntime(uid=uid, name=record.name, hostname=name, launch=launch, resume=True))
+
+
 def _stop(rig: Rig, name: str) -> None:
     host.perform(rig.machine, StopRuntime(uid=rig.uid(name), timeout_s=30.0))
 
@@ -100,6 +115,9 @@ HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "created": _boot_only,
     "lose-volume": _lose_volume,
     "stop": _stop,
+    "suspend": _suspend,
+    "half-suspend": lambda rig, name: rig.world.interrupt(SuspendRuntime(uid=rig.uid(name))),
+    "resume-only": _resume_only,
     "volume-size": lambda rig, name, size: rig.world.set_volume_size(rig.uid(name), int(parse_size(size))),
     "link-down": lambda rig, name, link: rig.world.set_link_down(rig.uid(name), link),
     "link-gone": lambda rig, name, link: rig.world.delete_link(rig.uid(name), link),
@@ -159,11 +177,15 @@ class Case:
             host=HostName(words.get("host", inputs.host)),
             source=words.get("source", inputs.source),
             now=inputs.now + words.get("later", 0),
+            observed=replace(inputs.observed, capabilities=self._capabilities(inputs.observed.capabilities)),
             inventory=frozenset(Uid(uid) for uid in words.get("inventory", inputs.inventory)),
         )
         if words.get("consent"):
             return replace(changed, consents=frozenset({planner.plan_host(changed).action_hash}))
         return changed
+
+    def _capabilities(self, of_host: Capabilities) -> Capabilities:
+        return replace(of_host, why_not={**of_host.why_not, **self.inputs.get("cannot", {})})
 
     def expected(self) -> dict[str, Json]:
         """Give what the case says of the plan."""

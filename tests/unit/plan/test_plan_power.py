@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reconciler.model.action import Origin, Reason
@@ -10,18 +12,23 @@ from reconciler.model.power import (
     DeleteRuntime,
     End,
     EndCause,
+    MemoryObservation,
     Power,
     PowerObservation,
     PowerSpec,
     PowerState,
     RestartPolicy,
     StopRuntime,
+    SuspendRuntime,
 )
 from reconciler.plan import power
 from reconciler.plan.power import Decision, Step
+from reconciler.twin.host import ALL_CAPABILITIES
 
 UID = Uid("00000000-0000-4000-8000-000000000001")
 RUNNING, CREATED, SUSPENDED, STOPPED = (PowerObservation(state=state) for state in reversed(PowerState))
+MEMORY = MemoryObservation(suspended_at=1.0)
+ASLEEP = replace(SUSPENDED, memory=MEMORY)
 ALWAYS, ON_FAILURE, NEVER = RestartPolicy
 KILLED = End(cause=EndCause.KILLED, value=9)
 HALTED = End(cause=EndCause.HALT, value=2)
@@ -94,10 +101,65 @@ def test_a_running_ve_that_should_run_is_kept(policy: RestartPolicy, changed: bo
     assert decide(PowerSpec(restart=policy), RUNNING, changed=changed).step is Step.KEEP
 
 
-@pytest.mark.parametrize("wanted", [Power.STOPPED, Power.SUSPENDED])
+@pytest.mark.parametrize(("wanted", "step"), [(Power.STOPPED, Step.STOP), (Power.SUSPENDED, Step.SUSPEND)])
 @pytest.mark.parametrize("changed", [False, True])
-def test_a_running_ve_that_should_be_down_is_stopped(wanted: Power, changed: bool) -> None:
-    assert decide(PowerSpec(state=wanted), RUNNING, changed=changed).step is Step.STOP
+def test_a_running_ve_that_should_be_down_is_brought_there(wanted: Power, step: Step, changed: bool) -> None:
+    assert decide(PowerSpec(state=wanted), RUNNING, changed=changed).step is step
+
+
+@pytest.mark.parametrize("policy", RestartPolicy)
+def test_a_suspended_ve_that_should_run_is_resumed_whatever_its_policy_for_ends(policy: RestartPolicy) -> None:
+    assert decide(PowerSpec(restart=policy), ASLEEP).step is Step.RESUME
+
+
+def test_a_suspended_ve_that_should_be_stopped_is_resumed_for_that() -> None:
+    assert decide(PowerSpec(state=Power.STOPPED), ASLEEP).step is Step.RESUME_AND_STOP
+
+
+def test_a_suspended_ve_that_should_be_is_kept() -> None:
+    assert decide(PowerSpec(state=Power.SUSPENDED), ASLEEP).step is Step.KEEP
+
+
+@pytest.mark.parametrize("wanted", [Power.SUSPENDED, Power.STOPPED])
+@pytest.mark.parametrize("end", [None, KILLED, HALTED])
+def test_a_ve_that_is_down_without_a_memory_is_not_booted_to_be_suspended(wanted: Power, end: End | None) -> None:
+    assert decide(PowerSpec(state=wanted), stopped(end)).step is Step.KEEP
+
+
+@pytest.mark.parametrize("wanted", Power)
+def test_a_suspension_that_was_committed_is_brought_to_its_end_whatever_is_wanted(wanted: Power) -> None:
+    seen = replace(RUNNING, memory=MEMORY)
+    decision = decide(PowerSpec(state=wanted), seen)
+    assert (decision.step, decision.origin) == (Step.FINISH_SUSPENSION, Origin.POLICY)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "step"),
+    [(Power.RUNNING, Step.RESUME), (Power.STOPPED, Step.RESUME_AND_STOP), (Power.SUSPENDED, Step.CLEAN)],
+)
+def test_an_init_that_waits_to_take_up_a_memory_never_makes_it_be_forgotten(wanted: Power, step: Step) -> None:
+    assert decide(PowerSpec(state=wanted), replace(CREATED, memory=MEMORY)).step is step
+
+
+@pytest.mark.parametrize("wanted", Power)
+def test_what_the_host_cannot_do_with_a_memory_is_held_with_the_reason(wanted: Power) -> None:
+    cannot = replace(ALL_CAPABILITIES, why_not={power.SUSPENSION: "criu is not installed"})
+    seen = RUNNING if wanted is Power.SUSPENDED else ASLEEP
+    held = power.permitted(decide(PowerSpec(state=wanted), seen), cannot)
+    assert (held.step, held.rule) == (Step.HOLD, "NotOnThisHost")
+    assert "criu is not installed" in held.message
+    assert "vectl doctor" in held.remedy
+
+
+def test_a_suspended_ve_that_should_be_is_kept_on_a_host_that_cannot_suspend() -> None:
+    cannot = replace(ALL_CAPABILITIES, why_not={power.SUSPENSION: "criu is not installed"})
+    kept = decide(PowerSpec(state=Power.SUSPENDED), ASLEEP)
+    assert power.permitted(kept, cannot) == kept
+
+
+def test_what_was_half_suspended_is_suspended_before_it_is_cleared_away() -> None:
+    effects = power.stop_effects(UID, 5.0, replace(RUNNING, memory=MEMORY))
+    assert effects == (SuspendRuntime(uid=UID), DeleteRuntime(uid=UID))
 
 
 @pytest.mark.parametrize(
