@@ -13,6 +13,7 @@ import structlog
 
 from reconciler.agent.loop import Agent, Timing
 from reconciler.agent.notify import notify, watchdog_s
+from reconciler.agent.readiness import Readiness
 from reconciler.agent.server import Server
 from reconciler.agent.session import Session, open_session
 from reconciler.agent.shortages import Shortages
@@ -60,9 +61,10 @@ async def _serve(config: Config, session: Session, path: str) -> None:
     timing = Timing(resync_s=config.resync_s, relist_s=config.relist_s, jitter=random.random)
     shortages = Shortages(session.desk, session.host, session.reconciler.names)
     agent = Agent(session.reconciler, source, events, timing=timing, clock=session.desk.clock, shortages=shortages)
+    readiness = Readiness(session.desk, session.host, session.reconciler.names, session.reconciler.running)
     server = Server(agent, session.operations, config.instance)
     await server.open()
-    working = asyncio.create_task(agent.run())
+    working = asyncio.create_task(_work(agent, readiness))
     beating = asyncio.create_task(_beat(agent))
     stopping = _stop_on_signals(working)
     try:
@@ -75,6 +77,12 @@ async def _serve(config: Config, session: Session, path: str) -> None:
         await server.close()
         events.close()
         source.close()
+
+
+async def _work(agent: Agent, readiness: Readiness) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(agent.run())
+        tasks.create_task(readiness.run())
 
 
 def _log_condition(subject: str, condition: Condition) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from reconciler.agent.session import Session
     from reconciler.model.condition import Condition, Event
     from reconciler.model.facts import Json
+    from reconciler.model.migration import Obstacle
     from reconciler.model.power import PowerObservation
     from reconciler.plan.explain import Explanation
 
@@ -39,6 +40,7 @@ class _Story:
     body: dict[str, Json]
     explanations: Sequence[Explanation]
     events: Sequence[Event]
+    obstacles: Sequence[Obstacle]
 
 
 def describe(
@@ -75,6 +77,7 @@ async def _tell(session: Session, name: str) -> _Story:
     _, made = await session.reconciler.plan(observed, coordinator=DryCoordinator())
     explanations = explain.explain(made, row.name)
     events = session.desk.events.read(ve=row.name, limit=_EVENTS)
+    obstacles = await _obstacles(session, row)
     item = view.item(session, row)
     extra: dict[str, Json] = {
         "format": 1,
@@ -82,9 +85,23 @@ async def _tell(session: Session, name: str) -> _Story:
         "lastEnd": _last_end(row),
         "use": _use(row),
         "differences": [{"path": found.path, "text": found.text} for found in explanations],
+        "obstacles": [obstacle.to_json() for obstacle in obstacles],
         "events": [event.to_json() for event in events],
     }
-    return _Story(row=row, body={**item, **extra}, explanations=explanations, events=events)
+    return _Story(row=row, body={**item, **extra}, explanations=explanations, events=events, obstacles=obstacles)
+
+
+async def _obstacles(session: Session, row: Row) -> Sequence[Obstacle]:
+    """Look once more, now, at a VE that runs: what the agent told is as old as its last look."""
+    from reconciler.errors import VectlError
+    from reconciler.model.power import PowerState
+
+    if row.seen is None or row.power is None or row.power.state is not PowerState.RUNNING:
+        return ()
+    try:
+        return await session.host.find_obstacles(row.seen.uid)
+    except VectlError:  # then the condition says why
+        return ()
 
 
 def _record(row: Row) -> Json:
@@ -129,6 +146,8 @@ def _print(story: _Story) -> None:
     _section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), map(_condition, row.conditions))
     fields = _fields(row, {found.path for found in story.explanations})
     _section("Fields", ("", "FIELD", "DESIRED", "OBSERVED"), fields)
+    obstacles = ((output.one_line(str(found)), found.remedy) for found in story.obstacles)
+    _section("Not to be suspended", ("BECAUSE", "REMEDY"), obstacles)
     differences = ((found.path, found.text) for found in story.explanations)
     _section("Differences", ("FIELD", "WHAT"), differences)
     events = ((output.moment(event.at), event.reason, event.message) for event in story.events)

@@ -22,6 +22,7 @@ from reconciler.host import (
     network,
     nics,
     observing,
+    preflight,
     quota,
     settings,
     shaping,
@@ -45,6 +46,7 @@ from reconciler.model import volume as volume_model
 from reconciler.model.counters import Counted
 from reconciler.model.effects import EFFECT_TYPES, Effect, effect_name
 from reconciler.model.identity import Uid
+from reconciler.model.migration import Obstacle
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
 
 # Each handler takes exactly the effect that it stands beside; a mapping from types to functions of those types is
@@ -142,6 +144,14 @@ class RealHost:
         """
         with file_errors("count", uid):
             return await counters.count(self.site, uid, deep=deep, keep=keep)
+
+    async def find_obstacles(self, uid: Uid) -> tuple[Obstacle, ...]:
+        """Name what keeps a running VE from being suspended.
+
+        Raises: VectlError.
+        """
+        with file_errors("look at", uid):
+            return await preflight.find_obstacles(self.site, uid)
 
     def write_down(self) -> None:
         """Write what is remembered of counters to disk."""

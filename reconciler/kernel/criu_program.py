@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 
 from reconciler.errors import MissingToolError
 from reconciler.kernel import command
+from reconciler.kernel.syscalls import translated
 
 LEAST = (4, 2)
 """Older ones cannot dump a socket on Linux 6.16 and later. Source: criu's issues 2705 and 2718."""
@@ -31,15 +34,28 @@ class CriuProgram:
 def find(programs: str) -> CriuProgram:
     """Find criu in vectl's own directory of programs, else among the host's, and ask it for its version.
 
+    The same file is asked once.
     Raises: MissingToolError, if there is none or only an older one; CommandError, TimeLimitError, if it does not run.
     """
-    own = f"{programs}/criu"
-    path = own if os.path.exists(own) else "criu"
-    try:
-        version = command.parse_version(command.run([path, "--version"], timeout_s=_ASK_S))
-    except MissingToolError as err:
-        raise MissingToolError(f"{str(err).partition('; ')[0]}; {_REMEDY}") from err
+    path = _path(programs)
+    with translated("look at", path):
+        stamp = os.stat(path).st_mtime_ns
+    version = _version(path, stamp)
     if version < LEAST:
         seen = ".".join(map(str, version)) or "one that does not tell its version"
         raise MissingToolError(f"run {path}: expected criu 4.2 or newer, found {seen}; {_REMEDY}")
     return CriuProgram(path=path, version=version)
+
+
+def _path(programs: str) -> str:
+    own = f"{programs}/criu"
+    path = own if os.path.exists(own) else shutil.which("criu")
+    if path is None:
+        raise MissingToolError(f"run criu: no such program; {_REMEDY}")
+    return path
+
+
+@lru_cache(maxsize=4)
+def _version(path: str, stamp: int) -> tuple[int, ...]:
+    """Ask a criu for its version. ``stamp``: when the file was changed."""
+    return command.parse_version(command.run([path, "--version"], timeout_s=_ASK_S))

@@ -20,6 +20,7 @@ class ConditionType(StrEnum):
     PAUSED = "Paused"
     NOT_ENFORCEABLE = "NotEnforceable"
     LIMITED = "Limited"
+    MIGRATION_READY = "MigrationReady"
     FETCHED = "Fetched"
     VERIFIED = "Verified"
     VALID = "Valid"

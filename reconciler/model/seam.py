@@ -12,6 +12,7 @@ from typing import Protocol
 from reconciler.model.counters import Counted
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Allocation, Uid, VeName
+from reconciler.model.migration import Obstacle
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, Facet, HostObservation, Scope
 
 
@@ -47,6 +48,17 @@ class Counting(Protocol):
 
     def write_down(self) -> None:
         """Write what is remembered to disk; it is written every now and then anyway."""
+        ...
+
+
+class Preflight(Protocol):
+    """Looks at running VEs for what could not be saved and restored."""
+
+    async def find_obstacles(self, uid: Uid) -> tuple[Obstacle, ...]:
+        """Name what keeps a running VE from being suspended; empty, if nothing is known to.
+
+        Raises: VectlError, if it does not run, or cannot be looked at as a whole.
+        """
         ...
 
 

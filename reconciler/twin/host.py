@@ -11,6 +11,7 @@ from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, Uid
 from reconciler.model.instance import Instance
+from reconciler.model.migration import Obstacle
 from reconciler.model.observation import (
     ALL_FACETS,
     EVERYTHING,
@@ -79,6 +80,10 @@ class TwinHost:
     async def count(self, uid: Uid, *, deep: bool, keep: bool = True) -> Counted:
         """Look at the counters of a VE, as the seam says; every look is a deep one."""
         return counters.count(self.machine, uid, keep=keep)
+
+    async def find_obstacles(self, uid: Uid) -> tuple[Obstacle, ...]:
+        """Name what keeps a running VE from being suspended, as the seam says."""
+        return power.find_obstacles(self.machine, uid)
 
     def write_down(self) -> None:
         """Do nothing: what is remembered is never lost here."""

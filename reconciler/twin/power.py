@@ -7,6 +7,7 @@ from typing import TypeAlias, assert_never
 
 from reconciler.errors import BusyError, CommandError, KernelError, StateError
 from reconciler.model.identity import Uid
+from reconciler.model.migration import Obstacle, ObstacleKind
 from reconciler.model.network import VeNetworkObservation
 from reconciler.model.power import (
     CreateRuntime,
@@ -192,6 +193,17 @@ def _suspend(machine: Machine, uid: Uid) -> None:
         machine.memories[uid] = snapshots.remember(machine, uid)
     machine.endings[uid] = Ending(requested=True)
     end_init(machine, uid, _KILLED)
+
+
+def find_obstacles(machine: Machine, uid: Uid) -> tuple[Obstacle, ...]:
+    """Name what keeps a running VE from being suspended.
+
+    Raises: StateError, if it does not run.
+    """
+    if observe(machine, uid).state is not PowerState.RUNNING:
+        raise StateError(f"look for obstacles in VE {uid}: it does not run")
+    reason = machine.obstacles.get(uid)
+    return (Obstacle(kind=ObstacleKind.FILE, what=reason, remedy="end it"),) if reason else ()
 
 
 def _discard_memory(machine: Machine, uid: Uid) -> None:

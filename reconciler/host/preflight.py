@@ -1,0 +1,183 @@
+"""Preflight: looking at a running VE for what could not be saved and restored, before anybody tries.
+
+The look reads /proc in a thread, with a budget, as the VE's root decides how much there is. It has to be taken while
+the VE runs: of a frozen one every process seems stuck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from reconciler.errors import KernelError, MissingToolError, StateError, VectlError
+from reconciler.host import compute, grafts, nics, power
+from reconciler.host.site import Site
+from reconciler.kernel import criu_program, process_state, rtnl, socket_diag
+from reconciler.kernel.mount import Mount
+from reconciler.kernel.nftread import NftSocket
+from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+from reconciler.kernel.pidfd import ProcessId
+from reconciler.kernel.syscalls import translated
+from reconciler.model.identity import Uid, link_alias
+from reconciler.model.migration import MountState, Obstacle, RunningState
+from reconciler.model.power import PowerState
+from reconciler.plan import migration
+
+_GRAFTS = ("devices", "mounts")
+_VIEWS = "fuse.lxcfs"
+_QUEUES_MAX = 100
+
+# Every network namespace is born with it, or its modules give it some.
+_BORN_WITH = frozenset(
+    {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
+)
+
+
+async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
+    """Name what keeps a VE from being suspended and resumed on this host; empty, if nothing is known to.
+
+    Raises: StateError, if it does not run; KernelError, if there is more in it than is looked at.
+    """
+    inside = _open(site, uid)
+    try:
+        seen = await asyncio.to_thread(_look, inside)
+    finally:
+        inside.close()
+    return migration.judge(seen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inside:
+    """What the look takes, put together on the event loop: what the site keeps open may be closed meanwhile."""
+
+    init: int
+    pids: frozenset[int]
+    root: int
+    net: int
+    ours: frozenset[tuple[str, str]]
+    links: tuple[str, ...]
+    nics: tuple[str, ...]
+    programs: str
+    no_template: str
+
+    def close(self) -> None:
+        os.close(self.root)
+        os.close(self.net)
+
+
+def _open(site: Site, uid: Uid) -> _Inside:
+    record, seen = site.need_record(uid), power.observe(site, uid)
+    if seen.state is not PowerState.RUNNING or seen.pid is None or seen.start_time is None:
+        raise StateError(f"look for obstacles in VE {uid}: it does not run")
+    init = ProcessId(pid=seen.pid, start_time=seen.start_time)
+    kept = site.namespaces.of(uid, init, site.rtnl)
+    digest = record.template_digest
+    has_template = digest is not None and os.path.exists(site.instance.template_image(digest))
+    pids = compute.tree(site, uid).processes()
+    links = tuple(sorted(_made_inside(kept.rtnl.dump_links(), alias=link_alias(site.instance.name, uid))))
+    with kept.root() as root:
+        return _Inside(
+            init=init.pid,
+            pids=pids,
+            root=os.dup(root),
+            net=os.dup(kept.net),
+            ours=frozenset(_ours(site, uid, init)),
+            links=links,
+            nics=tuple(sorted(nics.observe(site, uid, init))),
+            programs=site.instance.programs,
+            no_template="" if has_template else f"the image of its template {record.template} is gone; build it anew",
+        )
+
+
+def _made_inside(links: Iterable[rtnl.Link], *, alias: str) -> Iterator[str]:
+    """Name the interfaces that neither vectl nor the kernel by itself has made in a network namespace."""
+    for link in links:
+        if link.alias != alias and link.kind is not None and link.name not in _BORN_WITH:
+            yield link.name
+
+
+def _ours(site: Site, uid: Uid, init: ProcessId) -> Iterator[tuple[str, str]]:
+    """Give device and root of the mounts that vectl has put in, which it puts in again."""
+    for kind in _GRAFTS:
+        for graft in grafts.read(site, uid, kind, init).values():
+            yield graft.device, graft.root
+
+
+def _look(inside: _Inside) -> RunningState:
+    notes = socket_diag.read_notes(inside.net)
+    processes, mounts = process_state.read_all(inside.pids, init=inside.init, notes=notes)
+    return RunningState(
+        processes=processes,
+        mounts=tuple(_foreign(mounts, inside.ours)),
+        queues=tuple(_queues(mounts, inside.root)),
+        links=inside.links,
+        nics=inside.nics,
+        filter_rules=_filter_rules(inside.net),
+        no_criu=_no_criu(inside.programs),
+        no_template=inside.no_template,
+    )
+
+
+def _foreign(mounts: Iterable[Mount], ours: frozenset[tuple[str, str]]) -> Iterator[MountState]:
+    """Give the mounts that vectl has not put there, once each, however many mount namespaces show them."""
+    table = list(mounts)
+    whole = {found.device for found in table if found.root == "/"}
+    kept = {
+        (found.target, found.fstype, found.device not in whole)
+        for found in table
+        if (found.device, found.root) not in ours and found.fstype != _VIEWS
+    }
+    for target, fstype, is_part in sorted(kept):
+        yield MountState(
+            target=process_state.printable(target),
+            fstype=process_state.printable(fstype),
+            is_part=is_part and fstype != "devtmpfs",
+        )
+
+
+def _queues(mounts: Iterable[Mount], root: int) -> Iterator[str]:
+    """Name the POSIX message queues of a VE, as far as it has them mounted somewhere."""
+    for found in mounts:
+        if found.fstype == "mqueue" and found.root == "/":
+            yield from sorted(map(process_state.printable, _list(root, found)))[:_QUEUES_MAX]
+            return
+
+
+def _list(root: int, found: Mount) -> list[str]:
+    """List the directory at which something is mounted, unless its root has put something else in the way."""
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    try:
+        directory = openat2(root, found.target.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY, resolve=resolve)
+    except KernelError as err:
+        if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return []
+        raise
+    try:
+        with translated("list", found.target):
+            device = os.fstat(directory).st_dev
+            is_it = f"{os.major(device)}:{os.minor(device)}" == found.device
+            return os.listdir(directory) if is_it else []
+    finally:
+        os.close(directory)
+
+
+def _filter_rules(net: int) -> int:
+    """Count the rules of nftables, by which iptables works too; a VE whose root keeps them changing has some."""
+    try:
+        with NftSocket.open_in(net) as nft:
+            return nft.count_rules()
+    except KernelError:
+        return 1
+
+
+def _no_criu(programs: str) -> str:
+    try:
+        criu_program.find(programs)
+    except MissingToolError as err:
+        return str(err)
+    except VectlError as err:
+        return f"{err}; see `vectl doctor`"
+    return ""
