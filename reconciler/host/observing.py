@@ -19,6 +19,7 @@ from reconciler.host import (
     filter,
     host_compute,
     host_network,
+    images,
     mounts,
     network,
     nics,
@@ -64,6 +65,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
     look = _Look(site=site, scope=scope, facets=facets, uids=uids)
     links, quotas = look.links(), look.quotas()
     powers = {uid: await _power(site, uid) for uid in uids} if facets & _OF_LIVE else {}
+    built = _known(templates.read_index, site) if scope.host else _NOT_ASKED
     networks, lxcfs = look.networks_of(powers, links), _known(site.lxcfs.running)
     return HostObservation(
         capabilities=capabilities,
@@ -86,7 +88,8 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
         compute=look.host_compute(),
         networks=look.host_networks(links),
         filter=_known(filter.observe, site) if scope.host and Facet.NETWORK in facets else _NOT_ASKED,
-        templates=_known(templates.read_index, site) if scope.host else _NOT_ASKED,
+        templates=built,
+        images={} if isinstance(built, Unknown) else images.observe(site, built),
         trash=look.trash(quotas),
         pool=_known(volume.observe_pool, site) if scope.host else _NOT_ASKED,
     )

@@ -6,19 +6,20 @@ import asyncio
 import fcntl
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.errors import BusyError, KernelError, TemplateError
-from reconciler.host import trees
+from reconciler.host import images, trees
 from reconciler.host.site import Site
 from reconciler.kernel import erofs, files, mount
 from reconciler.kernel.hashing import sha256_of
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.decode import parse_object, render_object
 from reconciler.model.identity import Digest
-from reconciler.model.volume import BuildTemplate, RemoveTemplate, TemplateSpec
+from reconciler.model.volume import BuildTemplate, ImageObservation, RemoveTemplate, TemplateSpec
 
 _INDEX_FORMAT = 1
 _SCRATCH = "build-"
@@ -48,7 +49,8 @@ async def build(site: Site, effect: BuildTemplate) -> None:
     Raises: TemplateError; DownloadError; CommandError; MissingToolError; NoSpaceError; TimeLimitError.
     """
     template = effect.template
-    if template.key in read_index(site):
+    if (present := read_index(site).get(template.key)) is not None:
+        images.touch(site, present)
         return
     async with site.builds.setdefault(template.key, asyncio.Lock()):
         if template.key not in read_index(site):
@@ -72,9 +74,17 @@ def _build_image(site: Site, template: TemplateSpec) -> Digest:
         erofs.make_image(place.tree, image, uuid=str(uuid.UUID(template.key[:32])), epoch=newest)
         digest = Digest(sha256_of(image))
         os.chmod(image, 0o444)
+        os.utime(image)
+        images.write_note(site, digest, _note(template))
         os.rename(image, site.instance.template_image(digest))
         files.sync_directory(directory)
         return digest
+
+
+def _note(template: TemplateSpec) -> ImageObservation:
+    now = time.time()
+    source = images.words(template.source)
+    return ImageObservation(name=template.name, source=source, size=0, built_at=now, used_at=now)
 
 
 @contextmanager
@@ -117,7 +127,7 @@ def _sweep(directory: str) -> None:
 
 
 def remove(site: Site, effect: RemoveTemplate) -> None:
-    """Remove an image that no VE and nothing in the trash uses; absent is success.
+    """Remove an image that nothing on the host is on; absent is success.
 
     Raises: BusyError.
     """
@@ -127,12 +137,15 @@ def remove(site: Site, effect: RemoveTemplate) -> None:
         if digest is None:
             return
         if digest not in index.values():
-            if user := _user_of(site, digest):
-                raise BusyError(f"remove template {digest[:12]}: {user} uses it")
+            for user, used in images.users(site):
+                if used == digest:
+                    raise BusyError(f"remove template {digest[:12]}: {user} uses it")
             _unmount(site, digest)
         _write_index(site, index)
         if digest not in index.values():
-            os.unlink(site.instance.template_image(digest))
+            for path in (site.instance.template_image(digest), images.note_file(site, digest)):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
 
 
 def _unmount(site: Site, digest: Digest) -> None:
@@ -140,17 +153,6 @@ def _unmount(site: Site, digest: Digest) -> None:
     if mount.is_mounted(target):
         mount.unmount(target)
         os.rmdir(target)
-
-
-def _user_of(site: Site, digest: Digest) -> str:
-    for uid in site.uids():
-        record = site.read_record(uid)
-        if record is not None and record.template_digest == digest:
-            return f"VE {record.name}"
-    for record in site.trashed_records():
-        if record.template_digest == digest:
-            return f"VE {record.name} in the trash"
-    return ""
 
 
 def ensure_mounted(site: Site, digest: Digest) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from reconciler.errors import BusyError, KernelError, StateError, TemplateError
-from reconciler.host import compute, ending, image, power, quota, templates
+from reconciler.host import compute, ending, image, images, power, quota, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
 from reconciler.kernel.syscalls import file_errors
@@ -259,6 +259,8 @@ async def purge(site: Site, effect: PurgeTrash) -> None:
     """
     path, doomed = _entry_path(site, effect.trash_id), f"{site.instance.trash}/.{effect.trash_id}"
     if os.path.isdir(path):
+        with suppress(StateError):
+            images.touch(site, *{digest for _, digest in images.users_in(site, path)})
         os.rename(path, doomed)
     await asyncio.to_thread(_delete, site, doomed)
 
@@ -323,7 +325,8 @@ def observe_trash(site: Site, quotas: Quotas) -> tuple[TrashEntry, ...] | Unknow
         record = decode_record(data, where=f"{path}/record.json")
         group = quotas.groups.get(btrfs.subvolume_id(f"{path}/volume")) if os.path.isdir(f"{path}/volume") else None
         used = group.referenced if group else None
-        entries.append(TrashEntry(id=name, trashed_at=float(match[2]), record=record, used=used))
+        needed = frozenset(digest for _, digest in images.users_in(site, path))
+        entries.append(TrashEntry(id=name, trashed_at=float(match[2]), record=record, used=used, images=needed))
     return tuple(sorted(entries, key=lambda entry: (entry.trashed_at, entry.id)))
 
 

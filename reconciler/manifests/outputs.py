@@ -75,7 +75,9 @@ def _format() -> Schema:
 
 def _action_fields() -> dict[str, Schema]:
     return {
-        "ve": _text("Name of the VE; `network/NAME`, `host/filter` or `host/cgroup` for objects of the host."),
+        "ve": _text(
+            "Name of the VE, or `network/NAME`, `host/filter`, `host/cgroup`, `template/NAME@DIGEST` of the host."
+        ),
         "op": _word((op.value for op in Operation), "What happens to the object."),
         "path": _text("Path of the field; empty for the object as a whole."),
         "before": _any("Observed value, in canonical form; null for none or unlimited."),

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     MANIFEST_REMOVED = "ManifestRemoved"
     IN_TRASH = "InTrash"
     TRASH_EXPIRED = "TrashExpired"
+    TEMPLATE_UNUSED = "TemplateUnused"
     BOOKKEEPING = "Bookkeeping"
     REQUESTED = "Requested"
 
@@ -110,8 +111,8 @@ NO_DOWNTIME = Downtime(0.0, Basis.ESTIMATED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One step of a plan. ``ve``: the VE's name, or for the host's own objects ``network/<name>``, ``host/filter`` or
-    ``host/cgroup``.
+    """One step of a plan. ``ve``: the VE's name, or for the host's own objects ``network/<name>``, ``host/filter``,
+    ``host/cgroup`` or ``template/<name>@<digest>``.
 
     Shape: ``before`` and ``after`` are canonical JSON. ``effects`` in their order; ``uid`` None for host objects.
     ``danger``: a sentence for the top of the plan, empty for harmless actions.

@@ -16,7 +16,7 @@ from reconciler.model.power import PowerObservation
 from reconciler.model.settings import SettingsObservation
 from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.views import Views
-from reconciler.model.volume import Record, TrashEntry, VolumeObservation
+from reconciler.model.volume import ImageObservation, Record, TrashEntry, VolumeObservation
 
 
 class Facet(StrEnum):
@@ -100,7 +100,8 @@ class PoolObservation:
 class HostObservation:
     """One host. ``ves`` holds those in scope; ``complete``: it holds every VE that is on the host.
 
-    ``templates``: digest of the image by key of the source. Parts outside the scope are `Unknown`.
+    ``templates``: digest of the image by key of the source; ``images``: each of them. Parts outside the scope are
+    `Unknown`.
     """
 
     capabilities: Capabilities
@@ -111,4 +112,5 @@ class HostObservation:
     filter: FilterObservation | Unknown
     templates: Mapping[Digest, Digest] | Unknown
     trash: tuple[TrashEntry, ...] | Unknown
+    images: Mapping[Digest, ImageObservation] = field(default_factory=dict, compare=False)
     pool: PoolObservation | Unknown = field(compare=False)

@@ -169,12 +169,33 @@ class VolumeObservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrashEntry:
-    """A removed VE whose data is still there. Units: ``trashed_at`` seconds since the epoch."""
+    """A removed VE whose data is still there. ``images``: the template images that it takes to run again.
+
+    Units: ``trashed_at`` seconds since the epoch.
+    """
 
     id: str
     trashed_at: float
     record: Record
     used: int | None = field(default=None, compare=False)
+    images: frozenset[Digest] = field(default=frozenset(), compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageObservation:
+    """A template's image. ``name``: of the template that it was built for first; ``source``: what it was built from,
+    for people. ``used_at``: when it was last known to be of use, be it that somebody who had it went.
+    ``is_original``: nothing can build it anew.
+
+    Units: bytes; seconds since the epoch.
+    """
+
+    name: TemplateName
+    source: str
+    size: int
+    built_at: float
+    used_at: float
+    is_original: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The host's own objects: the instance's cgroup, its networks and its filter, as all VEs together need them."""
+"""The host's own objects: the instance's cgroup, networks, filter and template images, as all VEs need them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reconciler.model.action import Action, Refusal, UnknownFact
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import VeName
 from reconciler.model.observation import HostObservation
-from reconciler.plan import host_compute, host_network
+from reconciler.plan import host_compute, host_network, templates
 from reconciler.plan.admission import admitted
 from reconciler.plan.inputs import Inputs, cpu_reserve, unreadable
 from reconciler.plan.matching import Matches
@@ -34,6 +34,7 @@ def plan_own(inputs: Inputs, ves: Ves) -> Iterator[Action]:
         return
     yield from _plan_instance(inputs, ves)
     yield from _plan_networks(inputs, ves)
+    yield from templates.plan_unused(inputs)
 
 
 def _plan_instance(inputs: Inputs, ves: Ves) -> Iterator[Action]:

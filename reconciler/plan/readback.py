@@ -10,7 +10,7 @@ from reconciler.model.facts import JsonMap, Unknown
 from reconciler.model.identity import NetworkName, VeName
 from reconciler.model.network import LoadFilter
 from reconciler.model.observation import HostObservation
-from reconciler.plan import host_compute, host_network, ve
+from reconciler.plan import host_compute, host_network, templates, ve
 from reconciler.plan.admission import held, short
 from reconciler.plan.inputs import Inputs, context_of
 
@@ -38,6 +38,8 @@ def unfulfilled(inputs: Inputs, action: Action) -> str:
 
 
 def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
+    if action.ve.startswith(templates.TARGET):
+        return templates.unfulfilled(inputs.observed, action)
     if action.ve == host_compute.TARGET:
         return _instance_unfulfilled(inputs.observed, action)
     networks, loaded = inputs.observed.networks, inputs.observed.filter

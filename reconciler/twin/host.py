@@ -154,6 +154,7 @@ def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObs
         networks=_look(machine, Facet.NETWORK, of_host, network.observe),
         filter=_look(machine, Facet.NETWORK, of_host, network.observe_filter),
         templates=_look(machine, Facet.VOLUME, of_host, _templates),
+        images=dict(machine.images),
         trash=_look(machine, Facet.VOLUME, of_host, volume.observe_trash),
         pool=_look(machine, Facet.VOLUME, of_host, volume.observe_pool),
     )

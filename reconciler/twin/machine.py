@@ -19,7 +19,7 @@ from reconciler.model.power import End, Launch
 from reconciler.model.quota import Quotas
 from reconciler.model.seam import Clock
 from reconciler.model.snapshots import SnapshotKind, VolumeMark
-from reconciler.model.volume import Record
+from reconciler.model.volume import ImageObservation, Record
 
 FIRST_PID = 1000
 
@@ -140,6 +140,7 @@ class Machine:
     capabilities: Capabilities
     clock: Clock
     templates: dict[Digest, Digest] = field(default_factory=dict)
+    images: dict[Digest, ImageObservation] = field(default_factory=dict)
     records: dict[Uid, Record | Unknown] = field(default_factory=dict)
     volumes: dict[Uid, Volume] = field(default_factory=dict)
     snapshots: dict[Uid, Mapping[SnapshotName, Kept]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from reconciler.model.volume import (
     BuildTemplate,
     BuiltinSource,
     CreateVolume,
+    ImageObservation,
     PurgeTrash,
     Record,
     RemoveTemplate,
@@ -69,8 +70,7 @@ def perform(machine: Machine, effect: VolumeEffect) -> None:
         case RestoreVe():
             _restore(machine, effect)
         case PurgeTrash():
-            _require_trash_id(effect.trash_id)
-            machine.trash.pop(effect.trash_id, None)
+            _purge(machine, effect.trash_id)
         case LoadQuotas() | SetQuota() | SetInodes():
             quota.perform(machine, effect)
         case _:
@@ -101,6 +101,7 @@ def observe_trash(machine: Machine) -> tuple[TrashEntry, ...]:
             trashed_at=entry.trashed_at,
             record=entry.record,
             used=None if entry.volume is None else entry.volume.used,
+            images=_images_of(entry),
         )
         for key, entry in entries
     )
@@ -157,12 +158,22 @@ def require_space(machine: Machine, doing: str) -> None:
 
 
 def _build_template(machine: Machine, template: TemplateSpec) -> None:
+    now = machine.clock.now()
     if template.key in machine.templates:
+        _touch(machine, machine.templates[template.key])
         return
     doing = f"build template {template.name}"
     digest = _image_digest(template.source, doing)
     require_space(machine, doing)
     machine.templates[template.key] = digest
+    kind = type(template.source).__name__.removesuffix("Source").lower()
+    machine.images[digest] = ImageObservation(name=template.name, source=kind, size=1 << 20, built_at=now, used_at=now)
+
+
+def _touch(machine: Machine, digest: Digest | None) -> None:
+    """Take note that an image was of use until now."""
+    if digest is not None and digest in machine.images:
+        machine.images[digest] = replace(machine.images[digest], used_at=machine.clock.now())
 
 
 def _image_digest(source: TemplateSource, doing: str) -> Digest:
@@ -183,6 +194,7 @@ def _remove_template(machine: Machine, key: Digest) -> None:
         if used == digest:
             raise BusyError(f"remove template {key}: {user} uses its image")
     del machine.templates[key]
+    machine.images.pop(digest, None)
 
 
 def _images_in_use(machine: Machine) -> Iterator[tuple[str, Digest | None]]:
@@ -278,6 +290,20 @@ def _restore(machine: Machine, effect: RestoreVe) -> None:
     if entry.memory is not None:
         machine.memories[uid] = entry.memory
     del machine.trash[effect.trash_id]
+
+
+def _purge(machine: Machine, trash_id: str) -> None:
+    _require_trash_id(trash_id)
+    entry = machine.trash.pop(trash_id, None)
+    for digest in () if entry is None else _images_of(entry):
+        _touch(machine, digest)
+
+
+def _images_of(entry: Trashed) -> frozenset[Digest]:
+    found = {entry.record.template_digest, *(kept.template_digest for kept in entry.snapshots.values())}
+    if entry.volume is not None and entry.volume.mark is not None:
+        found.add(entry.volume.mark.template_digest)
+    return frozenset(digest for digest in found if digest is not None)
 
 
 def _require_trash_id(trash_id: str) -> None:

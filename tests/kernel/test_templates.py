@@ -18,8 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import CommandError, DownloadError, NoSpaceError, TemplateError, VectlError
-from reconciler.host import templates
+from reconciler.errors import (
+    BusyError,
+    CommandError,
+    DownloadError,
+    NoSpaceError,
+    StateError,
+    TemplateError,
+    VectlError,
+)
+from reconciler.host import images, templates
 from reconciler.host.site import Site
 from reconciler.kernel import files, mount
 from reconciler.manifests.canonical import template_spec
@@ -100,6 +108,11 @@ def left(site: Site) -> set[str]:
     return set(os.listdir(site.instance.templates)) - {"index.lock"}
 
 
+def files_of(digest: Digest) -> set[str]:
+    """What lies there of one image."""
+    return {f"{digest}.erofs", f"{digest}.json"}
+
+
 # Each kind of source
 
 
@@ -110,7 +123,7 @@ def test_a_tarball_becomes_an_image(site: Site, tmp_path: Path) -> None:
         assert {"dev", "proc", "run", "sys", "tmp"} <= set(os.listdir(tree))
         assert (tree / "proc/meminfo").is_file()
         assert (tree / "sys/fs/cgroup").is_dir()
-    assert left(site) == {"index.json", f"{digest}.erofs"}
+    assert left(site) == {"index.json", *files_of(digest)}
 
 
 def test_a_tarball_is_fetched_from_a_server(site: Site, tmp_path: Path) -> None:
@@ -180,7 +193,7 @@ def test_an_image_is_taken_from_an_image_server(site: Site, tmp_path: Path) -> N
         digest = build(site, SimplestreamsSource(server=server, alias="tiny/1", fingerprint=fingerprint))
     with seen(site, digest, tmp_path / "mnt") as tree:
         assert (tree / "etc/who").read_text() == "a tarball\n"
-    assert left(site) == {"index.json", f"{digest}.erofs"}
+    assert left(site) == {"index.json", *files_of(digest)}
 
 
 def test_a_squashfs_image_of_an_image_server_becomes_an_image(site: Site, tmp_path: Path) -> None:
@@ -444,7 +457,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_taken_for_a_template(site
     assert templates.read_index(site) == {}
     assert [name.partition("-")[0] for name in left(site)] == ["build"]
     digest = build(site, tarball(tmp_path / "a.tar"))
-    assert left(site) == {"index.json", f"{digest}.erofs"}
+    assert left(site) == {"index.json", *files_of(digest)}
 
 
 def test_what_another_process_builds_is_not_swept_away(site: Site) -> None:
@@ -469,3 +482,45 @@ def test_an_image_is_removed_with_its_mount(site: Site, tmp_path: Path) -> None:
     storage.in_private_namespace(work)
     assert left(site) == {"index.json"}
     assert json.loads(files.read_bytes_if_exists(f"{site.instance.templates}/index.json") or b"{}")["images"] == {}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "ves/u/record.json",
+        "ves/u/volume/mark.json",
+        "ves/u/snapshots/s/meta.json",
+        "ves/u/snapshots/.s/meta.json",
+        "ves/u/suspended/meta.json",
+        "trash/u.1/record.json",
+        "trash/u.1/snapshots/s/meta.json",
+    ],
+)
+def test_an_image_that_data_is_on_is_not_removed(site: Site, tmp_path: Path, file: str) -> None:
+    source = tarball(tmp_path / "a.tar")
+    digest = build(site, source)
+    storage.write(f"{site.instance.pool}/{file}", json.dumps({"name": "web1", "template_digest": digest}))
+    with pytest.raises(BusyError, match=r"web1|snapshot|u\.1| u "):
+        templates.remove(site, RemoveTemplate(key=spec(source).key))
+    assert files_of(digest) <= left(site)
+
+
+def test_an_image_is_not_removed_while_it_is_not_known_who_needs_it(site: Site, tmp_path: Path) -> None:
+    source = tarball(tmp_path / "a.tar")
+    build(site, source)
+    storage.write(f"{site.instance.ves}/u/record.json", "damaged")
+    with pytest.raises(StateError, match=r"record\.json"):
+        templates.remove(site, RemoveTemplate(key=spec(source).key))
+
+
+def test_what_is_known_of_an_image_is_observed(site: Site, tmp_path: Path) -> None:
+    source, before = tarball(tmp_path / "a.tar"), time.time() - 1
+    digest = build(site, source)
+    [seen] = images.observe(site, templates.read_index(site)).values()
+    assert (seen.name, seen.source, seen.is_original) == ("tried", f"tarball {source.path}", False)
+    assert seen.size == os.path.getsize(site.instance.template_image(digest))
+    assert seen.used_at == pytest.approx(seen.built_at, abs=5)
+    assert seen.built_at > before
+    os.utime(site.instance.template_image(digest), (1000, 1000))
+    build(site, source)
+    assert images.observe(site, templates.read_index(site))[digest].used_at > before

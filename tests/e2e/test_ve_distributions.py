@@ -1,0 +1,97 @@
+"""Claims about distributions beside each other: each comes up whole, as nobody else, and answers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from reconciler.kernel import netns
+from tests.support.fleet import Document, Fleet, Value, network, until, ve
+from tests.support.fleet import fleet as made_fleet
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("ve-distributions"), pytest.mark.timeout(1800)]
+
+BUILD_S = 1200.0
+BOOT_S = 120.0
+
+ADDRESSES = {"deb12": "10.93.0.12/24", "deb13": "10.93.0.13/24", "twin": "10.93.0.14/24", "busy": "10.93.0.15/24"}
+DEBIAN = ("deb12", "deb13", "twin")
+
+
+def template(name: str, suite: str) -> Document:
+    source = {"debootstrap": {"suite": suite, "packages": ["openssh-server", "cron"]}}
+    return {"apiVersion": "ve/v1", "kind": "Template", "metadata": {"name": name}, "spec": {"source": source}}
+
+
+def debian(name: str, made_from: str) -> Document:
+    size: dict[str, Value] = {"memory": {"limit": "512Mi"}, "disk": {"size": "512Mi"}}
+    return ve(name, ADDRESSES[name], template=made_from, **size)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    documents = [
+        network("lan", "10.93.0.0/24", gateway=["10.93.0.1"]),
+        template("debian-12", "bookworm"),
+        template("debian-13", "trixie"),
+        debian("deb12", "debian-12"),
+        debian("deb13", "debian-13"),
+        debian("twin", "debian-13"),
+        ve("busy", ADDRESSES["busy"]),
+    ]
+    with made_fleet(tmp_path_factory.getbasetemp(), *documents, pool={"size": "3Gi"}) as made:
+        made.start_agent()
+        for name in ADDRESSES:
+            until(lambda name=name: made.is_ready(name), f"{name} to be ready", deadline_s=BUILD_S)  # type: ignore[misc]  # a lambda has no types
+        yield made
+
+
+def banner(fleet: Fleet, name: str) -> bytes:
+    """Read what an ssh server says first."""
+    address = ADDRESSES[name].partition("/")[0]
+
+    def connect() -> bytes:
+        with socket.create_connection((address, 22), timeout=10) as connection:
+            return connection.recv(64)
+
+    return netns.call_in(fleet.namespace, connect)
+
+
+@pytest.mark.parametrize("name", DEBIAN)
+def test_systemd_comes_up_without_a_failed_unit(fleet: Fleet, name: str) -> None:
+    one = fleet.ve(name)
+
+    def state() -> str:
+        return one.try_run("systemctl", "is-system-running", "--wait")[1].strip()
+
+    seen = until(state, "systemd to answer", deadline_s=BOOT_S)
+    assert seen == "running", one.run("systemctl", "--failed", "--no-legend")
+
+
+@pytest.mark.parametrize("name", DEBIAN)
+def test_ssh_answers(fleet: Fleet, name: str) -> None:
+    assert until(lambda: banner(fleet, name), f"ssh of {name}", deadline_s=BOOT_S).startswith(b"SSH-2.0-OpenSSH")
+
+
+def test_each_is_what_its_template_says(fleet: Fleet) -> None:
+    assert "VERSION_CODENAME=bookworm" in fleet.ve("deb12").run("cat", "/etc/os-release")
+    assert "VERSION_CODENAME=trixie" in fleet.ve("deb13").run("cat", "/etc/os-release")
+    assert "ID=busybox" in fleet.ve("busy").run("cat", "/etc/os-release")
+
+
+def test_two_of_one_template_are_not_each_other(fleet: Fleet) -> None:
+    one, other = fleet.ve("deb13"), fleet.ve("twin")
+    for identity in ("/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"):
+        mine, theirs = one.run("cat", identity), other.run("cat", identity)
+        assert mine.strip()
+        assert mine != theirs
+
+
+@pytest.mark.parametrize("name", DEBIAN)
+def test_no_service_has_what_keeps_it_from_being_saved(fleet: Fleet, name: str) -> None:
+    one = fleet.ve(name)
+    assert one.run("stat", "-c", "%F", "/etc/localtime") == "regular file"
+    shown = one.run("systemctl", "show", "systemd-journald", "systemd-logind", "-p", "ProtectHostname")
+    assert set(shown.split()) == {"ProtectHostname=no"}
