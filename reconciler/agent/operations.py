@@ -11,7 +11,7 @@ from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.observation import EVERYTHING, Scope, VeObservation
-from reconciler.model.power import DeleteRuntime, ForgetEnd, Power, PowerObservation, PowerState, StopRuntime
+from reconciler.model.power import DiscardMemory, ForgetEnd, Power, PowerObservation, PowerState
 from reconciler.model.volume import PurgeTrash, Record, RestoreVe, TrashEntry, WriteRecord
 from reconciler.plan import power
 from reconciler.state.pause import Pause, pause_of
@@ -36,35 +36,45 @@ class Operations:
             await self.reconciler.effects.perform(replace(effect, serves=f"{name}:{reason}"))
         self.reconciler.desk.tell(name, reason, message)
 
-    async def stop(self, name: VeName, *, by: str, reason: str = "") -> None:
-        """Stop a VE and pause it, so that it stays down.
+    async def stop(self, name: VeName, *, by: str, reason: str = "", cold: bool = False) -> None:
+        """Stop a VE and pause it, so that it stays down. ``cold``: give up the memory of one that is suspended.
 
-        Raises: StateError, if there is none; VectlError.
+        Raises: StateError, if there is none; RefusedError, if it is suspended and not to be stopped cold; VectlError.
         """
         async with self.reconciler.lock(name):
             uid, record, seen = await self._find(name)
+            if not cold:
+                _refuse_suspended("stop", name, seen)
             self._pause(name, by=by, reason=reason or "stopped by hand", by_stop=True)
             await self._stop(uid, record, seen)
+            await self._discard_memory(name, seen, by=by)
             self.reconciler.desk.tell(name, "Stopped", f"by {by}")
         await self.reconciler.pass_ve(name)
 
     async def _stop(self, uid: Uid, record: Record, seen: VeObservation) -> None:
-        if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.RUNNING:
-            timeout_s = power.stop_timeout_s(record.applied)
-            await self.reconciler.effects.perform(StopRuntime(uid=uid, timeout_s=timeout_s))
-        await self.reconciler.effects.perform(DeleteRuntime(uid=uid))
-        await self.reconciler.effects.perform(RemoveCgroup(uid=uid))
+        timeout_s = power.stop_timeout_s(record.applied)
+        for effect in (*power.stop_effects(uid, timeout_s, _known_power(seen)), RemoveCgroup(uid=uid)):
+            await self.reconciler.effects.perform(effect)
 
-    async def start(self, name: VeName, *, by: str) -> Result:
-        """Lift a pause that came with a stop, forget a halt from inside, and reconcile.
+    async def _discard_memory(self, name: VeName, seen: VeObservation, *, by: str) -> None:
+        """Give up the memory of a VE of which nothing runs, and tell so; without one there is nothing to tell."""
+        if _known_power(seen).memory is not None:
+            await self._perform(name, "MemoryDiscarded", f"by {by}", DiscardMemory(uid=seen.uid))
 
+    async def start(self, name: VeName, *, by: str, cold: bool = False) -> Result:
+        """Lift a pause that came with a stop, forget a halt from inside, and reconcile: boot or resume it.
+
+        ``cold``: give up the memory of one that is suspended, and boot it.
         Raises: StateError, if there is none; RefusedError, if nothing would boot it; VectlError, if that fails.
         """
         async with self.reconciler.lock(name):
-            uid, _, seen = await self._find(name)
+            uid, record, seen = await self._find(name)
             self._lift_stop(name)
             self._need_reconciling("start", name)
-            if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.STOPPED:
+            if cold and _known_power(seen).memory is not None:
+                await self._stop(uid, record, seen)
+                await self._discard_memory(name, seen, by=by)
+            if _known_power(seen).state is PowerState.STOPPED:
                 await self.reconciler.effects.perform(ForgetEnd(uid=uid))
             self.reconciler.desk.tell(name, "Started", f"by {by}")
         return _demanded(await self.reconciler.pass_ve(name), name)
@@ -95,6 +105,7 @@ class Operations:
         async with self.reconciler.lock(name):
             uid, record, seen = await self._find(name)
             self._need_reconciling("restart", name)
+            _refuse_suspended("restart", name, seen)
             await self._stop(uid, record, seen)
             self.reconciler.desk.tell(name, "Restarted", f"by {by}")
         return _demanded(await self.reconciler.pass_ve(name), name)
@@ -180,6 +191,27 @@ class Operations:
     async def purge(self, trash_id: str, *, by: str) -> None:
         """Delete an entry of the trash for good."""
         await self._perform("trash", "Purged", f"{trash_id} by {by}", PurgeTrash(trash_id=trash_id))
+
+
+def _known_power(seen: VeObservation) -> PowerObservation:
+    """Give what was seen of a VE's power.
+
+    Raises: StateError, if it could not be read: nobody acts on a guess.
+    """
+    if isinstance(seen.power, Unknown):
+        raise StateError(f"look at VE {seen.uid}: {seen.power.reason}")
+    return seen.power
+
+
+def _refuse_suspended(verb: str, name: VeName, seen: VeObservation) -> None:
+    """Refuse to stop what does not run, as that would be to lose its memory.
+
+    Raises: RefusedError.
+    """
+    if _known_power(seen).memory is not None:
+        how = "`power: stopped` in its manifest resumes it and shuts it down"
+        cold = "stop" if verb == "stop" else "start"
+        raise RefusedError(f"{verb} {name}: it is suspended; {how}, `vectl {cold} {name} --cold` gives up its memory")
 
 
 def _demanded(result: Result, name: VeName) -> Result:

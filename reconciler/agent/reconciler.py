@@ -18,7 +18,7 @@ from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, H
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
 from reconciler.model.volume import Record
-from reconciler.plan import planner, render
+from reconciler.plan import planner, power, render
 from reconciler.plan.inputs import TRASH_KEEP_S, Inputs, Known, is_here, specs_here
 from reconciler.plan.settled import Settled
 from reconciler.state.inventory import Entry
@@ -74,6 +74,7 @@ class Reconciler:
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
     _short_of: tuple[str, ...] = ()
     _restarting: set[VeName] = field(default_factory=set)
+    _moving_memory: set[VeName] = field(default_factory=set)
 
     async def plan(self, observed: HostObservation, *, coordinator: Coordinator | None = None) -> tuple[Inputs, Plan]:
         """Plan the whole host from an observation; VEs that are not here yet get their identity allocated."""
@@ -220,10 +221,13 @@ class Reconciler:
     async def _apply_ve(self, name: VeName, plan: Plan, inputs: Inputs) -> list[Outcome]:
         if any(action.phase is Phase.RESTART for action in plan.actions):
             self._restarting.add(name)
+        if any(_moves_memory(action) for action in plan.actions):
+            self._moving_memory.add(name)
         try:
             outcomes = await self.applier().apply_group(plan.actions, inputs)
         finally:
             self._restarting.discard(name)
+            self._moving_memory.discard(name)
         for outcome in outcomes:
             if outcome.seen is not None:
                 self._remember(outcome.seen)
@@ -237,16 +241,23 @@ class Reconciler:
         judged = [(action, self._wave(action) or self.patience.hold(action, now)) for action in actions]
         holds = [hold for _, hold in judged if hold is not None]
         allowed = tuple(action for action, hold in judged if hold is None)
+        if any(power.resumes(hold.action) for hold in holds):
+            allowed = tuple(action for action in allowed if action.phase is not Phase.RESTART)
         if any(hold.action.origin is Origin.GIT for hold in holds):
             allowed = tuple(action for action in allowed if action.effects and not render.is_bookkeeping(action))
         return allowed, holds
 
     def _wave(self, action: Action) -> Hold | None:
-        """Hold a restart back while as many VEs restart as may at once."""
-        if action.phase is not Phase.RESTART or len(self._restarting) < self.max_restarts:
-            return None
-        message = f"waits for {', '.join(sorted(self._restarting))} to be up again"
-        return Hold(action=action, reason="RestartWave", message=message, wait_s=WAVE_S, stalled=False)
+        """Hold a restart back while as many VEs restart as may at once, and what takes long as long as it would leave
+        nobody to look after the other VEs.
+        """
+        if action.phase is Phase.RESTART and len(self._restarting) >= self.max_restarts:
+            message = f"waits for {', '.join(sorted(self._restarting))} to be up again"
+            return Hold(action=action, reason="RestartWave", message=message, wait_s=WAVE_S, stalled=False)
+        if _moves_memory(action) and len(self._moving_memory) >= max(1, self.workers // 2):
+            message = f"waits for the memory of {', '.join(sorted(self._moving_memory))}"
+            return Hold(action=action, reason="MemoryWave", message=message, wait_s=WAVE_S, stalled=False)
+        return None
 
     def pause_ends_in(self) -> float | None:
         """Give the time until the next pause ends by itself; None, if none does. Units: seconds."""
@@ -279,6 +290,10 @@ class Reconciler:
     def lock(self, name: VeName) -> asyncio.Lock:
         """Give the lock of a VE: whoever changes it holds it."""
         return self._locks.setdefault(name, asyncio.Lock())
+
+
+def _moves_memory(action: Action) -> bool:
+    return power.suspends(action) or power.resumes(action)
 
 
 def _is_of_host(action: Action) -> bool:

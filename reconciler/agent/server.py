@@ -114,11 +114,12 @@ class Server:
         return None
 
     async def _stop(self, arguments: Arguments) -> Json:
-        await self._operations.stop(_ve(arguments), by=_by(arguments), reason=str(arguments.get("reason") or ""))
+        reason, cold = str(arguments.get("reason") or ""), bool(arguments.get("cold"))
+        await self._operations.stop(_ve(arguments), by=_by(arguments), reason=reason, cold=cold)
         return None
 
     async def _start(self, arguments: Arguments) -> Json:
-        await self._operations.start(_ve(arguments), by=_by(arguments))
+        await self._operations.start(_ve(arguments), by=_by(arguments), cold=bool(arguments.get("cold")))
         self._agent.ask(None)
         return None
 

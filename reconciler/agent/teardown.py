@@ -17,9 +17,9 @@ from reconciler.model.identity import Uid
 from reconciler.model.instance import Instance
 from reconciler.model.network import FilterRules, LoadFilter, RemoveNetwork
 from reconciler.model.observation import HostObservation, VeObservation
-from reconciler.model.power import DeleteRuntime, PowerObservation, PowerState, StopRuntime
+from reconciler.model.power import DeleteRuntime, PowerObservation
 from reconciler.model.volume import PurgeTrash, Record, TrashVe
-from reconciler.plan.power import stop_timeout_s
+from reconciler.plan.power import stop_effects, stop_timeout_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,12 @@ async def tear_down(session: Session, *, told: Callable[[str], None]) -> None:
 
 async def _remove_ve(session: Session, uid: Uid, seen: VeObservation) -> None:
     perform = session.reconciler.effects.perform
-    if isinstance(seen.power, PowerObservation) and seen.power.state is PowerState.RUNNING:
-        applied = seen.record.applied if isinstance(seen.record, Record) else {}
-        await perform(StopRuntime(uid=uid, timeout_s=stop_timeout_s(applied)))
-    await perform(DeleteRuntime(uid=uid))
+    applied = seen.record.applied if isinstance(seen.record, Record) else {}
+    if isinstance(seen.power, PowerObservation):
+        for effect in stop_effects(uid, stop_timeout_s(applied), seen.power):
+            await perform(effect)
+    else:
+        await perform(DeleteRuntime(uid=uid))
     await perform(RemoveCgroup(uid=uid))
     await perform(TrashVe(uid=uid))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reconciler.model.condition import Condition, Event
     from reconciler.model.facts import Json
     from reconciler.model.migration import Obstacle
-    from reconciler.model.power import PowerObservation
+    from reconciler.model.power import MemoryObservation, PowerObservation
     from reconciler.plan.explain import Explanation
 
 _EVENTS = 10
@@ -83,6 +83,7 @@ async def _tell(session: Session, name: str) -> _Story:
         "format": 1,
         "record": _record(row),
         "lastEnd": _last_end(row),
+        "memory": _memory(row),
         "use": _use(row),
         "differences": [{"path": found.path, "text": found.text} for found in explanations],
         "obstacles": [obstacle.to_json() for obstacle in obstacles],
@@ -124,6 +125,11 @@ def _last_end(row: Row) -> Json:
         return None
     end = power.last_end
     return {"cause": end.cause.value, "value": end.value, "requested": power.stop_requested}
+
+
+def _memory(row: Row) -> Json:
+    memory = row.power.memory if row.power else None
+    return None if memory is None else {"suspendedAt": memory.suspended_at, "size": memory.size}
 
 
 def _use(row: Row) -> Json:
@@ -199,10 +205,19 @@ def _power_text(power: PowerObservation | None, word: str) -> str:
     if power is None:
         return word
     since = "" if power.started_at is None else f" since {output.moment(power.started_at)}"
+    if power.memory is not None and power.pid is None:
+        return f"{word}{_memory_text(power.memory)}"
     if power.last_end is None:
         return f"{word}{since}"
     asked = ", asked for" if power.stop_requested else ""
     return f"{word}{since}; last end: {describe_end(power.last_end)}{asked}"
+
+
+def _memory_text(memory: MemoryObservation) -> str:
+    from reconciler.model.units import format_size
+
+    size = "" if memory.size is None else f", {format_size(memory.size)} of memory on disk"
+    return f" since {output.moment(memory.suspended_at)}{size}"
 
 
 def _by_section(paths: Iterable[str]) -> Iterator[str]:

@@ -12,25 +12,32 @@ from reconciler.errors import ExitCode, UsageError
 from reconciler.model.identity import VeName
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The VE.")]
+_Cold = Annotated[bool, typer.Option("--cold", help="Give up the memory of a suspended VE, for good.")]
 _All = Annotated[bool, typer.Option("--all", help="All VEs of this host.")]
 _MaybeName = Annotated[str | None, typer.Argument(metavar="NAME", help="The VE.")]
 
 
-def start(name: _Name) -> int:
-    """Start a VE that was stopped by hand or halted itself."""
+def start(name: _Name, cold: _Cold = False) -> int:
+    """Start a VE that was stopped by hand or halted itself, or resume one at once that could not be resumed."""
     by = context.who()
-    requests.carry_out("start", lambda operations: operations.start(VeName(name), by=by), ve=name)
+    requests.carry_out("start", lambda operations: operations.start(VeName(name), by=by, cold=cold), ve=name, cold=cold)
     output.words(f"{name} is started")
     return int(ExitCode.OK)
 
 
 def stop(
-    name: _Name, reason: Annotated[str, typer.Option(help="Why; shown to whoever wonders.", metavar="TEXT")] = ""
+    name: _Name,
+    reason: Annotated[str, typer.Option(help="Why; shown to whoever wonders.", metavar="TEXT")] = "",
+    cold: _Cold = False,
 ) -> int:
     """Stop a VE and pause it, so that it stays down."""
     by = context.who()
     requests.carry_out(
-        "stop", lambda operations: operations.stop(VeName(name), by=by, reason=reason), ve=name, reason=reason
+        "stop",
+        lambda operations: operations.stop(VeName(name), by=by, reason=reason, cold=cold),
+        ve=name,
+        reason=reason,
+        cold=cold,
     )
     output.words(f"{name} is stopped and paused; `vectl start {name}` ends both")
     return int(ExitCode.OK)

@@ -8,15 +8,18 @@ from typing import Any, TypeVar
 import pytest
 
 from reconciler.agent.operations import Operations
-from reconciler.errors import RefusedError, StateError
+from reconciler.errors import CommandError, RefusedError, StateError
+from reconciler.model.compute import CreateCgroup
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
-from reconciler.model.power import EndCause
+from reconciler.model.power import CreateRuntime, EndCause
 from tests.support.rig import SOURCE, Rig, fleet_of, run, scratch_state, ve
+from tests.support.twins import perform
 
 T = TypeVar("T")
 A, B = VeName("a"), VeName("b")
 BOTH = fleet_of(ve("a"), ve("b"))
+SUSPENDED = fleet_of(ve("a", "power: suspended"), ve("b"), revision="asleep")
 ONLY_B = fleet_of(ve("b"), revision="r2")
 
 
@@ -72,6 +75,70 @@ def test_a_restart_is_a_new_init(rig: Rig) -> None:
     before = rig.machine.runtimes[rig.uid("a")].pid
     ask(rig, lambda operations: operations.restart(A, by="me"))
     assert rig.machine.runtimes[rig.uid("a")].pid != before
+
+
+@pytest.fixture
+def asleep(rig: Rig) -> Rig:
+    rig.converge(SUSPENDED)
+    assert rig.uid("a") in rig.machine.memories
+    return rig
+
+
+def test_a_suspended_ve_is_not_stopped_by_losing_its_memory(asleep: Rig) -> None:
+    with pytest.raises(RefusedError, match=r"it is suspended; `power: stopped` .* `vectl stop a --cold` gives up"):
+        ask(asleep, lambda operations: operations.stop(A, by="me"), SUSPENDED)
+    with pytest.raises(RefusedError, match=r"restart a: it is suspended; .* `vectl start a --cold` gives up"):
+        ask(asleep, lambda operations: operations.restart(A, by="me"))
+    assert asleep.uid("a") in asleep.machine.memories
+    assert asleep.plan(SUSPENDED).waiting == {}
+
+
+def test_a_cold_stop_gives_up_the_memory_and_tells_so(asleep: Rig) -> None:
+    ask(asleep, lambda operations: operations.stop(A, by="me", cold=True), SUSPENDED)
+    assert asleep.uid("a") not in asleep.machine.memories
+    assert not is_up(asleep, "a")
+    assert "MemoryDiscarded" in told(asleep, "a")
+
+
+def test_a_cold_start_boots_without_the_memory(asleep: Rig) -> None:
+    ask(asleep, lambda operations: operations.start(A, by="me", cold=True))
+    assert not asleep.machine.runtimes[asleep.uid("a")].resumed
+    assert asleep.machine.spent == ()
+    assert "MemoryDiscarded" in told(asleep, "a")
+
+
+def test_a_cold_start_clears_away_the_init_that_waits_to_take_up_the_memory(asleep: Rig) -> None:
+    uid = asleep.uid("a")
+    launch = asleep.machine.memories[uid].launch
+    perform(asleep.twin, CreateCgroup(uid=uid, limits={}))
+    perform(asleep.twin, CreateRuntime(uid=uid, name=A, hostname="a", launch=launch, resume=True))
+    ask(asleep, lambda operations: operations.start(A, by="me", cold=True))
+    assert not asleep.machine.runtimes[uid].resumed
+
+
+def test_a_start_resumes_what_should_run(asleep: Rig) -> None:
+    ask(asleep, lambda operations: operations.start(A, by="me"))
+    assert asleep.machine.runtimes[asleep.uid("a")].resumed
+
+
+def test_a_start_is_refused_where_the_manifest_suspends(asleep: Rig) -> None:
+    with pytest.raises(RefusedError, match=r"its manifest says `power: suspended`"):
+        ask(asleep, lambda operations: operations.start(A, by="me", cold=True), SUSPENDED)
+    assert asleep.uid("a") in asleep.machine.memories
+
+
+def test_a_failed_resume_is_the_answer_to_a_start(asleep: Rig) -> None:
+    asleep.world.corrupt_memory(asleep.uid("a"))
+    with pytest.raises(CommandError, match="its memory cannot be read"):
+        ask(asleep, lambda operations: operations.start(A, by="me"))
+    assert asleep.uid("a") in asleep.machine.memories
+
+
+def test_a_cold_start_of_a_ve_that_runs_changes_nothing(rig: Rig) -> None:
+    before = rig.machine.runtimes[rig.uid("a")]
+    ask(rig, lambda operations: operations.start(A, by="me", cold=True))
+    assert rig.machine.runtimes[rig.uid("a")] == before
+    assert "MemoryDiscarded" not in told(rig, "a")
 
 
 def test_a_ve_that_is_not_here_is_named_with_those_that_are(rig: Rig) -> None:

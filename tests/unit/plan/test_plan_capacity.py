@@ -20,6 +20,7 @@ from reconciler.model.capacity import (
     Resource,
     Supply,
     admit,
+    claim,
     least,
     supplies,
 )
@@ -29,6 +30,7 @@ from reconciler.model.identity import HostName, VeName
 from reconciler.model.volume import Record
 from reconciler.plan import planner
 from reconciler.plan.capacity import claimed
+from reconciler.plan.spec import spec_values
 from tests.support.fleets import edits
 from tests.support.rig import Rig, fleet_of, run, scratch_state, ve
 
@@ -330,3 +332,18 @@ def test_a_machine_with_less_than_its_manifest_declares_is_told_once(rig: Rig) -
         return [event.message for event in reconciler.desk.events.read() if event.ve == "host"]
 
     assert run(two_passes()) == ["node-a declares 16Gi of memory and has 8Gi, which counts"]
+
+
+def test_a_suspended_ve_keeps_its_claim_as_it_may_be_resumed_at_any_moment() -> None:
+    needs = "memory: {limit: 1Gi, guarantee: 1Gi}, cpu: {guarantee: 0.5}"
+    running, suspended, stopped = (
+        claim(fleet_of(ve("a", f"{needs}, power: {state}")).ves[VeName("a")])
+        for state in ("running", "suspended", "stopped")
+    )
+    assert suspended == running
+    assert (stopped.memory_guarantee, stopped.cpu_guarantee) == (0, 0)
+
+
+def test_the_record_of_a_suspended_ve_claims_what_its_manifest_does() -> None:
+    spec = fleet_of(ve("a", "memory: {limit: 1Gi, guarantee: 1Gi}, power: suspended")).ves[VeName("a")]
+    assert claimed(spec_values(spec)) == claim(spec)
