@@ -113,9 +113,7 @@ def _id(info: os.stat_result) -> DeviceId:
 
 
 def _id_of(it: Graft) -> DeviceId:
-    kind, _, numbers = it.about["device"].partition(" ")
-    major, _, minor = numbers.partition(":")
-    return DeviceId(block=kind == "b", major=int(major), minor=int(minor))
+    return device_rules.parse_id(it.about["device"])
 
 
 def _refuse_other_access(path: str, access: str, device: DeviceId, noted: Mapping[str, Graft]) -> None:
@@ -150,6 +148,29 @@ def _write(site: Site, uid: Uid, into: Inside, noted: Mapping[str, Graft], chang
         program = device_rules.load(directory, {**BASE_DEVICES, **rules})
     marked = {path: replace(it, about={**it.about, "program": str(program)}) for path, it in noted.items()}
     grafts.write(site, uid, _KIND, into.init, marked)
+
+
+def allow(site: Site, uid: Uid, accesses: Mapping[str, str]) -> None:
+    """Give the cgroup of a VE that no runtime makes the rules that one would, and those of devices that it had.
+
+    Shape: ``accesses`` by the numbers of a device as a `DeviceId` is written.
+    Raises: KernelError; MissingToolError.
+    """
+    directory, unified = _cgroup(site, uid)
+    rules = {**BASE_DEVICES, **{device_rules.parse_id(device): access for device, access in accesses.items()}}
+    if unified:
+        device_rules.load(directory, rules)
+    else:
+        device_rules.list_only(directory, rules)
+
+
+def program_of(site: Site, uid: Uid) -> int:
+    """Give the number of the program that decides about a VE's devices; 0 where that is a list.
+
+    Raises: KernelError.
+    """
+    directory, unified = _cgroup(site, uid)
+    return next(iter(device_rules.loaded(directory)), 0) if unified else 0
 
 
 async def remove(site: Site, effect: RemoveDevice) -> None:

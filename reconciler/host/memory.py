@@ -84,7 +84,7 @@ def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note
         boot_id=records.boot_id(),
         init=init,
         names=names_inside,
-        externals=externals.find(pids),
+        externals=externals.find(site, uid, init, pids),
         cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
     )
     images = f"{unborn}/{dumping.MEMORY}"

@@ -109,14 +109,14 @@ def read(images: str) -> Memory:
         boot_id=init.text("boot_id"),
         init=ProcessId(pid=init.integer("pid"), start_time=init.integer("start_time")),
         names=fields.strings("names"),
-        externals=externals.from_json(fields),
+        externals=externals.from_json(fields.fields("externals")),
         cgroups={below: _cgroup_from_json(it) for below, it in _each(fields, "cgroups")},
     )
 
 
 def _each(fields: Fields, key: str) -> list[tuple[str, Fields]]:
     inner = fields.fields(key)
-    return [(name, inner.fields(name)) for name in fields.mapping(key)]
+    return [(name, inner.fields(name)) for name in inner.names()]
 
 
 def _cgroup_to_json(it: CgroupOwners) -> Json:
@@ -131,7 +131,7 @@ def _cgroup_to_json(it: CgroupOwners) -> Json:
 def _cgroup_from_json(fields: Fields) -> CgroupOwners:
     return CgroupOwners(
         owner=_owner(fields, "owner"),
-        files={name: _owner(fields.fields("files"), name) for name in fields.mapping("files")},
+        files={name: _owner(fields.fields("files"), name) for name in fields.fields("files").names()},
         controllers=fields.texts("controllers"),
         threaded=fields.flag("threaded"),
     )

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 from reconciler.errors import CommandError, KeeperError, StateError
-from reconciler.host import compute, externals, memory_files, runtime, views
+from reconciler.host import compute, devices, externals, memory_files, runtime, views
 from reconciler.host.keeper import protocol
 from reconciler.host.memory_files import Memory
 from reconciler.host.site import Site
@@ -71,6 +72,7 @@ async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> No
     uid, born = effect.uid, site.instance.suspended_dir(effect.uid)
     memory = await asyncio.to_thread(memory_files.read, f"{born}/{dumping.MEMORY}")
     await asyncio.to_thread(_clear, site, uid, memory)
+    devices.allow(site, uid, _accesses(memory))
     keeper = await site.keeper()
     seen_by = await views.prepare(site)
     files.write_volatile(runtime.file(site, uid, "launch.json"), json.dumps(launch_to_json(effect.launch)).encode())
@@ -97,15 +99,16 @@ def _clear(site: Site, uid: Uid, memory: Memory) -> None:
 
 
 def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restore:
-    born = site.instance.suspended_dir(uid)
+    born, scratch = site.instance.suspended_dir(uid), runtime.file(site, uid, "externals")
     images = f"{born}/{dumping.MEMORY}"
+    shown = externals.sources(site, memory.externals, scratch=scratch, disk=overlay.image)
     return Restore(
         criu=RestoreSpec(
             program=externals.program(site),
             images=images,
             work=runtime.file(site, uid, "criu"),
             root=overlay.target,
-            externals={target: externals.source(site, it) for target, it in memory.externals.items()},
+            externals=shown.paths,
             hook=memory_files.write_hook(site),
         ),
         env={"PATH": os.environ.get("PATH", os.defpath)},
@@ -116,7 +119,15 @@ def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restor
         spent=memory_files.spent_dir(site, uid),
         names=memory.names,
         timeout_s=_RESTORE_S + memory_files.size_of(images) / _BYTES_PER_S,
+        scratch=scratch,
+        directories=shown.directories,
+        nodes=shown.nodes,
     )
+
+
+def _accesses(memory: Memory) -> Mapping[str, str]:
+    """Say what may be done with the devices that were grafted, by their numbers."""
+    return {it.about["device"]: it.about["access"] for it in memory.externals.values() if it.kind == "node"}
 
 
 async def start(site: Site, effect: StartRuntime) -> None:
@@ -133,6 +144,11 @@ async def start(site: Site, effect: StartRuntime) -> None:
         await keeper.ask(protocol.Release(uid=uid), protocol.Done, timeout_s=timeout_s)
     except (CommandError, KeeperError) as err:
         raise _failed(uid, err) from err
+    init, spent = runtime.need_init(site, uid), memory_files.spent_dir(site, uid)
+    memory = await asyncio.to_thread(memory_files.read, f"{spent}/{dumping.MEMORY}")
+    await asyncio.to_thread(
+        externals.note_anew, site, uid, init, memory.externals, program=devices.program_of(site, uid)
+    )
     with suppress(FileNotFoundError):
         os.unlink(runtime.of(site, uid).fifo(uid))
-    await asyncio.to_thread(dumpdebris.remove_unborn, memory_files.spent_dir(site, uid))
+    await asyncio.to_thread(dumpdebris.remove_unborn, spent)

@@ -34,6 +34,13 @@ class DeviceId:
         return f"{'b' if self.block else 'c'} {':'.join(numbers)}"
 
 
+def parse_id(text: str) -> DeviceId:
+    """Read the numbers of one device, as they are written."""
+    kind, _, numbers = text.partition(" ")
+    major, minor = (None if number == "*" else int(number) for number in numbers.split(":"))
+    return DeviceId(block=kind == "b", major=major, minor=minor)
+
+
 Rules = Mapping[DeviceId, str]
 """What may be done with devices, of the letters ``rwm``; with any other nothing."""
 
@@ -50,6 +57,16 @@ def change_listed(directory: str, device: DeviceId, access: str) -> None:
         cgroup_file.write(f"{directory}/devices.allow", f"{device} {access}")
 
 
+def list_only(directory: str, rules: Rules) -> None:
+    """Make these the rules of a cgroup of v1 that has none below it.
+
+    Raises: KernelError.
+    """
+    cgroup_file.write(f"{directory}/devices.deny", "a")
+    for device, access in rules.items():
+        cgroup_file.write(f"{directory}/devices.allow", f"{device} {access}")
+
+
 def listed(directory: str) -> dict[DeviceId, str]:
     """Read the rules of a cgroup of v1.
 
@@ -57,9 +74,8 @@ def listed(directory: str) -> dict[DeviceId, str]:
     """
     rules = {}
     for line in cgroup_file.read(f"{directory}/devices.list").splitlines():
-        kind, numbers, access = line.split()
-        major, minor = (None if number == "*" else int(number) for number in numbers.split(":"))
-        rules[DeviceId(block=kind == "b", major=major, minor=minor)] = access
+        numbers, _, access = line.rpartition(" ")
+        rules[parse_id(numbers)] = access
     return rules
 
 

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from reconciler.errors import KernelError, VectlError
-from reconciler.kernel import cgroup_layout, child, criu, dumpdebris, dumping, files, mount, overlay, pidfd
+from reconciler.kernel import cgroup_layout, child, criu, dumpdebris, dumping, files, mount, overlay, pidfd, provided
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.child import Report
 from reconciler.kernel.criu import RestoreSpec
 from reconciler.kernel.hooked import Asked, Finished, HookedCriu
 from reconciler.kernel.overlay import OverlayMount
+from reconciler.kernel.provided import Directory, Node
 from reconciler.kernel.syscalls import file_errors
 
 GO = b"go"
@@ -37,6 +38,7 @@ class Restore:
 
     Shape: ``held`` is a file that is there from when the VE is held back; ``born`` the directory that the memory is
     in, and ``spent`` its name from when the processes run. ``names``: of processes, by their pids inside.
+    ``directories`` and ``nodes`` are what is provided at places in ``scratch``.
     Units: seconds, before and after the hold.
     """
 
@@ -49,6 +51,9 @@ class Restore:
     spent: str
     names: Mapping[str, str]
     timeout_s: float
+    scratch: str
+    directories: Mapping[str, Directory]
+    nodes: Mapping[str, Node]
 
 
 def restore(spec: Restore, report: Report) -> NoReturn:
@@ -63,6 +68,8 @@ def restore(spec: Restore, report: Report) -> NoReturn:
     mount.enter_private_namespace()
     dumpdebris.empty_directory(spec.criu.work)
     overlay.mount_overlay(spec.overlay)
+    ids = {"id_base": spec.overlay.id_base, "id_count": spec.overlay.id_count}
+    provided.provide(spec.scratch, spec.directories, spec.nodes, **ids)
     running = HookedCriu(criu.restore_argv(spec.criu), spec.env, work=spec.criu.work)
     holder = _Holder(spec, running, report)
     try:

@@ -37,6 +37,10 @@ class Fields:
         """Say whether a field is there that may be left out."""
         return key in self._data
 
+    def names(self) -> tuple[str, ...]:
+        """Name the fields, of an object whose fields are anybody's names."""
+        return tuple(self._data)
+
     def json(self, key: str) -> Json:
         """Take a field of any type."""
         if key not in self._data:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,9 @@ import pytest
 from reconciler.errors import BusyError, CommandError, StateError, TimeLimitError
 from reconciler.host import compute, resuming
 from reconciler.host.host import RealHost
-from reconciler.model.effects import Effect
-from reconciler.model.network import AttachInterface
 from reconciler.model.power import (
     DeleteRuntime,
     DiscardMemory,
-    PowerObservation,
     PowerState,
     StartRuntime,
     SuspendRuntime,
@@ -26,35 +21,10 @@ from reconciler.model.power import (
 from tests.support.inside import Ve
 from tests.support.patience import PATIENCE
 from tests.support.real_host import on_real_host, perform
-from tests.support.twins import A, launch, linked, running
+from tests.support.suspended import RESUME, RESUMED, power_of, shell, until
+from tests.support.twins import A, launch, running
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
-
-RESUME = replace(launch(A), resume=True)
-WIRED = tuple(effect for effect in linked(A) if not isinstance(effect, AttachInterface))
-ATTACH = tuple(effect for effect in linked(A) if isinstance(effect, AttachInterface))
-RESUMED: tuple[Effect, ...] = (DeleteRuntime(uid=A), RESUME, *WIRED, StartRuntime(uid=A), *ATTACH)
-
-
-async def power_of(host: RealHost) -> PowerObservation:
-    seen = (await host.observe()).ves[A].power
-    assert isinstance(seen, PowerObservation), seen
-    return seen
-
-
-async def shell(host: RealHost, script: str) -> str:
-    return await asyncio.to_thread(Ve(host.site.instance, A).shell, script)
-
-
-async def until(host: RealHost, script: str) -> None:
-    """Wait until a script ends well in the VE."""
-    ve = Ve(host.site.instance, A)
-    for _ in range(500):
-        if (await asyncio.to_thread(ve.try_run, "sh", "-c", script))[0] == 0:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"never true: {script}")
-
 
 _COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.02; done"
 COUNTER = f"setsid sh -c '{_COUNT}' >/dev/null 2>&1 </dev/null &"

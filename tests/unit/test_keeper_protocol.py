@@ -40,6 +40,7 @@ from reconciler.kernel.execute import ExecSpec
 from reconciler.kernel.launch import LaunchSpec
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.pidfd import Exit, ProcessId
+from reconciler.kernel.provided import Directory, Node
 from reconciler.kernel.views import Shown, ShowSpec
 
 INIT = ProcessId(pid=4711, start_time=123456)
@@ -102,6 +103,9 @@ REQUESTS: tuple[Request, ...] = (
             spent="/s",
             names={"1": "init"},
             timeout_s=1.0,
+            scratch="/x",
+            directories={"/x/0": Directory(source="/srv", read_only=True)},
+            nodes={"/x/1": Node(name="/node", block=False, major=10, minor=200, mode=0o600)},
         ),
     ),
     Release(uid="u1"),
