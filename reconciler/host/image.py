@@ -33,9 +33,16 @@ def attached(volume: str, *, at: str) -> Iterator[ImageMount | None]:
     if not os.path.exists(path):
         yield None
         return
-    quotas = quota.missing() is None and ext4.read_superblock(path).has_quotas
     with loop.attached(path, read_only=False, direct_io=True) as device:
-        yield ImageMount(device=device, quotas=quotas, attached_at=at)
+        yield ImageMount(device=device, quotas=has_quotas(path), attached_at=at)
+
+
+def has_quotas(path: str) -> bool:
+    """Say whether an image is to be mounted with quotas: it was made for them, and this kernel has them.
+
+    Raises: KernelError.
+    """
+    return quota.missing() is None and ext4.read_superblock(path).has_quotas
 
 
 def create(path: str, *, size: int, room: int | None, owner: int) -> None:

@@ -9,8 +9,21 @@ import resource
 from collections.abc import Iterator
 from contextlib import suppress
 
-from reconciler.errors import BusyError, CommandError, StateError, TemplateError
-from reconciler.host import bundle, compute, image, power, resuming, runtime, settings, templates, views
+from reconciler.errors import BusyError, CommandError, StateError
+from reconciler.host import (
+    bundle,
+    compute,
+    image,
+    kept,
+    power,
+    resuming,
+    runtime,
+    settings,
+    switching,
+    templates,
+    views,
+    volume,
+)
 from reconciler.host.keeper import protocol
 from reconciler.host.keeper.client import NOT_FOUND
 from reconciler.host.site import Site
@@ -32,6 +45,7 @@ async def create(site: Site, effect: CreateRuntime) -> None:
     Raises: StateError, if record, volume or cgroup is missing; TemplateError; BusyError, if something runs already;
     MissingToolError, without the runtime; CommandError, with its complaint.
     """
+    await switching.settle(site, effect.uid)
     uid, seen = effect.uid, power.observe(site, effect.uid)
     is_same = seen.launch == effect.launch and resuming.is_resumed(site, uid) is effect.resume
     if seen.state is PowerState.CREATED and is_same:
@@ -43,7 +57,7 @@ async def create(site: Site, effect: CreateRuntime) -> None:
     elif seen.state is PowerState.SUSPENDED:
         raise StateError(f"create runtime of {effect.name}: it is suspended; resume it, or discard its memory")
     at = f"{site.instance.ve_run_dir(uid)}/bundle/disk"
-    with image.attached(site.instance.volume(uid), at=at) as disk:
+    with image.attached(site.instance.volume(uid), at=at) as disk, volume.room_to_mount(site, uid):
         await _create(site, effect, disk)
 
 
@@ -88,16 +102,15 @@ async def _create(site: Site, effect: CreateRuntime, disk: ImageMount | None) ->
 
 
 def _overlay(site: Site, effect: CreateRuntime, disk: ImageMount | None) -> OverlayMount:
-    uid, record = effect.uid, site.need_record(effect.uid)
-    if record.template_digest is None:
-        raise TemplateError(f"create runtime of {effect.name}: its record names no image of template {record.template}")
+    uid = effect.uid
+    _, digest = kept.base_of(site, uid)
     volume = site.instance.volume(uid)
     if disk is None and not os.path.isdir(f"{volume}/work"):
         raise StateError(f"create runtime of {effect.name}: it has no volume")
     if not compute.tree(site, uid).exists():
         raise StateError(f"create runtime of {effect.name}: it has no cgroup")
     return OverlayMount(
-        lower=templates.ensure_mounted(site, record.template_digest),
+        lower=templates.ensure_mounted(site, digest),
         volume=volume,
         target=site.instance.ve_rootfs(uid),
         id_base=effect.launch.id_base,

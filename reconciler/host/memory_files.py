@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reconciler.errors import StateError
-from reconciler.host import externals, image, runtime
+from reconciler.host import externals, image, kept, runtime
 from reconciler.host.externals import External
 from reconciler.host.site import Site
 from reconciler.kernel import dumpdebris, files
@@ -52,13 +52,13 @@ def begin(site: Site, uid: Uid, born: str) -> str:
     dumpdebris.remove_unborn(unborn)
     with file_errors("make", unborn):
         os.mkdir(unborn, 0o700)
-    record, launch = site.need_record(uid), runtime.read_launch(site, uid)
+    (template, digest), launch = kept.base_of(site, uid), runtime.read_launch(site, uid)
     about: dict[str, Json] = {
         "name": name,
         "kind": "safety",
         "taken_at": time.time(),
-        "template": record.template,
-        "template_digest": record.template_digest,
+        "template": template,
+        "template_digest": digest,
         "is_image": os.path.exists(image.path_in(site.instance.volume(uid))),
         "launch": None if launch is None else launch_to_json(launch),
     }

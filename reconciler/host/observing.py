@@ -25,6 +25,7 @@ from reconciler.host import (
     nics,
     power,
     settings,
+    snapshots,
     templates,
     views,
     volume,
@@ -44,13 +45,14 @@ from reconciler.model.network import HostNetworkObservation, VeNetworkObservatio
 from reconciler.model.observation import Capabilities, Facet, HostObservation, Scope, VeObservation
 from reconciler.model.power import EndCause, PowerObservation
 from reconciler.model.settings import SettingsObservation
+from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.views import Views
 from reconciler.model.volume import TrashEntry, VolumeObservation
 
 _Fact = TypeVar("_Fact")
 
 _NOT_ASKED = Unknown("not looked at")
-_OF_LIVE = frozenset(Facet) - {Facet.COMPUTE, Facet.VOLUME}
+_OF_LIVE = frozenset(Facet) - {Facet.COMPUTE, Facet.VOLUME, Facet.SNAPSHOTS}
 """What there is to see depends on whether the VE runs."""
 
 
@@ -82,6 +84,7 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
                 views=look.views_of(uid, powers.get(uid, _NOT_ASKED), lxcfs),
                 devices=look.devices_of(uid, powers.get(uid)),
                 settings=look.settings_of(uid, powers.get(uid)),
+                snapshots=look.snapshots_of(uid),
             )
             for uid in uids
         },
@@ -181,6 +184,12 @@ class _Look:
             self.notes[uid] = _known(self.site.parsed.names, self.site.instance.ve_run_dir(uid))
         found = self.notes[uid]
         return isinstance(found, Unknown) or not names.isdisjoint(found)
+
+    def snapshots_of(self, uid: Uid) -> SnapshotsObservation | Unknown:
+        """Look at what is kept of a VE."""
+        if Facet.SNAPSHOTS not in self.facets:
+            return _NOT_ASKED
+        return _known(snapshots.observe, self.site, uid, self.scope.use)
 
     def host_networks(self, links: list[rtnl.Link] | Unknown) -> Mapping[NetworkName, HostNetworkObservation] | Unknown:
         """Look at the host's own networks."""

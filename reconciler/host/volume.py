@@ -7,11 +7,11 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from reconciler.errors import BusyError, KernelError, StateError, TemplateError
-from reconciler.host import compute, ending, image, images, power, quota, templates
+from reconciler.host import compute, ending, image, images, kept, power, quota, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
 from reconciler.kernel.syscalls import file_errors
@@ -32,6 +32,7 @@ from reconciler.model.volume import (
     WriteRecord,
 )
 
+_ROOM_TO_MOUNT = 2 << 20
 _TRASH_ID = re.compile(r"([0-9a-f-]{36})\.(\d{1,12})\Z")
 
 
@@ -148,40 +149,82 @@ async def create_volume(site: Site, effect: CreateVolume) -> None:
     if present and os.path.exists(image.path_in(site.instance.volume(effect.uid))):
         await _resize(site, effect)
     else:
-        await asyncio.to_thread(_create_volume, site, effect, record)
+        await asyncio.to_thread(make, site, site.instance.volume(effect.uid), effect, record)
 
 
-def _create_volume(site: Site, effect: CreateVolume, record: Record) -> None:
-    path = site.instance.volume(effect.uid)
+def make(site: Site, path: str, effect: CreateVolume, record: Record) -> None:
+    """Make a volume at a path: the subvolume, its limit, and then the layers in it, or an image.
+
+    Raises: StateError, if its limit cannot be held; NoSpaceError; KernelError.
+    """
     btrfs.create_subvolume(path)
     if effect.is_image and effect.size is not None and not os.path.isdir(f"{path}/work"):
         image.create(image.path_in(path), size=effect.size, room=effect.room, owner=record.id_base)
         return
-    _set_limits(site, effect)
+    set_limits(site, path, size=effect.size, total=effect.total)
     overlay.make_layers(path)
 
 
-def _set_limits(site: Site, effect: CreateVolume | SetVolumeSize) -> None:
-    """Set the limit of the volume, and that of it and its snapshots together."""
-    pool, path = site.instance.pool, site.instance.volume(effect.uid)
-    qgroup.set_group_limit(pool, _group_above(pool, btrfs.subvolume_id(path)), effect.total)
-    qgroup.set_limit(path, effect.size)
+def set_limits(site: Site, volume: str, *, size: int | None, total: int | None) -> None:
+    """Set the limit of a volume, and that of it and its snapshots together.
+
+    Units: bytes, None for unlimited.
+    Raises: StateError, if the latter cannot be held any more; KernelError.
+    """
+    pool = site.instance.pool
+    above = _group_above(pool, btrfs.subvolume_id(volume), wanted=total is not None)
+    if above is not None:
+        qgroup.set_group_limit(pool, above, total)
+    qgroup.set_limit(volume, size)
 
 
-def _group_above(pool: str, number: int) -> int:
-    """Give the quota group of a volume and its snapshots, which is made if there is none.
+def _group_above(pool: str, number: int, *, wanted: bool) -> int | None:
+    """Give the quota group of a volume and its snapshots; if there is none, it is made if it is ``wanted``.
 
-    Each volume gets one from the start, limit or not: one that has snapshots cannot join a group without all groups
-    of the pool being counted anew, and until that is done no limit of any VE holds.
+    Only what shares no data may join a group, and nothing in one may be shared with a volume outside: else all groups
+    of the pool have to be counted anew, and until that is done no limit of any VE holds.
+
+    Raises: StateError, if it shares data already.
     """
     for parent in qgroup.read_parents(pool, number):
         return parent
+    if not wanted or not qgroup.keeps_count_of_snapshots():
+        return None
+    group = qgroup.read_qgroups(pool, {number}).groups.get(number)
+    if group is not None and group.exclusive != group.referenced:
+        raise StateError(
+            "limit what snapshots hold (disk.snapshots): the volume shares data with snapshots or clones already; "
+            "delete those first, or leave it unlimited"
+        )
     made = qgroup.group_of_level_1(number)
     qgroup.create_qgroup(pool, made)
     qgroup.assign_qgroup(pool, number, made)
-    if not qgroup.read_qgroups(pool, ()).consistent:
-        qgroup.start_rescan(pool)
     return made
+
+
+@contextmanager
+def room_to_mount(site: Site, uid: Uid) -> Iterator[None]:
+    """Let a volume that is full be mounted in the block: the overlay makes a directory of its own for that.
+
+    Nothing of the VE may run in the block. What a crash leaves unlimited, the next look finds.
+
+    Raises: KernelError.
+    """
+    pool, path = site.instance.pool, site.instance.volume(uid)
+    number = btrfs.find_subvolume(path)
+    groups = {} if number is None else qgroup.read_qgroups(pool, {number}).groups
+    full = {
+        each: group.max_referenced
+        for each, group in groups.items()
+        if group.max_referenced is not None and group.referenced + _ROOM_TO_MOUNT > group.max_referenced
+    }
+    for each in full:
+        qgroup.set_group_limit(pool, each, None)
+    try:
+        yield
+    finally:
+        for each, limit in full.items():
+            qgroup.set_group_limit(pool, each, limit)
 
 
 async def set_size(site: Site, effect: SetVolumeSize) -> None:
@@ -192,7 +235,8 @@ async def set_size(site: Site, effect: SetVolumeSize) -> None:
     if os.path.exists(image.path_in(site.instance.volume(effect.uid))):
         await _resize(site, effect)
     else:
-        await asyncio.to_thread(_set_limits, site, effect)
+        volume = site.instance.volume(effect.uid)
+        await asyncio.to_thread(set_limits, site, volume, size=effect.size, total=effect.total)
 
 
 async def _resize(site: Site, effect: CreateVolume | SetVolumeSize) -> None:
@@ -262,7 +306,7 @@ async def purge(site: Site, effect: PurgeTrash) -> None:
         with suppress(StateError):
             images.touch(site, *{digest for _, digest in images.users_in(site, path)})
         os.rename(path, doomed)
-    await asyncio.to_thread(_delete, site, doomed)
+    await asyncio.to_thread(kept.delete, site, doomed)
 
 
 def sweep(site: Site) -> None:
@@ -275,34 +319,8 @@ def sweep(site: Site) -> None:
             names = os.listdir(directory)
         for name in names:
             if name.startswith("."):
-                _delete(site, f"{directory}/{name}")
-
-
-def _delete(site: Site, path: str) -> None:
-    volume = f"{path}/volume"
-    if os.path.isdir(volume):
-        number = btrfs.subvolume_id(volume)
-        _leave_groups(site, number)
-        btrfs.delete_subvolume(volume)
-        _forget_quota(site, number)
-    files.remove_tree(path)
-
-
-def _leave_groups(site: Site, number: int) -> None:
-    """Take a volume out of the groups above, and remove those: only one that shares no data can leave uncounted."""
-    pool = site.instance.pool
-    group = qgroup.read_qgroups(pool, {number}).groups.get(number)
-    if group is None or group.exclusive != group.referenced:
-        return
-    for above in group.parents:
-        qgroup.release_qgroup(pool, number, above)
-        _forget_quota(site, above)
-
-
-def _forget_quota(site: Site, number: int) -> None:
-    """Remove a quota group; while it has members or its deleted subvolume is being cleaned up, the kernel keeps it."""
-    with suppress(BusyError):
-        qgroup.remove_qgroup(site.instance.pool, number)
+                kept.delete(site, f"{directory}/{name}")
+    kept.forget_empty_groups(site)
 
 
 def _entry_path(site: Site, trash_id: str) -> str:

@@ -181,6 +181,34 @@ def remove_tree(path: str) -> None:
         os.rmdir(where)
 
 
+def directories_below(top: int, path: str) -> Iterator[int]:
+    """Give a descriptor of a directory and of each one below it, for as long as it takes to ask for the next.
+
+    Follows no symbolic link and enters no mount point. Any depth takes two descriptors. ``path``: for errors.
+
+    Raises: KernelError, also if a directory is moved away meanwhile.
+    """
+    with file_errors("walk", path):
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=top)
+        levels = []
+        try:
+            yield fd
+            levels.append(_listed(fd, ""))
+            while levels:
+                if levels[-1].left:
+                    name = levels[-1].left.pop()
+                    fd = _step(fd, name, path, resolve=RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH)
+                    yield fd
+                    levels.append(_listed(fd, name))
+                    continue
+                levels.pop()
+                if levels:
+                    fd = _step(fd, "..", path, resolve=RESOLVE_NO_XDEV)
+                    _expect(fd, levels[-1], path)
+        finally:
+            os.close(fd)
+
+
 def _write_new(path: str, data: bytes, mode: int) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
@@ -249,6 +277,12 @@ def _level(fd: int, name: str) -> _Level:
                 directories.append(entry.name)
             else:
                 os.unlink(entry.name, dir_fd=fd)
+    return _Level(identity=_identity(fd), name=name, left=directories)
+
+
+def _listed(fd: int, name: str) -> _Level:
+    with os.scandir(fd) as entries:
+        directories = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     return _Level(identity=_identity(fd), name=name, left=directories)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from reconciler.kernel import fscontext, loop
-from reconciler.kernel.syscalls import file_errors
+from reconciler.kernel.syscalls import checked, file_errors, libc
 
 LAYERS = ("upper", "work")
 QUOTA_DIRECTORY = "quota"
@@ -71,6 +71,16 @@ def reopened(device: str, *, quotas: bool) -> Iterator[int]:
             os.close(root)
     finally:
         os.close(tree)
+
+
+def flush(device: str, *, quotas: bool) -> None:
+    """Write all that the file system of the image behind a loop device holds in memory to the image.
+
+    Raises: KernelError.
+    Source: syncfs(2).
+    """
+    with reopened(device, quotas=quotas) as root:
+        checked(libc.syncfs(root), "flush", device)
 
 
 def make_layers(root: int, *, owner: int) -> Iterator[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _LIMIT_REFERENCED = 1 << 0
 _MAX = (1 << 64) - 1  # as a limit: none
 _LEVEL_SHIFT = 48
 
+_RELEASE = re.compile(r"(\d+)\.(\d+)")
+
 _STATUS_KEY = Key(0, _STATUS_ITEM, 0)
 _NO_PARENTS: frozenset[int] = frozenset()
 
@@ -71,6 +74,20 @@ class QuotaTable:
 def group_of_level_1(number: int) -> int:
     """Give the number of a quota group of level 1. Shape: 48 bits of one's own choice."""
     return 1 << _LEVEL_SHIFT | number
+
+
+def is_level_1(number: int) -> bool:
+    """Say whether a quota group is one above those of subvolumes."""
+    return number >> _LEVEL_SHIFT == 1
+
+
+def keeps_count_of_snapshots() -> bool:
+    """Say whether a snapshot may join the group above its source without all groups being counted anew.
+
+    Source: Linux 6.9, "btrfs: qgroup: allow quick inherit if snapshot is created and added to the same parent".
+    """
+    found = _RELEASE.match(os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 9)
 
 
 def enable_quota(path: str) -> None:

@@ -29,6 +29,7 @@ class Volume:
     """A VE's data. ``complete`` False: a crash left the subvolume without its directories.
 
     ``is_image``: a file system of its own, with ``quotas`` in it. ``content``: the paths of the VE's own files.
+    ``grouped``: it and its snapshots are held to a limit together. ``shares``: snapshots or clones have its data.
     Units: bytes.
     """
 
@@ -41,6 +42,8 @@ class Volume:
     resolver: Resolver | None = None
     mark: VolumeMark | None = None
     content: tuple[str, ...] = ()
+    grouped: bool = False
+    shares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ def remember(machine: Machine, uid: Uid) -> Memory:
 
 
 def _keep(machine: Machine, uid: Uid, name: SnapshotName, kind: SnapshotKind, memory: Memory | None) -> None:
-    present = machine.volumes[uid]
+    present = machine.volumes[uid] = replace(machine.volumes[uid], shares=True)
     template, digest = base_of(machine, uid, f"keep the data of VE {uid}")
     kept = Kept(
         kind=kind,
@@ -129,7 +129,7 @@ def _roll_back(machine: Machine, effect: RollBack) -> None:
         raise StateError(f"{doing}: it has no such snapshot")
     mark = VolumeMark(request=effect.request, template=kept.template, template_digest=kept.template_digest)
     made = replace(kept.volume, mark=mark)
-    _switch(machine, uid, effect.safety, made if made.is_image else replace(made, size=effect.size, total=effect.total))
+    _switch(machine, uid, effect.safety, made if made.is_image else volume.limited(made, effect.size, effect.total))
     if kept.memory is not None:
         machine.memories[uid] = kept.memory
 
@@ -144,7 +144,16 @@ def _replace(machine: Machine, effect: ReplaceVolume) -> None:
     if present.mark == mark:
         return
     content = tuple(entry for entry in present.content if any(is_below(entry, path) for path in effect.keep))
-    made = Volume(size=effect.size, total=effect.total, is_image=effect.is_image, mark=mark, content=content)
+    made = Volume(
+        size=effect.size,
+        is_image=effect.is_image,
+        mark=mark,
+        content=content,
+        grouped=present.grouped and not effect.is_image,
+        shares=bool(effect.keep),
+    )
+    if not effect.is_image:
+        made = volume.limited(made, effect.size, effect.total)
     _switch(machine, uid, effect.safety, made)
 
 
@@ -156,6 +165,8 @@ def is_below(path: str, directory: str) -> bool:
 def _switch(machine: Machine, uid: Uid, safety: SnapshotName, made: Volume) -> None:
     """Put a volume in the place of the present one; its memory stays with the data that it belongs to."""
     _need_name(safety)
+    if safety in machine.snapshots.get(uid, {}):
+        raise StateError(f"keep the data of VE {uid}: there is a snapshot {safety} already")
     volume.require_space(machine, f"replace volume of VE {uid}")
     _keep(machine, uid, safety, SnapshotKind.SAFETY, machine.memories.pop(uid, None))
     machine.volumes[uid] = made
@@ -174,9 +185,12 @@ def _clone(machine: Machine, effect: CloneVolume) -> None:
         if kept is None:
             raise StateError(f"{doing}: it has no snapshot {effect.snapshot}")
         taken = kept.volume
+    if not taken.is_image and (taken.grouped or effect.total is not None):
+        raise StateError(f"{doing}: what is limited together with its snapshots shares no data with another VE")
     volume.require_space(machine, doing)
-    made = replace(taken, mark=None)
-    machine.volumes[uid] = made if made.is_image else replace(made, size=effect.size, total=effect.total)
+    machine.volumes[effect.source] = replace(machine.volumes[effect.source], shares=True)
+    made = replace(taken, mark=None, shares=True)
+    machine.volumes[uid] = made if made.is_image else replace(made, size=effect.size, total=None)
 
 
 def _need_idle(machine: Machine, uid: Uid, doing: str) -> Volume:

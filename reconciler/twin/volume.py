@@ -231,7 +231,10 @@ def _create_volume(machine: Machine, effect: CreateVolume) -> None:
     present = machine.volumes.get(effect.uid)
     if present is None or not present.complete:
         require_space(machine, doing)
-        machine.volumes[effect.uid] = Volume(size=effect.size, total=effect.total, is_image=effect.is_image)
+        total = None if effect.is_image else effect.total
+        machine.volumes[effect.uid] = Volume(
+            size=effect.size, total=total, is_image=effect.is_image, grouped=total is not None
+        )
     else:
         machine.volumes[effect.uid] = _resized(machine, effect, present)
 
@@ -243,12 +246,22 @@ def _set_size(machine: Machine, effect: SetVolumeSize) -> None:
 
 def _resized(machine: Machine, effect: CreateVolume | SetVolumeSize, present: Volume) -> Volume:
     if not present.is_image:
-        return replace(present, size=effect.size, total=effect.total)
+        return limited(present, effect.size, effect.total)
     if effect.size is None or present.size is None:
         return present
     if effect.size < present.size and effect.uid in machine.runtimes:
         raise BusyError(f"shrink volume of VE {effect.uid}: the VE uses it; stop the VE first")
     return replace(present, size=effect.size)
+
+
+def limited(present: Volume, size: int | None, total: int | None) -> Volume:
+    """Give a volume other limits.
+
+    Raises: StateError, if data of it is shared with what would not be held to the limit with it.
+    """
+    if total is not None and not present.grouped and present.shares:
+        raise StateError("limit what snapshots hold (disk.snapshots): the volume shares data with snapshots or clones")
+    return replace(present, size=size, total=total, grouped=present.grouped or total is not None)
 
 
 def _trash(machine: Machine, uid: Uid) -> None:

@@ -33,6 +33,7 @@ from reconciler.model.power import (
     StopRuntime,
 )
 from reconciler.model.seam import Host
+from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.volume import (
     PurgeTrash,
     Record,
@@ -144,7 +145,17 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         mounts=_dumb(ve.mounts),
         devices=_dumb(ve.devices),
         settings=_dumb(ve.settings),
+        snapshots=_snapshots(ve.snapshots) if isinstance(ve.snapshots, SnapshotsObservation) else _UNKNOWN,
     )
+
+
+def _snapshots(seen: SnapshotsObservation) -> SnapshotsObservation:
+    mark = None if seen.mark is None else replace(seen.mark, template_digest=_SOME_IMAGE)
+    kept = {
+        name: replace(it, taken_at=0.0, template_digest=_SOME_IMAGE, used=None)
+        for name, it in sorted(seen.snapshots.items())
+    }
+    return SnapshotsObservation(snapshots=kept, mark=mark)
 
 
 def _dumb(value: _Known | Unknown) -> _Known | Unknown:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.devices import AddDevice, AddNic, RemoveDevice, RemoveNic
 from reconciler.model.effects import Effect
-from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.identity import NetworkName, SnapshotName, Uid
 from reconciler.model.mounts import AddMount, RemoveMount
 from reconciler.model.network import (
     AddAddress,
@@ -72,9 +73,7 @@ _NO_CPUS = frozenset({4095})
 _MALFORMED_TRASH_IDS = ("../ves", "..", "", "a/b")
 
 
-NOT_DRAWN = frozenset(
-    {TakeSnapshot, DeleteSnapshot, RollBack, ReplaceVolume, CloneVolume, SuspendRuntime, DiscardMemory}
-)
+NOT_DRAWN = frozenset({SuspendRuntime, DiscardMemory})
 
 
 def draw(choices: Choices, kind: type) -> Effect:
@@ -224,6 +223,31 @@ def _on_route(kind: type[AddRoute] | type[RemoveRoute]) -> Callable[[Choices], E
     return draw_route
 
 
+def _name(choices: Choices) -> SnapshotName:
+    return choices.random.choice((*pool.SNAPSHOTS, *pool.SAFETIES, *pool.BAD_NAMES))
+
+
+def _snapshot(choices: Choices) -> TakeSnapshot:
+    uid = _uid(choices)
+    # One that runs would be asked for its memory, which not every host can write.
+    memory = uid not in choices.machine.runtimes and choices.random.random() < 0.3
+    return TakeSnapshot(uid=uid, name=_name(choices), memory=memory)
+
+
+def _rollback(choices: Choices) -> RollBack:
+    return replace(choices.rollback(_uid(choices)), to=_name(choices), safety=_name(choices))
+
+
+def _replacement(choices: Choices) -> ReplaceVolume:
+    key = choices.random.choice((pool.TEMPLATE.key, pool.NO_TEMPLATE.key))
+    return replace(choices.replacement(_uid(choices)), template_key=key, safety=_name(choices))
+
+
+def _clone(choices: Choices) -> CloneVolume:
+    name = choices.random.choice((None, _name(choices)))
+    return replace(choices.clone(_uid(choices)), source=_uid(choices), snapshot=name)
+
+
 def _on_link(choices: Choices, make: Callable[[Uid, str], Effect]) -> Effect:
     return make(*_link(choices))
 
@@ -237,6 +261,11 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     LoadQuotas: lambda c: c.quota(_uid(c)),
     SetQuota: lambda c: c.quota(_uid(c)),
     SetInodes: lambda c: c.quota(_uid(c)),
+    TakeSnapshot: _snapshot,
+    DeleteSnapshot: lambda c: DeleteSnapshot(uid=_uid(c), name=_name(c)),
+    RollBack: _rollback,
+    ReplaceVolume: _replacement,
+    CloneVolume: _clone,
     TrashVe: lambda c: TrashVe(uid=_uid(c)),
     RestoreVe: _restore,
     PurgeTrash: lambda c: PurgeTrash(trash_id=_trash_id(c, _uid(c))),

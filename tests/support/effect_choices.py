@@ -11,7 +11,16 @@ from reconciler.errors import KernelError
 from reconciler.model.compute import CreateCgroup, Limit, LimitValue, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.devices import AddDevice, AddNic, RemoveDevice, RemoveNic
 from reconciler.model.effects import Effect
-from reconciler.model.identity import Digest, NetworkName, TemplateName, Uid, VeName, bridge_name, host_link_name
+from reconciler.model.identity import (
+    Digest,
+    NetworkName,
+    SnapshotName,
+    TemplateName,
+    Uid,
+    VeName,
+    bridge_name,
+    host_link_name,
+)
 from reconciler.model.instance import Instance
 from reconciler.model.mounts import AddMount, MountSpec, RemoveMount
 from reconciler.model.network import (
@@ -58,6 +67,14 @@ from reconciler.model.observation import Capabilities
 from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, Launch, StartRuntime, StopRuntime
 from reconciler.model.quota import WEEK_S, LoadQuotas, QuotaKind, QuotaLimit, Quotas, SetInodes, SetQuota
 from reconciler.model.settings import OTHER_SOCKETS, TERMINALS, SetSetting
+from reconciler.model.snapshots import (
+    CloneVolume,
+    DeleteSnapshot,
+    ReplaceVolume,
+    RollBack,
+    SnapshotKind,
+    TakeSnapshot,
+)
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
@@ -99,6 +116,9 @@ _MIB = 1 << 20
 SIZES = (64 * _MIB, 128 * _MIB, 256 * _MIB, None)
 TOTALS = (256 * _MIB, 384 * _MIB, None)
 IMAGE_SIZES = (16 * _MIB, 24 * _MIB)
+SNAPSHOTS = (SnapshotName("s1"), SnapshotName("s2"))
+SAFETIES = (SnapshotName("before-1"), SnapshotName("before-2"))
+BAD_NAMES = (SnapshotName("../volume"), SnapshotName(".s1"), SnapshotName(""))
 NOWHERE = Route(to="198.51.100.0/24", via="203.0.113.1")
 DEVICES = ("/dev/net/tun", "/dev/fuse")
 NO_DEVICE = "/dev/no-such-device"
@@ -228,6 +248,7 @@ class Choices:
             yield from self._births(uid)
         elif uid not in machine.volumes:
             yield self.volume(uid)
+            yield self.clone(uid)
         elif uid in machine.runtimes:
             yield from self._of_live(uid, machine.runtimes[uid])
         elif uid in machine.cgroups:
@@ -258,6 +279,10 @@ class Choices:
             yield TrashVe(uid=uid)  # which is refused: what still has a cgroup may still run
         yield self.limit(uid)
         yield self.size(uid)
+        yield self.snapshot(uid)
+        yield self.rollback(uid)
+        yield self.replacement(uid)
+        yield from (DeleteSnapshot(uid=uid, name=name) for name in self.machine.snapshots.get(uid, {}))
 
     def _of_live(self, uid: Uid, runtime: Runtime) -> Iterator[Effect]:
         if not runtime.network.loopback_up:
@@ -268,6 +293,8 @@ class Choices:
             yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
         yield self.limit(uid)
         yield self.names(uid)
+        if self.random.random() < 0.5:
+            yield self.snapshot(uid)
         if self.random.random() < 0.4:
             yield self.mount(uid, self.random.choice(SOURCES))
             yield self.setting_of(uid, self.random.choice(tuple(SETTINGS)))
@@ -354,6 +381,44 @@ class Choices:
         if self._is_image(uid):
             return SetVolumeSize(uid=uid, size=self._image_size(uid))
         return SetVolumeSize(uid=uid, size=self.random.choice(SIZES), total=self.random.choice(TOTALS))
+
+    def snapshot(self, uid: Uid) -> TakeSnapshot:
+        """Draw a snapshot."""
+        kind = self.random.choice((SnapshotKind.NAMED, SnapshotKind.SCHEDULED))
+        return TakeSnapshot(uid=uid, name=self.random.choice(SNAPSHOTS), kind=kind)
+
+    def rollback(self, uid: Uid) -> RollBack:
+        """Draw a return to a snapshot, or to one that is not there."""
+        return RollBack(
+            uid=uid,
+            to=self.random.choice((*self.machine.snapshots.get(uid, {}), SNAPSHOTS[0])),
+            request=self.random.choice(("one", "two", "three")),
+            safety=self.random.choice(SAFETIES),
+            size=self.random.choice(SIZES),
+            total=self.random.choice(TOTALS),
+        )
+
+    def replacement(self, uid: Uid) -> ReplaceVolume:
+        """Draw a new volume in the place of a VE's."""
+        is_image = self.random.random() < 0.3
+        return ReplaceVolume(
+            uid=uid,
+            template=TEMPLATE.name,
+            template_key=TEMPLATE.key,
+            safety=self.random.choice(SAFETIES),
+            size=self.random.choice(IMAGE_SIZES if is_image else SIZES),
+            keep=self.random.choice(((), ("/home", "/no/such"))),
+            total=None if is_image else self.random.choice(TOTALS),
+            is_image=is_image,
+            room=1000 if is_image else None,
+        )
+
+    def clone(self, uid: Uid) -> CloneVolume:
+        """Draw a volume from another VE's data."""
+        source = self.random.choice([other for other in self.setting.uids if other != uid] or [uid])
+        name = self.random.choice((None, *self.machine.snapshots.get(source, {})))
+        total = self.random.choice((None, None, None, *TOTALS))
+        return CloneVolume(uid=uid, source=source, snapshot=name, size=self.random.choice(SIZES), total=total)
 
     def _is_image(self, uid: Uid) -> bool:
         present = self.machine.volumes.get(uid)

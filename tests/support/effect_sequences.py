@@ -20,7 +20,8 @@ from reconciler.model.network import (
     NetworkMode,
     SetInterfaceUp,
 )
-from reconciler.model.volume import TrashVe, WriteRecord
+from reconciler.model.snapshots import RollBack
+from reconciler.model.volume import CreateVolume, SetVolumeSize, TrashVe, WriteRecord
 from reconciler.twin import volume
 from reconciler.twin.host import TwinHost, perform
 from reconciler.twin.machine import Machine
@@ -99,6 +100,14 @@ def _is_open(machine: Machine, effect: Effect) -> bool:
             return effect.uid in machine.holdings or (
                 effect.uid not in machine.records and (effect.uid in machine.cgroups or effect.uid in machine.runtimes)
             )
+        case CreateVolume() | SetVolumeSize():
+            # An empty volume shares nothing with a copy of it, and the kernel comes to know that nothing is shared any
+            # more some time after the last copy is deleted.
+            present = machine.volumes.get(effect.uid)
+            return effect.total is not None and present is not None and present.shares and not present.grouped
+        case RollBack():
+            kept = machine.snapshots.get(effect.uid, {}).get(effect.to)
+            return effect.total is not None and kept is not None and not (kept.volume.is_image or kept.volume.grouped)
         case WriteRecord():
             return effect.record.uid in machine.records and effect.template_key not in machine.templates
         case _:

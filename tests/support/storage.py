@@ -19,6 +19,10 @@ POOL_BYTES = 256 << 20
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
 
+class NoAnswerError(AssertionError):
+    """A child was killed before it had done its work."""
+
+
 def in_child(work: Callable[[], T]) -> T:
     """Run work in a forked child, which has one thread whatever we have, and give back what it returns."""
     reading, writing = os.pipe()
@@ -33,7 +37,8 @@ def in_child(work: Callable[[], T]) -> T:
     with open(reading, "rb") as pipe:
         answer = pipe.read()
     os.waitpid(pid, 0)
-    assert answer, "the child ended without an answer"
+    if not answer:
+        raise NoAnswerError("the child ended without an answer")
     error, result = pickle.loads(answer)
     assert error is None, f"in the child:\n{error}"
     return result  # type: ignore[no-any-return]  # what came out of the pickle is what the work returned

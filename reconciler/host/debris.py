@@ -1,0 +1,36 @@
+"""Debris: what a crash has left of states of VEs' data that were being made, switched in or deleted."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from reconciler.errors import VectlError
+from reconciler.host import cloning, kept, switching
+from reconciler.host.site import Site
+from reconciler.model.identity import Uid
+
+
+def sweep(site: Site) -> None:
+    """Bring every switch to its end, and delete what was never whole, or is no more.
+
+    What fails for one VE is met again, and told, by whatever is done with that VE.
+
+    Raises: KernelError.
+    """
+    for uid in site.uids():
+        with suppress(VectlError):
+            switching.settle_now(site, uid)
+            cloning.discard_unborn(site, uid)
+            _sweep_snapshots(site, uid)
+
+
+def _sweep_snapshots(site: Site, uid: Uid) -> None:
+    directory = site.instance.snapshots_dir(uid)
+    if not os.path.isdir(directory):
+        return
+    for name in os.listdir(directory):
+        path = f"{directory}/{name}"
+        # A memory may be being written by the keeper, which outlives whoever asked for it.
+        if name.startswith(".") and not os.path.isdir(f"{path}/{kept.MEMORY}"):
+            kept.delete(site, path)
