@@ -116,6 +116,10 @@ class InUseError(RetryableError):
     """A limit cannot go below what is in use and cannot be taken away; the one in force stays until that is freed."""
 
 
+class NotSuspendableError(RetryableError):
+    """What runs in a VE holds something that cannot be saved; the message names it, process by process."""
+
+
 class TemplateError(TerminalError):
     """A template cannot be built, or its image is not what its digest says."""
 

@@ -11,7 +11,7 @@ import json
 import os
 
 from reconciler.errors import BusyError, CommandError, KeeperError, StateError
-from reconciler.host import compute, ending, externals, image, memory_files, power, runtime
+from reconciler.host import compute, ending, externals, image, memory_files, power, preflight, runtime
 from reconciler.host.keeper import protocol, records
 from reconciler.host.memory_files import Memory
 from reconciler.host.site import Site
@@ -30,8 +30,8 @@ _GRACE_S = 30.0
 async def suspend(site: Site, effect: SuspendRuntime) -> None:
     """Write a running VE to disk and end it; that it was our doing is written down.
 
-    Raises: StateError, if it does not run; BusyError, if its init was never let go; MissingToolError, without criu;
-    CommandError, saying what cannot be written, and then it goes on.
+    Raises: StateError, if it does not run; BusyError, if its init was never let go; NotSuspendableError, if something
+    in it cannot be saved; CommandError, saying what cannot be written, and then it goes on.
     """
     uid, seen = effect.uid, power.observe(site, effect.uid)
     if seen.state is PowerState.SUSPENDED:
@@ -43,6 +43,7 @@ async def suspend(site: Site, effect: SuspendRuntime) -> None:
     if os.path.isdir(born):
         await _end_suspended(site, uid, init, born)
         return
+    await preflight.refuse_obstacles(site, uid, doing=f"suspend VE {uid}")
     unborn = await asyncio.to_thread(memory_files.begin, site, uid, born)
     note = Note(path=runtime.file(site, uid, "stop.json"), text=json.dumps([init.pid, init.start_time]))
     await dump(site, uid, unborn=unborn, born=born, note=note)

@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from reconciler.errors import KernelError, MissingToolError, StateError, VectlError
-from reconciler.host import compute, grafts, nics, power
+from reconciler.errors import KernelError, MissingToolError, NotSuspendableError, StateError, VectlError
+from reconciler.host import compute, grafts, lxcfs, nics, power
 from reconciler.host.site import Site
 from reconciler.kernel import criu_program, process_state, rtnl, socket_diag
+from reconciler.kernel.image import QUOTA_DIRECTORY
 from reconciler.kernel.mount import Mount
 from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
@@ -27,8 +28,11 @@ from reconciler.model.power import PowerState
 from reconciler.plan import migration
 
 _GRAFTS = ("devices", "mounts")
-_VIEWS = "fuse.lxcfs"
+_QUOTA = f"/dev/{QUOTA_DIRECTORY}", "ext4"
+"""Where a VE on an image shows the quotas of it to itself."""
 _QUEUES_MAX = 100
+_PASSING_LOOKS = 6
+_PASSING_PAUSE_S = 0.2
 
 # Every network namespace is born with it, or its modules give it some.
 _BORN_WITH = frozenset(
@@ -47,6 +51,20 @@ async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
     finally:
         inside.close()
     return migration.judge(seen)
+
+
+async def refuse_obstacles(site: Site, uid: Uid, *, doing: str) -> None:
+    """Refuse what takes a dump while something keeps the VE from one; what passes by itself is given a second.
+
+    Raises: NotSuspendableError, naming what, with the remedies; StateError, if it does not run; KernelError.
+    """
+    for _ in range(_PASSING_LOOKS):
+        found = await find_obstacles(site, uid)
+        if not found or not all(obstacle.passes for obstacle in found):
+            break
+        await asyncio.sleep(_PASSING_PAUSE_S)
+    if found:
+        raise NotSuspendableError(f"{doing}: {migration.sentence(found)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +146,9 @@ def _foreign(mounts: Iterable[Mount], ours: frozenset[tuple[str, str]]) -> Itera
     kept = {
         (found.target, found.fstype, found.device not in whole)
         for found in table
-        if (found.device, found.root) not in ours and found.fstype != _VIEWS
+        if (found.device, found.root) not in ours
+        and found.fstype != lxcfs.FSTYPE
+        and (found.target, found.fstype) != _QUOTA
     }
     for target, fstype, is_part in sorted(kept):
         yield MountState(

@@ -51,7 +51,7 @@ class TooMuchError(KernelError):
 class Budget:
     """What may still be looked at."""
 
-    files: int = MAX_FILES
+    files: int
 
     def take_file(self) -> None:
         """Count one more open file. Raises: TooMuchError."""
@@ -101,7 +101,9 @@ def read_all(
     if len(known) > MAX_PROCESSES:
         raise TooMuchError(f"look at processes: expected at most {MAX_PROCESSES} in a VE, found {len(known)}")
     with translated("look at", f"process {init}"):
-        look = _Look(init=init, home=_namespaces(init), notes=notes, inside=frozenset(known))
+        look = _Look(
+            init=init, home=_namespaces(init), notes=notes, budget=Budget(files=MAX_FILES), inside=frozenset(known)
+        )
     for pid in known:
         look.tables.add(pid)
     found = [state for pid in known if (state := look.process(pid)) is not None]
@@ -115,7 +117,7 @@ class _Look:
     notes: Mapping[int, SocketNote]
     inside: frozenset[int]
     tables: MountTables = field(default_factory=MountTables)
-    budget: Budget = field(default_factory=Budget)
+    budget: Budget
 
     def process(self, pid: int) -> ProcessState | None:
         try:

@@ -37,7 +37,7 @@ _SETTINGS = {
 
 _END_IT = "end it"
 SHOWN = 5
-"""How many obstacles a condition's message tells of."""
+"""How many obstacles a message names."""
 
 
 def judge(seen: RunningState) -> tuple[Obstacle, ...]:
@@ -199,14 +199,23 @@ def _of_network(seen: RunningState) -> Iterator[Obstacle]:
 
 def ready_condition(obstacles: tuple[Obstacle, ...]) -> Condition:
     """Give the condition `MigrationReady` that follows from the obstacles; what passes by itself is none."""
-    lasting = [obstacle for obstacle in obstacles if not obstacle.passes]
+    lasting = tuple(obstacle for obstacle in obstacles if not obstacle.passes)
     if not lasting:
         message = "it can be suspended and resumed"
         return Condition(type=ConditionType.MIGRATION_READY, status=Status.TRUE, reason="NoObstacles", message=message)
-    shown = "; ".join(str(obstacle) for obstacle in lasting[:SHOWN])
-    more = len(lasting) - SHOWN
-    message = f"{shown}; and {more} more" if more > 0 else shown
+    message = _joined(str(obstacle) for obstacle in lasting)
     return Condition(type=ConditionType.MIGRATION_READY, status=Status.FALSE, reason=lasting[0].kind, message=message)
+
+
+def sentence(obstacles: tuple[Obstacle, ...]) -> str:
+    """Name obstacles with their remedies, for an error."""
+    return _joined(f"{obstacle}; {obstacle.remedy}" for obstacle in obstacles)
+
+
+def _joined(words: Iterable[str]) -> str:
+    named = tuple(words)
+    shown = ". ".join(named[:SHOWN])
+    return f"{shown}. And {len(named) - SHOWN} more" if len(named) > SHOWN else shown
 
 
 def unknown_condition(reason: str) -> Condition:

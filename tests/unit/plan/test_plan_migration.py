@@ -132,8 +132,13 @@ def test_the_condition_names_the_obstacles_and_says_how_many_more_there_are() ->
     )
     condition = migration.ready_condition(found)
     assert (condition.type, condition.status) == (ConditionType.MIGRATION_READY, Status.FALSE)
-    assert condition.message.startswith("queue 0; queue 1")
-    assert condition.message.endswith("and 2 more")
+    assert condition.message.startswith("queue 0. queue 1")
+    assert condition.message.endswith(". And 2 more")
+
+
+def test_an_error_names_the_remedies() -> None:
+    found = migration.judge(RunningState(queues=("q",)))
+    assert migration.sentence(found).endswith("; end what uses it, then remove /dev/mqueue/q")
 
 
 def test_what_passes_in_a_moment_does_not_make_a_ve_unready() -> None:
