@@ -15,7 +15,6 @@ from reconciler.host import image, power
 from reconciler.host.site import Site
 from reconciler.kernel import ext4, loop, quota
 from reconciler.model.identity import IDS_PER_VE, Uid
-from reconciler.model.power import PowerState
 from reconciler.model.quota import LoadQuotas, QuotaKind, QuotaLimit, Quotas, QuotaUse, SetInodes, SetQuota
 from reconciler.model.volume import Record
 
@@ -43,7 +42,7 @@ def device_of(site: Site, uid: Uid) -> str | None:
     Raises: KernelError.
     """
     path = image.path_in(site.instance.volume(uid))
-    if not os.path.exists(path) or power.observe(site, uid).state is PowerState.STOPPED:
+    if not os.path.exists(path) or power.observe(site, uid).pid is None:
         return None
     known = site.devices.get(uid)
     wanted = os.path.realpath(path)

@@ -18,7 +18,6 @@ from reconciler.kernel.syscalls import file_errors
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import Uid
 from reconciler.model.observation import PoolObservation
-from reconciler.model.power import PowerState
 from reconciler.model.record import decode_record, encode_record
 from reconciler.model.volume import (
     CreateVolume,
@@ -243,7 +242,7 @@ async def _resize(site: Site, effect: CreateVolume | SetVolumeSize) -> None:
     path = image.path_in(site.instance.volume(effect.uid))
     if effect.size is None:
         return
-    if power.observe(site, effect.uid).state is PowerState.STOPPED:
+    if power.observe(site, effect.uid).pid is None:
         await image.await_released(path)
     await asyncio.to_thread(image.set_size, path, effect.size)
 
@@ -256,7 +255,7 @@ async def trash(site: Site, effect: TrashVe) -> None:
     uid, instance = effect.uid, site.instance
     if not os.path.isdir(instance.ve_dir(uid)):
         return
-    if power.observe(site, uid).state is not PowerState.STOPPED or compute.tree(site, uid).exists():
+    if power.observe(site, uid).pid is not None or compute.tree(site, uid).exists():
         raise BusyError(f"move VE {uid} to the trash: it has not been taken down")
     await asyncio.to_thread(_move_to_trash, site, uid)
     ending.forget(site, uid)
