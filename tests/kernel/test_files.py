@@ -111,7 +111,7 @@ def test_a_lock_is_waited_for_until_its_holder_dies(tmp_path: Path) -> None:
         killer = threading.Thread(target=os.kill, args=(pid, signal.SIGKILL))
         killer.start()
         with files.lock(path, wait_s=30):
-            assert read(path) == f"{os.getpid()}\n"
+            assert int(read(path)) == os.getpid()
         killer.join()
 
 
