@@ -79,11 +79,11 @@ def _pending(inputs: Inputs, removable: frozenset[VeName] | None) -> frozenset[V
 
 async def with_allocations(inputs: Inputs, names: Iterable[VeName], coordinator: Coordinator) -> Inputs:
     """Give VEs an identity; one that gets none does not keep the others from theirs."""
-    allocations: dict[VeName, Allocation] = {}
-    unallocated: dict[VeName, str] = {}
-    for name in names:
-        try:
-            allocations[name] = await coordinator.allocate(name, uid=inputs.fleet.ves[name].uid)
-        except VectlError as error:
-            unallocated[name] = str(error)
+    wanted = {name: inputs.fleet.ves[name].uid for name in names}
+    try:
+        given = await coordinator.allocate(wanted) if wanted else {}
+    except VectlError as error:
+        return replace(inputs, unallocated=dict.fromkeys(wanted, str(error)))
+    allocations = {name: one for name, one in given.items() if isinstance(one, Allocation)}
+    unallocated = {name: str(one) for name, one in given.items() if not isinstance(one, Allocation)}
     return replace(inputs, allocations=allocations, unallocated=unallocated)

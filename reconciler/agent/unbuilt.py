@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.agent import gather
 from reconciler.agent.clock import SystemClock
 from reconciler.host import compute, host_compute
 from reconciler.host.site import Site
@@ -44,7 +45,6 @@ def observe_unbuilt(instance: Instance) -> HostObservation:
 async def plan_offline(config: Config, fleet: Fleet, observed: HostObservation, *, source: str, prune: bool) -> Plan:
     """Plan against an observation that was made elsewhere, or of nothing: whatever is in it counts as made here."""
     instance = config.instance
-    coordinator = DryCoordinator()
     names = [name for name, spec in fleet.ves.items() if is_here(spec, instance.host)]
     inputs = Inputs(
         instance=instance.name,
@@ -55,7 +55,6 @@ async def plan_offline(config: Config, fleet: Fleet, observed: HostObservation, 
         inventory=frozenset(observed.ves),
         now=SystemClock().now(),
         prune=prune,
-        allocations={name: await coordinator.allocate(name, uid=fleet.ves[name].uid) for name in names},
         policy=PolicyFile(config.policy).look(),
     )
-    return planner.plan_host(inputs)
+    return planner.plan_host(await gather.with_allocations(inputs, names, DryCoordinator()))

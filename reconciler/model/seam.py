@@ -6,9 +6,11 @@ Counting, failpoints, journal and logging are wrappers of the one method.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler.errors import StateError
 from reconciler.model.counters import Counted
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Allocation, Uid, VeName
@@ -103,12 +105,13 @@ class Clock(Protocol):
 class Coordinator(Protocol):
     """Decides who owns a VE and which ids it gets."""
 
-    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
-        """Give the allocation of a VE that is about to be created; the same one until it exists or is released.
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+        """Give VEs that are about to be created their allocations; the same ones until they exist or are released.
 
-        ``uid``: the identity that its manifest pins, if any.
+        ``wanted``: the identity that a VE's manifest pins, if any. One that gets none does not keep the others from
+        theirs.
 
-        Raises: StateError, if no range of ids is left.
+        Raises: StateError, if nobody can be given any now.
         """
         ...
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from reconciler.errors import StateError
 from reconciler.model.facts import Unknown
@@ -47,24 +48,35 @@ class LocalCoordinator:
         self._reserved = reserved
         self._new_uid = new_uid
 
-    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
-        """Give a VE that is about to be created its identity and ids; the same ones until its record exists.
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+        """Give VEs that are about to be created identities and ids; the same ones until their records exist.
 
-        ``uid``: the identity that its manifest pins, if any.
+        ``wanted``: the identity that a VE's manifest pins, if any. The inventory is read once for all of them, and they
+        wait for the disk together.
 
-        Raises: StateError, if no range is left or an entry of the inventory cannot be read.
+        Raises: StateError, if an entry of the inventory cannot be read; KernelError, NoSpaceError.
         """
         existing = self._existing()
         entries = self._entries(existing)
-        begun = _begun(name, entries.values(), existing)
-        if begun is not None and uid in (None, begun.uid):
-            return Allocation(uid=begun.uid, id_base=begun.id_base)
-        if begun is not None:
-            # The manifest has named an identity since. Nothing was made under the other one: a record comes first.
-            self._inventory.clear(entries.pop(begun.uid).uid)
-        entry = self._new(name, uid, {**existing, **{one.uid: one.id_base for one in entries.values()}})
-        self._inventory.put(entry)
-        return Allocation(uid=entry.uid, id_base=entry.id_base)
+        free = ids.free(self._slot, self._taken(existing, entries))
+        given: dict[VeName, Allocation | StateError] = {}
+        new: list[Entry] = []
+        for name, uid in wanted.items():
+            begun = _begun(name, entries.values(), existing)
+            if begun is not None and uid in (None, begun.uid):
+                given[name] = Allocation(uid=begun.uid, id_base=begun.id_base)
+                continue
+            if begun is not None:
+                # The manifest has named an identity since. Nothing was made under the other one: a record comes first.
+                self._inventory.clear(entries.pop(begun.uid).uid)
+            base = next(free, None)
+            if base is None:
+                given[name] = ids.none_left()
+                continue
+            new.append(self._entry(name, uid or self._new_uid(), base))
+            given[name] = Allocation(uid=new[-1].uid, id_base=base)
+        await asyncio.gather(*(asyncio.to_thread(self._inventory.put, entry) for entry in new))
+        return given
 
     async def release(self, name: VeName) -> None:
         """Take back an allocation of which nothing was made; one that is in use stays.
@@ -87,15 +99,13 @@ class LocalCoordinator:
             entries[uid] = entry
         return entries
 
-    def _new(self, name: VeName, uid: Uid | None, bases: Mapping[Uid, int]) -> Entry:
-        reserved = (*self._reserved(), *(IdRange(base) for base in bases.values()))
-        return Entry(
-            uid=uid or self._new_uid(),
-            name=name,
-            source=self._source,
-            id_base=ids.lowest_free(self._slot, reserved),
-            phase=Phase.CREATING,
-        )
+    def _taken(self, existing: Mapping[Uid, int], entries: Mapping[Uid, Entry]) -> Iterator[IdRange]:
+        bases = {**existing, **{one.uid: one.id_base for one in entries.values()}}
+        yield from self._reserved()
+        yield from (IdRange(base) for base in bases.values())
+
+    def _entry(self, name: VeName, uid: Uid, id_base: int) -> Entry:
+        return Entry(uid=uid, name=name, source=self._source, id_base=id_base, phase=Phase.CREATING)
 
 
 class DryCoordinator:
@@ -103,13 +113,17 @@ class DryCoordinator:
 
     __slots__ = ()
 
-    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
-        """Give a placeholder."""
-        slot = ids.spread(name, ids.FIRST_SLOT)
-        return Allocation(uid=uid or Uid(str(uuid.uuid5(_PLACEHOLDERS, name))), id_base=slot * IDS_PER_VE)
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+        """Give placeholders."""
+        return {name: _placeholder(name, uid) for name, uid in wanted.items()}
 
     async def release(self, name: VeName) -> None:
         """Do nothing: nothing was given."""
+
+
+def _placeholder(name: VeName, uid: Uid | None) -> Allocation:
+    slot = ids.spread(name, ids.FIRST_SLOT)
+    return Allocation(uid=uid or Uid(str(uuid.uuid5(_PLACEHOLDERS, name))), id_base=slot * IDS_PER_VE)
 
 
 def _begun(name: VeName, entries: Iterable[Entry], existing: Mapping[Uid, int]) -> Entry | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -51,16 +51,17 @@ def spread(text: str, lowest: int) -> int:
     return lowest + int.from_bytes(digest[:8]) % (LAST_SLOT + 1 - lowest)
 
 
-def lowest_free(first: int, reserved: Iterable[IdRange]) -> int:
-    """Give the first id of the lowest free slot from ``first`` on, beginning again at the bottom after the last.
-
-    Raises: StateError, if no slot is left.
-    """
+def free(first: int, reserved: Iterable[IdRange]) -> Iterator[int]:
+    """Give the first ids of the free slots, from ``first`` on and beginning again at the bottom after the last."""
     taken = {slot for one in reserved for slot in one.slots()}
     for slot in chain(range(first, LAST_SLOT + 1), range(FIRST_SLOT, first)):
         if slot not in taken:
-            return slot * IDS_PER_VE
-    raise StateError(
+            yield slot * IDS_PER_VE
+
+
+def none_left() -> StateError:
+    """Say that no slot is free, and what frees one."""
+    return StateError(
         f"allocate ids: all {LAST_SLOT + 1 - FIRST_SLOT} ranges are taken; "
         "purge the trash, or free ranges in /etc/subuid and /etc/subgid"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -195,10 +195,9 @@ def test_a_ve_without_an_identity_does_not_keep_others_from_theirs(rig: Rig) -> 
 
 
 class _Stingy:
-    async def allocate(self, name: VeName, *, uid: Uid | None = None) -> Allocation:
-        if name == "a":
-            raise StateError("no range is left")
-        return Allocation(uid=Uid("00000000-0000-4000-8000-000000000001"), id_base=1 << 20)
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+        one = Allocation(uid=Uid("00000000-0000-4000-8000-000000000001"), id_base=1 << 20)
+        return {name: StateError("no range is left") if name == "a" else one for name in wanted}
 
     async def release(self, name: VeName) -> None:
         raise AssertionError(name)

@@ -119,6 +119,14 @@ def test_a_uid_that_is_a_path_writes_no_file(inventory: Inventory, tmp_path: Pat
     assert list(tmp_path.rglob("*.json")) == []
 
 
+def given(coordinator: Coordinator, name: str, *, uid: Uid | None = None) -> Allocation:
+    """Ask for the allocation of one VE."""
+    one = asyncio.run(coordinator.allocate({VeName(name): uid}))[VeName(name)]
+    if isinstance(one, StateError):
+        raise one
+    return one
+
+
 class Host:
     """What else there is on a host that ids depend on."""
 
@@ -137,7 +145,7 @@ class Host:
         )
 
     def allocate(self, name: str, *, uid: Uid | None = None) -> Allocation:
-        return asyncio.run(self.coordinator().allocate(VeName(name), uid=uid))
+        return given(self.coordinator(), name, uid=uid)
 
     def release(self, name: str) -> None:
         asyncio.run(self.coordinator().release(VeName(name)))
@@ -228,6 +236,21 @@ def test_pinning_an_identity_later_leaves_no_second_allocation(host: Host) -> No
     assert set(host.inventory.read()) == {UID}
 
 
+def test_several_at_once_get_different_ranges_and_the_same_ones_again(host: Host) -> None:
+    names = [VeName(f"web{number}") for number in range(9)]
+    first = asyncio.run(host.coordinator().allocate(dict.fromkeys(names)))
+    bases = [one.id_base for one in first.values() if isinstance(one, Allocation)]
+    assert bases == [524288 + number * IDS_PER_VE for number in range(9)]
+    assert asyncio.run(host.coordinator().allocate(dict.fromkeys(reversed(names)))) == first
+
+
+def test_the_last_free_range_is_given_and_whoever_comes_after_is_told(host: Host) -> None:
+    host.reserved = (IdRange(IDS_PER_VE * 9, 2**32),)
+    one, other = asyncio.run(host.coordinator().allocate({VeName("a"): None, VeName("b"): None})).values()
+    assert isinstance(one, Allocation)
+    assert "ranges are taken" in str(other)
+
+
 def test_with_every_range_taken_nothing_is_given(host: Host) -> None:
     host.reserved = (IdRange(0, 2**32),)
     with pytest.raises(StateError, match=r"all \d+ ranges are taken"):
@@ -236,7 +259,7 @@ def test_with_every_range_taken_nothing_is_given(host: Host) -> None:
 
 def test_after_the_last_range_the_first_free_one_is_next() -> None:
     taken = [IdRange(slot * IDS_PER_VE) for slot in range(5000, ids.LAST_SLOT + 1)]
-    assert ids.lowest_free(5000, taken) == ids.FIRST_SLOT * IDS_PER_VE
+    assert next(ids.free(5000, taken)) == ids.FIRST_SLOT * IDS_PER_VE
 
 
 @pytest.mark.parametrize("instance", ["a", "test-1", "lab", "vectl2"])
@@ -267,7 +290,7 @@ def test_a_range_of_nothing_takes_nothing() -> None:
 
 
 def test_a_dry_allocation_is_the_same_every_time_and_differs_by_name() -> None:
-    first, again, other = (asyncio.run(DryCoordinator().allocate(VeName(name))) for name in ("a", "a", "b"))
+    first, again, other = (given(DryCoordinator(), name) for name in ("a", "a", "b"))
     assert first == again
     assert first.uid != other.uid
     assert ids.FIRST_SLOT * IDS_PER_VE <= first.id_base <= ids.LAST_SLOT * IDS_PER_VE
