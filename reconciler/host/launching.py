@@ -71,7 +71,8 @@ async def _create(site: Site, effect: CreateRuntime, disk: ImageMount | None) ->
     if effect.resume:
         await resuming.create(site, effect, overlay)
         return
-    await asyncio.to_thread(runc.delete, maker, uid)
+    if runc.remembers(maker, uid):
+        await asyncio.to_thread(runc.delete, maker, uid)
     with suppress(FileNotFoundError):
         os.unlink(maker.log)
     directory = site.instance.ve_run_dir(uid)

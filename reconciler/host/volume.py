@@ -144,7 +144,7 @@ async def create_volume(site: Site, effect: CreateVolume) -> None:
     Raises: StateError, if there is no such VE; NoSpaceError.
     """
     record = site.need_record(effect.uid)
-    present = await asyncio.to_thread(btrfs.is_subvolume, site.instance.volume(effect.uid))
+    present = btrfs.is_subvolume(site.instance.volume(effect.uid))
     if present and os.path.exists(image.path_in(site.instance.volume(effect.uid))):
         await _resize(site, effect)
     else:

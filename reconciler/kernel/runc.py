@@ -101,12 +101,17 @@ def _await_byte(descriptor: int, fifo: str, deadline: float) -> None:
             raise KernelError(f"read {fifo}: init ended before it was let go", errno=errno.EPIPE)
 
 
+def remembers(runtime: Runtime, name: str) -> bool:
+    """Tell whether the runtime keeps anything of a container."""
+    return os.path.isdir(f"{runtime.root}/{name}")
+
+
 def delete(runtime: Runtime, name: str, *, timeout_s: float = _COMMAND_S) -> None:
     """Kill what is left of a container and make the runtime forget it; an unknown one is success.
 
     Raises: CommandError; TimeLimitError; MissingToolError.
     """
-    if os.path.isdir(f"{runtime.root}/{name}"):
+    if remembers(runtime, name):
         command.run(runtime.delete_argv(name), timeout_s=timeout_s)
 
 

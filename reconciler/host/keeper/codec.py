@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from reconciler.errors import KeeperError
@@ -57,12 +58,17 @@ def _build(kind: Any, value: object, where: str) -> Any:  # Any: types at run ti
 def _build_dataclass(kind: Any, value: object, where: str) -> Any:  # Any: as above
     if not isinstance(value, dict):
         raise KeeperError(f"read message: expected an object as {where}, got {value!r:.100}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = {name: _build(hints[name], value[name], f"{where}.{name}") for name in hints if name in value}
     try:
         return kind(**known)
     except TypeError as err:
         raise KeeperError(f"read message: {where}: {err}") from err
+
+
+@cache
+def _hints(kind: Any) -> Mapping[str, Any]:  # Any: as above
+    return get_type_hints(kind)
 
 
 def _build_tuple(kinds: tuple[Any, ...], value: list[object], where: str) -> tuple[Any, ...]:
