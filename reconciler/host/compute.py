@@ -21,6 +21,7 @@ from reconciler.model.compute import (
 )
 from reconciler.model.identity import Uid
 from reconciler.model.observation import Capabilities
+from reconciler.model.power import SUSPENSION
 
 _V1_HAS_NO_SUCH = "cgroup v1 has no such limit; it takes part in admission only"
 _NOT_COUNTED = "this kernel does not account for it"
@@ -42,6 +43,8 @@ def capabilities(site: Site) -> Capabilities:
         if limit not in enforceable
     }
     why_not |= site.why_not
+    if site.cannot_suspend:
+        why_not[SUSPENSION] = site.cannot_suspend
     no_quotas = quota.missing()
     if no_quotas is not None:
         why_not |= dict.fromkeys(("disk.inodes", "disk.users", "disk.groups"), no_quotas)

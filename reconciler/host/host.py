@@ -127,6 +127,7 @@ class RealHost:
     def __init__(self, site: Site) -> None:
         self.site = site
         site.learn_disks()
+        site.learn_criu()
         self._capabilities = compute.capabilities(site)
 
     async def perform(self, effect: Effect) -> None:
@@ -161,6 +162,6 @@ class RealHost:
 
     async def observe(self, scope: Scope = EVERYTHING, facets: frozenset[Facet] = ALL_FACETS) -> HostObservation:
         """Read the host's present state."""
-        if scope.host and Facet.COMPUTE in facets and self.site.learn_disks():
+        if scope.host and Facet.COMPUTE in facets and any((self.site.learn_disks(), self.site.learn_criu())):
             self._capabilities = compute.capabilities(self.site)
         return await observing.observe(self.site, views.capabilities(self.site, self._capabilities), scope, facets)

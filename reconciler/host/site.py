@@ -16,7 +16,7 @@ from reconciler.host.ledgers import Ledgers
 from reconciler.host.lxcfs import Lxcfs
 from reconciler.host.namespaces import Namespaces
 from reconciler.host.sockets import Sockets
-from reconciler.kernel import cgroup_layout, cgroup_limits, descriptors, disks, files
+from reconciler.kernel import cgroup_layout, cgroup_limits, criu_program, descriptors, disks, files
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -58,6 +58,7 @@ class Site:
         self.devices: dict[Uid, str] = {}
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None
+        self.cannot_suspend = ""
         self._fingerprints: Fingerprints | None = None
 
     async def keeper(self) -> KeeperClient:
@@ -86,6 +87,11 @@ class Site:
         self.limit_reader.close()
         self.limit_reader = self._read_limits_of_many()
         return True
+
+    def learn_criu(self) -> bool:
+        """Look whether VEs can be suspended and resumed; say whether that is news."""
+        before, self.cannot_suspend = self.cannot_suspend, criu_program.why_not(self.instance.programs)
+        return before != self.cannot_suspend
 
     def _read_limits_of_many(self) -> cgroup_limits.LimitReader[Limit]:
         """Keep open what is read at each look, with half of what this process may have open left for all else."""

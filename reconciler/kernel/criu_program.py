@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 
-from reconciler.errors import MissingToolError
+from reconciler.errors import MissingToolError, VectlError
 from reconciler.kernel import command
 from reconciler.kernel.syscalls import translated
 
@@ -45,6 +45,20 @@ def find(programs: str) -> CriuProgram:
         seen = ".".join(map(str, version)) or "one that does not tell its version"
         raise MissingToolError(f"run {path}: expected criu 4.2 or newer, found {seen}; {_REMEDY}")
     return CriuProgram(path=path, version=version)
+
+
+def why_not(programs: str) -> str:
+    """Say why there is no criu to be used; empty, if there is one.
+
+    One in vectl's own directory is taken for what set-up put there, and not asked.
+    """
+    if os.path.exists(f"{programs}/criu"):
+        return ""
+    try:
+        find(programs)
+    except VectlError as err:
+        return str(err)
+    return ""
 
 
 def _path(programs: str) -> str:

@@ -10,6 +10,9 @@ from reconciler.model.decode import Fields
 from reconciler.model.facts import Json
 from reconciler.model.identity import Uid, VeName
 
+SUSPENSION = "power.suspended"
+"""Under which a host says, among its capabilities, why it can neither suspend VEs nor resume them."""
+
 
 class Power(StrEnum):
     """Desired power."""

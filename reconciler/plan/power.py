@@ -12,6 +12,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Uid
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import (
+    SUSPENSION,
     CreateRuntime,
     DeleteRuntime,
     End,
@@ -27,9 +28,6 @@ from reconciler.model.power import (
 )
 from reconciler.plan.actions import reason_of
 from reconciler.plan.field import Field, Value
-
-SUSPENSION = "power.suspended"
-"""The key under which a host says why it cannot suspend."""
 
 NOT_ON_THIS_HOST = "NotOnThisHost"
 SUSPEND_REMEDY = "`vectl doctor` tells how to get it; or set power: running or stopped"

@@ -71,6 +71,16 @@ def test_criu_of_our_own_directory_comes_first(tmp_path: Path, monkeypatch: pyte
     assert criu_program.find(f"{tmp_path}/none").version == (4, 3)
 
 
+def test_a_host_says_why_it_cannot_suspend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}/host")
+    assert "no such program; run `make criu`" in criu_program.why_not(f"{tmp_path}/none")
+    program(tmp_path / "host", "criu", "Version: 3.17.1")
+    monkeypatch.setenv("PATH", f"{tmp_path}/host:/usr/bin:/bin")
+    assert "expected criu 4.2 or newer, found 3.17.1" in criu_program.why_not(f"{tmp_path}/none")
+    program(tmp_path / "own", "criu", "Version: 4.2.1")
+    assert criu_program.why_not(f"{tmp_path}/own") == ""
+
+
 def test_an_old_criu_is_a_warning_that_names_what_is_lost(tmp_path: Path) -> None:
     program(tmp_path / "bin", "criu", "Version: 4.1.1")
     old = tools._criu(f"{tmp_path}/bin")

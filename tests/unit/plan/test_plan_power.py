@@ -9,6 +9,7 @@ import pytest
 from reconciler.model.action import Origin, Reason
 from reconciler.model.identity import Uid
 from reconciler.model.power import (
+    SUSPENSION,
     DeleteRuntime,
     End,
     EndCause,
@@ -143,7 +144,7 @@ def test_an_init_that_waits_to_take_up_a_memory_never_makes_it_be_forgotten(want
 
 @pytest.mark.parametrize("wanted", Power)
 def test_what_the_host_cannot_do_with_a_memory_is_held_with_the_reason(wanted: Power) -> None:
-    cannot = replace(ALL_CAPABILITIES, why_not={power.SUSPENSION: "criu is not installed"})
+    cannot = replace(ALL_CAPABILITIES, why_not={SUSPENSION: "criu is not installed"})
     seen = RUNNING if wanted is Power.SUSPENDED else ASLEEP
     held = power.permitted(decide(PowerSpec(state=wanted), seen), cannot)
     assert (held.step, held.rule) == (Step.HOLD, "NotOnThisHost")
@@ -152,7 +153,7 @@ def test_what_the_host_cannot_do_with_a_memory_is_held_with_the_reason(wanted: P
 
 
 def test_a_suspended_ve_that_should_be_is_kept_on_a_host_that_cannot_suspend() -> None:
-    cannot = replace(ALL_CAPABILITIES, why_not={power.SUSPENSION: "criu is not installed"})
+    cannot = replace(ALL_CAPABILITIES, why_not={SUSPENSION: "criu is not installed"})
     kept = decide(PowerSpec(state=Power.SUSPENDED), ASLEEP)
     assert power.permitted(kept, cannot) == kept
 
