@@ -43,7 +43,23 @@ async def run_agent(config: Config, *, failpoints: str = "") -> None:
             log=log,
             told=lambda text: log.info("ground.prepared", what=text),
         ) as session:
+            _tell_of_templates(session)
             await _serve(config, session, config.source.path)
+
+
+def _tell_of_templates(session: Session) -> None:
+    """Log how templates are built, which takes minutes, and write an event of each step. Both are told by threads."""
+    log, loop = structlog.get_logger(), asyncio.get_running_loop()
+
+    def tell(text: str) -> None:
+        name, _, what = text.partition(": ")
+        log.info("template.step", template=name, what=what)
+        loop.call_soon_threadsafe(session.desk.tell, f"template/{name}", "Building", what)
+
+    def show(text: str) -> None:
+        log.info("template.progress", what=text)
+
+    session.site.told, session.site.progress = tell, show
 
 
 def source_name(location: DirectoryLocation) -> str:

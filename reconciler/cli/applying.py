@@ -137,6 +137,7 @@ async def _apply(task: _Task, config: Config, wishes: _Wishes) -> int:
         with instance_lock(config.instance):
             async with open_session(config, source=task.source, fleet=task.fleet, told=told) as session:
                 session.reconciler.prune = wishes.prune
+                session.site.told = session.site.progress = told
                 if wishes.max_restarts is not None:
                     session.reconciler.max_restarts = wishes.max_restarts
                 return await _apply_here(task, session, wishes, agreed=agreed)

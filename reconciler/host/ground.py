@@ -29,16 +29,24 @@ def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: No
 
     Raises: NoSpaceError, if the pool's file does not fit; MissingToolError; KernelError.
     """
-    for path in (instance.run_dir, f"{instance.run_dir}/ves"):
-        _make_directory(path, _PASSABLE)
-    for path in (instance.state_dir, instance.templates, f"{instance.run_dir}/runtime"):
-        _make_directory(path, _PRIVATE)
+    prepare_directories(instance)
     files.write_volatile(f"{instance.run_dir}/criu.conf", _CRIU_CONFIG.encode(), mode=0o644)
     _prepare_pool(instance, told)
     for path in (instance.ves, instance.trash):
         _make_directory(path, _PRIVATE)
     qgroup.enable_quota(instance.pool)
     _await_quota(instance)
+
+
+def prepare_directories(instance: Instance) -> None:
+    """Make the directories of an instance; there already is success.
+
+    Raises: KernelError.
+    """
+    for path in (instance.run_dir, f"{instance.run_dir}/ves"):
+        _make_directory(path, _PASSABLE)
+    for path in (instance.state_dir, instance.templates, f"{instance.run_dir}/runtime"):
+        _make_directory(path, _PRIVATE)
 
 
 def _make_directory(path: str, mode: int) -> None:

@@ -19,6 +19,7 @@ from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,
     ImageObservation,
+    ImageSource,
     OciSource,
     SimplestreamsSource,
     TarballSource,
@@ -79,6 +80,15 @@ def _parse_note(data: bytes, *, where: str) -> tuple[TemplateName, str, float, b
     return note
 
 
+def basis(site: Site, directory: str) -> Digest | None:
+    """Give the image that the data of a snapshot is on; None, if there is no such snapshot.
+
+    Raises: StateError; KernelError.
+    """
+    found = site.parsed.read(f"{directory}/meta.json", _parse_use)
+    return None if found is None or found[1] is None else Digest(found[1])
+
+
 def touch(site: Site, *digests: Digest) -> None:
     """Take note that images were of use until now.
 
@@ -102,6 +112,8 @@ def words(source: TemplateSource) -> str:
             return f"oci {source.image}"
         case SimplestreamsSource():
             return f"simplestreams {source.alias} of {source.server}"
+        case ImageSource():
+            return "image"
         case _:
             assert_never(source)
 

@@ -37,7 +37,7 @@ _OF_SOCKETS = ("beancounters.numtcpsock.limit", "beancounters.numothersock.limit
 class Site:
     """What the facets share. Everything is opened at first use, so that looking at one facet costs only that one.
 
-    ``told``: hears how work that takes long gets on, from any thread.
+    ``told`` hears of the steps of work that takes long, ``progress`` how they get on; both from any thread.
     """
 
     def __init__(self, instance: Instance) -> None:
@@ -55,6 +55,7 @@ class Site:
         self.namespaces = Namespaces(instance)
         self.builds: WeakValueDictionary[Digest, asyncio.Lock] = WeakValueDictionary()
         self.told: Callable[[str], None] = lambda text: None
+        self.progress: Callable[[str], None] = lambda text: None
         self.devices: dict[Uid, str] = {}
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None

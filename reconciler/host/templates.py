@@ -5,24 +5,38 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from reconciler.errors import BusyError, KernelError, TemplateError
+from reconciler.errors import BusyError, KernelError, StateError, TemplateError
+from reconciler.host import image as disk
 from reconciler.host import images, trees
+from reconciler.host.lxcfs import TARGETS
 from reconciler.host.site import Site
 from reconciler.kernel import erofs, files, mount
 from reconciler.kernel.hashing import sha256_of
+from reconciler.kernel.merge import Merge, merge
 from reconciler.kernel.syscalls import file_errors
+from reconciler.manifests.canonical import template_key
 from reconciler.model.decode import parse_object, render_object
-from reconciler.model.identity import Digest
-from reconciler.model.volume import BuildTemplate, ImageObservation, RemoveTemplate, TemplateSpec
+from reconciler.model.identity import IDS_PER_VE, Digest, TemplateName
+from reconciler.model.volume import (
+    BuildTemplate,
+    CaptureTemplate,
+    ImageObservation,
+    ImageSource,
+    Record,
+    RemoveTemplate,
+    TemplateSpec,
+)
 
 _INDEX_FORMAT = 1
 _SCRATCH = "build-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LOCK_S = 60.0
 
 
@@ -52,39 +66,98 @@ async def build(site: Site, effect: BuildTemplate) -> None:
     if (present := read_index(site).get(template.key)) is not None:
         images.touch(site, present)
         return
+    if isinstance(template.source, ImageSource):
+        _adopt(site, template.key, Digest(template.source.digest), template)
+        return
     async with site.builds.setdefault(template.key, asyncio.Lock()):
         if template.key not in read_index(site):
-            digest = await asyncio.to_thread(_build_image, site, template)
-            with _lock(site.instance.templates):
-                _write_index(site, {**read_index(site), template.key: digest})
-            site.told(f"{template.name}: built")
+            await asyncio.to_thread(_build_image, site, template)
 
 
-def _build_image(site: Site, template: TemplateSpec) -> Digest:
+def _adopt(site: Site, key: Digest, digest: Digest, template: TemplateSpec) -> None:
+    """Make an image that is there known under the key of a template that names it by its digest."""
+    if not os.path.exists(site.instance.template_image(digest)):
+        raise TemplateError(f"build template {template.name}: its image {digest} is not on this host; bring it here")
+    with _lock(site.instance.templates):
+        _write_index(site, {**read_index(site), key: digest})
+    images.touch(site, digest)
+
+
+async def capture(site: Site, effect: CaptureTemplate) -> None:
+    """Make an image of a snapshot of a VE; the VE goes on meanwhile.
+
+    Raises: StateError, if there is no such snapshot; TemplateError; CommandError; MissingToolError; NoSpaceError.
+    """
+    record = site.need_record(effect.uid)
+    data = f"{site.instance.snapshots_dir(effect.uid)}/{effect.snapshot}"
+    if not _NAME.fullmatch(effect.snapshot) or (lower := images.basis(site, data)) is None:
+        raise StateError(f"make a template of {record.name}@{effect.snapshot}: it has no such snapshot")
+    site.told(f"{effect.name}: merging {record.name}@{effect.snapshot} with its template")
+    await asyncio.to_thread(_capture, site, effect, record, lower)
+
+
+def _capture(site: Site, effect: CaptureTemplate, record: Record, lower: Digest) -> None:
+    volume = f"{site.instance.snapshots_dir(effect.uid)}/{effect.snapshot}/volume"
+    file = disk.path_in(volume)
+    with scratch_of(site.instance.templates) as scratch, file_errors("make template", effect.name):
+        os.mkdir(f"{scratch}/merging")
+        job = Merge(
+            lower=site.instance.template_image(lower),
+            volume=volume,
+            disk=file if os.path.exists(file) else None,
+            id_base=record.id_base,
+            id_count=IDS_PER_VE,
+            image=f"{scratch}/image.erofs",
+            uuid=str(uuid.uuid4()),
+            scratch=f"{scratch}/merging",
+            init=record.init[0],
+            directories=trees.DIRECTORIES,
+            files=TARGETS,
+        )
+        merge(job)
+        key = template_key(ImageSource(digest=sha256_of(job.image)))
+        source = f"VE {record.name}@{effect.snapshot}"
+        _publish(site, job.image, key, _note(effect.name, source, is_original=True))
+
+
+def _build_image(site: Site, template: TemplateSpec) -> None:
+    begun = time.monotonic()
+
     def tell(text: str) -> None:
         site.told(f"{template.name}: {text}")
 
+    def show(text: str) -> None:
+        site.progress(f"{template.name}: {text}")
+
     directory = site.instance.templates
     with scratch_of(directory) as scratch, file_errors("build template", template.name):
-        place = trees.Place(tree=f"{scratch}/tree", scratch=scratch, programs=site.instance.programs, told=tell)
+        place = trees.Place(
+            tree=f"{scratch}/tree", scratch=scratch, programs=site.instance.programs, told=tell, progress=show
+        )
         os.mkdir(place.tree, 0o755)
         newest = trees.build(template, place)
         tell("making the image")
         image = f"{scratch}/image.erofs"
         erofs.make_image(place.tree, image, uuid=str(uuid.UUID(template.key[:32])), epoch=newest)
-        digest = Digest(sha256_of(image))
-        os.chmod(image, 0o444)
-        os.utime(image)
-        images.write_note(site, digest, _note(template))
-        os.rename(image, site.instance.template_image(digest))
-        files.sync_directory(directory)
-        return digest
+        _publish(site, image, template.key, _note(template.name, images.words(template.source)))
+    tell(f"built in {time.monotonic() - begun:.1f} s")
 
 
-def _note(template: TemplateSpec) -> ImageObservation:
+def _note(name: TemplateName, source: str, *, is_original: bool = False) -> ImageObservation:
     now = time.time()
-    source = images.words(template.source)
-    return ImageObservation(name=template.name, source=source, size=0, built_at=now, used_at=now)
+    return ImageObservation(name=name, source=source, size=0, built_at=now, used_at=now, is_original=is_original)
+
+
+def _publish(site: Site, image: str, key: Digest, note: ImageObservation) -> None:
+    """Put a whole image where it is looked for, and make it known under a key last."""
+    digest = Digest(sha256_of(image))
+    os.chmod(image, 0o444)
+    os.utime(image)
+    images.write_note(site, digest, note)
+    os.rename(image, site.instance.template_image(digest))
+    files.sync_directory(site.instance.templates)
+    with _lock(site.instance.templates):
+        _write_index(site, {**read_index(site), key: digest})
 
 
 @contextmanager

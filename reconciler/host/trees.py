@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from reconciler.errors import TemplateError
+from reconciler.errors import CommandError, NoSpaceError, TemplateError
 from reconciler.host import streams
 from reconciler.host.lxcfs import TARGETS
 from reconciler.kernel import busybox, command, download, profile, skopeo
@@ -17,6 +17,7 @@ from reconciler.kernel.unpack_child import Job, unpack
 from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,
+    ImageSource,
     OciSource,
     SimplestreamsSource,
     TarballSource,
@@ -30,18 +31,27 @@ BUILD_S = 1800.0
 ARCHIVE_MOST = 16 << 30
 """The most that is fetched for one template. Units: bytes."""
 
+DIRECTORIES = ("/sys/fs/cgroup",)
+"""Of a template, over which the runtime mounts, beside those that every tree has."""
+
+_COMPLAINTS = ("E: ", "W: Failed")
+_COMPLAINTS_SHOWN = 2
 _DEBIAN_PACKAGES = ("systemd-sysv", "dbus", "iproute2", "iputils-ping", "procps", "ca-certificates")
 _DEBIAN_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a template is built. ``tree``: an empty directory; ``scratch``: one for what is removed in the end."""
+    """Where a template is built. ``tree``: an empty directory; ``scratch``: one for what is removed in the end.
+
+    ``told`` hears of each step, ``progress`` how it gets on.
+    """
 
     tree: str
     scratch: str
     programs: str
     told: Callable[[str], None]
+    progress: Callable[[str], None]
 
 
 def build(template: TemplateSpec, place: Place) -> int:
@@ -51,7 +61,7 @@ def build(template: TemplateSpec, place: Place) -> int:
     Raises: TemplateError; DownloadError; CommandError; MissingToolError; NoSpaceError; TimeLimitError; KernelError.
     """
     newest = _fill(template.source, template.name, place)
-    profile.apply(place.tree, init=template.init[0], directories=("/sys/fs/cgroup",), files=TARGETS)
+    profile.apply(place.tree, init=template.init[0], directories=DIRECTORIES, files=TARGETS)
     return newest
 
 
@@ -70,6 +80,8 @@ def _fill(source: TemplateSource, name: str, place: Place) -> int:
             return _unpack_layers(source, place)
         case SimplestreamsSource():
             return _unpack_image(source, place)
+        case ImageSource():
+            raise TemplateError(f"build template {name}: its image {source.digest} is not on this host; bring it here")
         case _:
             assert_never(source)
 
@@ -79,7 +91,8 @@ def _unpack_tarball(source: TarballSource, place: Place) -> int:
     if archive is None:
         assert source.url is not None, "a tarball has a path or a URL"
         archive = f"{place.scratch}/archive"
-        download.fetch(source.url, archive, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.told)
+        place.told("downloading")
+        download.fetch(source.url, archive, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.progress)
     what = f"tarball {source.path or source.url}"
     found = sha256_of(archive)
     if found != source.sha256:
@@ -110,7 +123,7 @@ def _unpack_image(source: SimplestreamsSource, place: Place) -> int:
 def _unpack(place: Place, what: str, rules: Rules, *archives: str) -> int:
     place.told(f"unpacking {what}")
     job = Job(archives=archives, tree=place.tree, what=what, rules=rules, seconds=BUILD_S)
-    return unpack(job, told=place.told).newest
+    return unpack(job, told=place.progress).newest
 
 
 def _debootstrap(source: DebootstrapSource, place: Place) -> int:
@@ -124,9 +137,20 @@ def _debootstrap(source: DebootstrapSource, place: Place) -> int:
     argv += [source.suite, place.tree]
     sources = [source.mirror] if source.mirror else _sources(source.suite)
     place.told(f"installing {source.suite}, which takes a minute or more")
-    command.run([*argv, *sources], timeout_s=BUILD_S, env={"SOURCE_DATE_EPOCH": "0"})
+    _run_mmdebstrap([*argv, *sources], source.suite)
     # Compiled files are valid as long as their sources have the time that the packages gave them.
     return int(os.stat(f"{place.tree}/var/lib/dpkg/status").st_mtime)
+
+
+def _run_mmdebstrap(argv: Sequence[str], suite: str) -> None:
+    try:
+        command.run(argv, timeout_s=BUILD_S, env={"SOURCE_DATE_EPOCH": "0"})
+    except CommandError as err:
+        lines = [line for line in err.output.splitlines() if line.startswith(_COMPLAINTS)]
+        if any("No space left" in line for line in err.output.splitlines()):
+            raise NoSpaceError(f"install {suite}: no space left on the disk") from err
+        said = "; ".join(line.split(" ", 1)[1] for line in lines[:_COMPLAINTS_SHOWN]) or str(err)
+        raise CommandError(f"install {suite}: {said}", status=err.status, output=err.output) from err
 
 
 def _sources(suite: str) -> list[str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 
+from reconciler.errors import UsageError
 from reconciler.kernel import command, files
 from reconciler.kernel.syscalls import file_errors
 
@@ -30,6 +33,40 @@ def make_image(source: str, image: str, *, uuid: str, epoch: int = 0, all_root: 
     argv = ["mkfs.erofs", "--quiet", "-U", uuid, *owners, partial, source]
     command.run(argv, timeout_s=_SECONDS, env={"SOURCE_DATE_EPOCH": str(epoch)})
     _publish(partial, image)
+
+
+def export(image: str, target: str) -> None:
+    """Write an image's tree into a tar archive, compressed as its name says, or the image as it is into an .erofs.
+
+    The file is there whole or not at all; one of that name is replaced.
+
+    Raises: UsageError, for another kind of file; CommandError; MissingToolError; TimeLimitError; KernelError.
+    Source: tar(1), --auto-compress.
+    """
+    if not target.endswith((".erofs", ".tar", ".tar.gz", ".tar.xz", ".tar.zst")):
+        raise UsageError(f"export to {target}: expected .erofs, .tar, .tar.gz, .tar.xz or .tar.zst at its end")
+    directory, name = os.path.split(target)
+    partial = f"{directory}/.partial-{name}"
+    try:
+        if target.endswith(".erofs"):
+            with file_errors("write", target):
+                shutil.copyfile(image, partial)
+        else:
+            _write_tar(image, partial)
+        _publish(partial, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def _write_tar(image: str, archive: str) -> None:
+    """Mount the image in a mount table that ends with the command."""
+    script = 'mount -t erofs -o ro,nodev,nosuid,loop "$1" "$2" && shift 2 && exec tar "$@"'
+    with tempfile.TemporaryDirectory() as tree:
+        options = ["--numeric-owner", "--sort=name", "--format=pax", "--xattrs", "--xattrs-include=*"]
+        words = [*options, "--auto-compress", "-C", tree, "-cf", archive, "."]
+        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", image, tree, *words]
+        command.run(argv, timeout_s=_SECONDS)
 
 
 def _publish(partial: str, image: str) -> None:

@@ -22,8 +22,8 @@ _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _NO_ID = 0xFFFFFFFF  # as an argument of setfsuid: an id that is never valid, so the call only reads
 
 
-def open_user_namespace(base: int, count: int) -> int:
-    """Open a new user namespace that maps ``count`` ids from 0 to ``base`` and up, for users and groups alike.
+def open_user_namespace(base: int, count: int, *, inside: int = 0) -> int:
+    """Open a new user namespace that maps ``count`` ids from ``inside`` to ``base`` and up, users and groups alike.
 
     No process is left in it: it lives as long as the descriptor, or as a mount that is mapped by it.
 
@@ -40,7 +40,7 @@ def open_user_namespace(base: int, count: int) -> int:
     os.close(hold_child)
     try:
         _expect_ready(ready)
-        return _map_and_open(pid, base, count)
+        return _map_and_open(pid, (inside, base, count))
     finally:
         os.close(hold)
         os.close(ready)
@@ -89,8 +89,9 @@ def _expect_ready(ready: int) -> None:
         raise kernel_error("make", "user namespace", answer[0])
 
 
-def _map_and_open(pid: int, base: int, count: int) -> int:
-    line = f"0 {base} {count}\n".encode()
+def _map_and_open(pid: int, extent: tuple[int, int, int]) -> int:
+    inside, base, count = extent
+    line = f"{inside} {base} {count}\n".encode()
     for name in ("uid_map", "gid_map"):
         with file_errors("map", f"ids {base} to {base + count - 1}"):
             fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)

@@ -24,6 +24,7 @@ from reconciler.model.quota import QUOTA_UNIT, WEEK_S, QuotaLimit, Quotas
 from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,
+    ImageSource,
     OciSource,
     SimplestreamsSource,
     TarballSource,
@@ -97,6 +98,8 @@ def _template_source(origin: TemplateOrigin) -> TemplateSource:
         return SimplestreamsSource(
             server=streams.server, alias=streams.alias, fingerprint=streams.fingerprint, setuid=streams.setuid
         )
+    if origin.image is not None:
+        return ImageSource(digest=origin.image)
     return BuiltinSource(name=origin.builtin or "busybox")
 
 

@@ -14,7 +14,7 @@ from reconciler.model.compute import CPU_PERIOD_US
 from reconciler.model.facts import Json
 from reconciler.model.network import NetworkSpec
 from reconciler.model.units import format_number_set
-from reconciler.model.volume import BuiltinSource, TemplateSpec
+from reconciler.model.volume import BuiltinSource, ImageSource, TemplateSpec
 
 _API = "ve/v1"
 _UNLIMITED = "unlimited"
@@ -68,7 +68,11 @@ def template_document(template: TemplateSpec) -> dict[str, Json]:
     parts: dict[str, Json] = {
         key: [*value] if isinstance(value, tuple) else value for key, value in asdict(source).items() if value
     }
-    body: dict[str, Json] = {"source": {kind: parts["name"] if isinstance(source, BuiltinSource) else parts}}
+    parts = {key: value for key, value in parts.items() if (key, value) != ("setuid", "keep")}
+    written: Json = parts
+    if isinstance(source, BuiltinSource | ImageSource):
+        (written,) = parts.values()
+    body: dict[str, Json] = {"source": {kind: written}}
     if template.init != TemplateSpec(name=template.name, key=template.key, source=source).init:
         body["init"] = [*template.init]
     return {"apiVersion": _API, "kind": "Template", "metadata": {"name": template.name}, "spec": body}

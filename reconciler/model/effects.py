@@ -8,6 +8,7 @@ from reconciler.model import compute, devices, mounts, network, power, quota, se
 
 Effect: TypeAlias = (
     volume.BuildTemplate
+    | volume.CaptureTemplate
     | volume.RemoveTemplate
     | volume.WriteRecord
     | volume.CreateVolume

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from reconciler.model.facts import Json
-from reconciler.model.identity import Digest, TemplateName, Uid, VeName
+from reconciler.model.identity import Digest, SnapshotName, TemplateName, Uid, VeName
 from reconciler.model.quota import QuotaKind, Quotas, QuotaUse
 
 
@@ -62,7 +62,16 @@ class SimplestreamsSource:
     setuid: str = "keep"
 
 
-TemplateSource: TypeAlias = BuiltinSource | DebootstrapSource | TarballSource | OciSource | SimplestreamsSource
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSource:
+    """An image that is on the host already, as one that was made of a VE, by its own digest."""
+
+    digest: str
+
+
+TemplateSource: TypeAlias = (
+    BuiltinSource | DebootstrapSource | TarballSource | OciSource | SimplestreamsSource | ImageSource
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +212,19 @@ class BuildTemplate:
     """Build a template's image, unless an image of the same source is there already."""
 
     template: TemplateSpec
+    serves: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureTemplate:
+    """Make an image of a snapshot of a VE, without what tells that VE from another; done again it is another image.
+
+    ``name``: what people call it.
+    """
+
+    uid: Uid
+    snapshot: SnapshotName
+    name: TemplateName
     serves: str = field(default="", compare=False)
 
 

@@ -16,8 +16,10 @@ from reconciler.model.quota import LoadQuotas, SetInodes, SetQuota
 from reconciler.model.volume import (
     BuildTemplate,
     BuiltinSource,
+    CaptureTemplate,
     CreateVolume,
     ImageObservation,
+    ImageSource,
     PurgeTrash,
     Record,
     RemoveTemplate,
@@ -35,6 +37,7 @@ from reconciler.twin.machine import Machine, Trashed, Volume
 
 VolumeEffect: TypeAlias = (
     BuildTemplate
+    | CaptureTemplate
     | RemoveTemplate
     | WriteRecord
     | CreateVolume
@@ -55,10 +58,8 @@ def perform(machine: Machine, effect: VolumeEffect) -> None:
     Raises: BusyError, NoSpaceError, StateError, TemplateError.
     """
     match effect:
-        case BuildTemplate():
-            _build_template(machine, effect.template)
-        case RemoveTemplate():
-            _remove_template(machine, effect.key)
+        case BuildTemplate() | CaptureTemplate() | RemoveTemplate():
+            _perform_on_templates(machine, effect)
         case WriteRecord():
             _write_record(machine, effect)
         case CreateVolume():
@@ -75,6 +76,16 @@ def perform(machine: Machine, effect: VolumeEffect) -> None:
             quota.perform(machine, effect)
         case _:
             assert_never(effect)
+
+
+def _perform_on_templates(machine: Machine, effect: BuildTemplate | CaptureTemplate | RemoveTemplate) -> None:
+    match effect:
+        case BuildTemplate():
+            _build_template(machine, effect.template)
+        case CaptureTemplate():
+            _capture_template(machine, effect)
+        case RemoveTemplate():
+            _remove_template(machine, effect.key)
 
 
 def observe(machine: Machine, uid: Uid) -> VolumeObservation:
@@ -164,6 +175,11 @@ def _build_template(machine: Machine, template: TemplateSpec) -> None:
         return
     doing = f"build template {template.name}"
     digest = _image_digest(template.source, doing)
+    if isinstance(template.source, ImageSource):
+        if digest not in machine.images:
+            raise TemplateError(f"{doing}: its image {digest} is not on this host")
+        machine.templates[template.key] = digest
+        return
     require_space(machine, doing)
     machine.templates[template.key] = digest
     kind = type(template.source).__name__.removesuffix("Source").lower()
@@ -180,7 +196,22 @@ def _image_digest(source: TemplateSource, doing: str) -> Digest:
     """Derive the digest from the source alone, as equal sources give equal images whatever they are called."""
     if isinstance(source, BuiltinSource) and source.name != "busybox":
         raise TemplateError(f"{doing}: no builtin template is named {source.name!r}; there is busybox")
+    if isinstance(source, ImageSource):
+        return Digest(source.digest)
     return Digest(hashlib.sha256(repr(source).encode()).hexdigest())
+
+
+def _capture_template(machine: Machine, effect: CaptureTemplate) -> None:
+    doing = f"make template {effect.name} of VE {effect.uid}"
+    record = require_record(machine, effect.uid, doing)
+    if effect.snapshot not in machine.snapshots.get(effect.uid, {}):
+        raise StateError(f"{doing}: it has no snapshot {effect.snapshot}")
+    digest = Digest(hashlib.sha256(f"{effect.uid}@{effect.snapshot}".encode()).hexdigest())
+    now, source = machine.clock.now(), f"VE {record.name}@{effect.snapshot}"
+    machine.templates[digest] = digest
+    machine.images[digest] = ImageObservation(
+        name=effect.name, source=source, size=1 << 20, built_at=now, used_at=now, is_original=True
+    )
 
 
 def _remove_template(machine: Machine, key: Digest) -> None:

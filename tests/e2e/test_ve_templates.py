@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def test_images_of_all_kinds_run_beside_each_other(fleet: Fleet) -> None:
     fleet.await_ready(*names)
     for name in names[:-1]:
         assert fleet.ve(name).run("cat", "/etc/who") == name.removeprefix("by-")
-    assert len(os.listdir(fleet.instance.templates)) == 4 + len(("index.json", "index.lock"))
+    images = [name for name in os.listdir(fleet.instance.templates) if name.endswith(".erofs")]
+    assert len(images) == 4
 
 
 def test_a_template_that_cannot_be_built_keeps_only_its_own_ve_down(fleet: Fleet, tmp_path: Path) -> None:
@@ -71,3 +73,54 @@ def test_a_template_that_cannot_be_built_keeps_only_its_own_ve_down(fleet: Fleet
     fleet.await_ready("of-good")
     assert "none.tar" in fleet.await_reason("of-bad", "KernelError").message
     fleet.drop("bad.yaml")
+
+
+def listed(fleet: Fleet) -> dict[str, dict[str, Value]]:
+    return {item["name"]: item for item in json.loads(fleet.vectl("template", "list", "-o", "json"))["items"]}
+
+
+def test_what_templates_there_are_is_listed(fleet: Fleet) -> None:
+    fleet.await_ready("by-tarball", "by-oci", "by-simplestreams", "by-busybox")
+    items = listed(fleet)
+    assert items.keys() == {"tarball", "oci", "simplestreams", "busybox"}
+    for name, item in items.items():
+        assert f"by-{name}" in item["usedBy"]
+    image = Path(fleet.instance.templates) / f"{items['oci']['digest']}.erofs"
+    assert image.stat().st_size == items["oci"]["size"]
+    header, *lines = fleet.vectl("template", "list").splitlines()
+    assert header.split() == ["NAME", "SOURCE", "DIGEST", "SIZE", "USED", "BY", "AGE"]
+    assert [line.split()[0] for line in lines] == sorted(items)
+
+
+def test_a_template_is_built_exported_and_removed_by_hand(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "extra").mkdir()
+    data = packed(tmp_path, "by-hand")
+    (tmp_path / "root.tar").write_bytes(data)
+    manifest = template("by-hand", tarball={"path": f"{tmp_path}/root.tar", "sha256": sha256(data)})
+    (tmp_path / "extra/template.yaml").write_text(json.dumps(manifest))
+    digest = fleet.vectl("template", "build", "by-hand", "--manifests", f"{tmp_path}/extra").strip()
+    assert listed(fleet)["by-hand"]["digest"] == digest
+    fleet.vectl("template", "export", "by-hand", f"{tmp_path}/out.tar.gz")
+    who = subprocess.run(["tar", "-xOzf", f"{tmp_path}/out.tar.gz", "./etc/who"], stdout=subprocess.PIPE, check=True)
+    assert who.stdout == b"by-hand"
+    fleet.vectl("template", "rm", digest[:12])
+    assert "by-hand" not in listed(fleet)
+
+
+def test_a_template_in_use_is_not_removed_by_hand(fleet: Fleet) -> None:
+    fleet.await_ready("by-oci")
+    assert "VE by-oci uses it" in fleet.complaint("template", "rm", "oci")
+    assert "oci" in listed(fleet)
+
+
+def test_what_is_no_template_is_told_with_what_there_is(fleet: Fleet) -> None:
+    assert "there is " in fleet.complaint("template", "rm", "nothing")
+    assert "declare no such template; they declare busybox" in fleet.complaint("template", "build", "nothing")
+    assert "expected VE@SNAPSHOT" in fleet.complaint("template", "build", "x", "--from-ve", "web1", code=64)
+
+
+def test_each_step_of_a_build_is_an_event(fleet: Fleet) -> None:
+    fleet.await_ready("by-oci")
+    told = [event.message for event in fleet.events() if event.ve == "template/oci"]
+    assert any(text.startswith("unpacking image oci:") for text in told)
+    assert any(text.startswith("built in ") for text in told)

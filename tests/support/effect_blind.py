@@ -57,6 +57,7 @@ from reconciler.model.snapshots import CloneVolume, DeleteSnapshot, ReplaceVolum
 from reconciler.model.views import ShowViews, Views
 from reconciler.model.volume import (
     BuildTemplate,
+    CaptureTemplate,
     CreateVolume,
     PurgeTrash,
     RemoveTemplate,
@@ -73,7 +74,7 @@ _NO_CPUS = frozenset({4095})
 _MALFORMED_TRASH_IDS = ("../ves", "..", "", "a/b")
 
 
-NOT_DRAWN = frozenset({SuspendRuntime, DiscardMemory})
+NOT_DRAWN = frozenset({CaptureTemplate, SuspendRuntime, DiscardMemory})
 
 
 def draw(choices: Choices, kind: type) -> Effect:

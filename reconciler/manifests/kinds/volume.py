@@ -153,11 +153,14 @@ class TemplateOrigin(Section):
     tarball: Tarball | None = Field(None, description="A tar archive of a root file system.")
     oci: Oci | None = Field(None, description="An OCI image.")
     simplestreams: Simplestreams | None = Field(None, description="An image of an Incus or LXC image server.")
+    image: Sha256 | None = Field(
+        None, description="Digest of an image that is on the host: what `vectl template build --from-ve` printed."
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> TemplateOrigin:
         if len(self.model_fields_set) != 1:
-            raise ValueError("expected exactly one of builtin, debootstrap, tarball, oci or simplestreams")
+            raise ValueError("expected exactly one of builtin, debootstrap, tarball, oci, simplestreams or image")
         return self
 
 
