@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from reconciler.errors import KernelError, MissingToolError, NotSuspendableError, StateError, VectlError
+from reconciler.errors import KernelError, NotSuspendableError, StateError, VectlError
 from reconciler.host import compute, grafts, lxcfs, nics, power
 from reconciler.host.site import Site
 from reconciler.kernel import criu_program, process_state, rtnl, socket_diag
@@ -23,7 +23,7 @@ from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RE
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.kernel.syscalls import translated
 from reconciler.model.identity import Uid, link_alias
-from reconciler.model.migration import MountState, Obstacle, RunningState
+from reconciler.model.migration import MountState, Obstacle, ObstacleKind, RunningState
 from reconciler.model.power import PowerState
 from reconciler.plan import migration
 
@@ -53,13 +53,16 @@ async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
     return migration.judge(seen)
 
 
-async def refuse_obstacles(site: Site, uid: Uid, *, doing: str) -> None:
+async def refuse_obstacles(site: Site, uid: Uid, *, doing: str, goes_on: bool = False) -> None:
     """Refuse what takes a dump while something keeps the VE from one; what passes by itself is given a second.
 
+    ``goes_on``: it is not ended by it, nor is what was put in from outside.
     Raises: NotSuspendableError, naming what, with the remedies; StateError, if it does not run; KernelError.
     """
     for _ in range(_PASSING_LOOKS):
         found = await find_obstacles(site, uid)
+        if goes_on:
+            found = tuple(obstacle for obstacle in found if obstacle.kind is not ObstacleKind.OUTSIDER)
         if not found or not all(obstacle.passes for obstacle in found):
             break
         await asyncio.sleep(_PASSING_PAUSE_S)
@@ -196,8 +199,6 @@ def _filter_rules(net: int) -> int:
 def _no_criu(programs: str) -> str:
     try:
         criu_program.find(programs)
-    except MissingToolError as err:
-        return str(err)
     except VectlError as err:
-        return f"{err}; see `vectl doctor`"
+        return str(err)
     return ""

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from reconciler.errors import BusyError, NoSpaceError, StateError
-from reconciler.host import compute, image, kept, memory, power, quota, runtime, switching
+from reconciler.host import compute, image, kept, memory, power, preflight, quota, runtime, switching
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, qgroup
 from reconciler.kernel import image as disks
@@ -74,7 +74,8 @@ async def take(site: Site, effect: TakeSnapshot) -> None:
     """Keep the present data of a VE; present is success. A running one stands still for it, and goes on.
 
     Raises: StateError, if it has no data, or no memory to keep; BusyError, if its init was not let go yet;
-    NoSpaceError; TimeLimitError, if it cannot be made to stand still; KernelError.
+    NotSuspendableError, if its memory cannot be kept; NoSpaceError; TimeLimitError, if it cannot be made to stand
+    still; KernelError.
     """
     uid, doing = effect.uid, f"take snapshot {effect.name} of VE {effect.uid}"
     born = f"{site.instance.snapshots_dir(uid)}/{kept.need_name(effect.name)}"
@@ -93,6 +94,7 @@ async def take(site: Site, effect: TakeSnapshot) -> None:
     begun = await asyncio.to_thread(kept.begin, site, born)
     try:
         if effect.memory and seen.pid is not None:
+            await preflight.refuse_obstacles(site, uid, doing=doing, goes_on=True)
             await _take_with_memory(site, effect, begun, born)
         else:
             await asyncio.to_thread(_take, site, effect, begun, born)

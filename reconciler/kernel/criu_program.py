@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from functools import lru_cache
 
-from reconciler.errors import MissingToolError, VectlError
+from reconciler.errors import CommandError, MissingToolError, TimeLimitError, VectlError
 from reconciler.kernel import command
 from reconciler.kernel.syscalls import translated
 
@@ -35,12 +35,14 @@ def find(programs: str) -> CriuProgram:
     """Find criu in vectl's own directory of programs, else among the host's, and ask it for its version.
 
     The same file is asked once.
-    Raises: MissingToolError, if there is none or only an older one; CommandError, TimeLimitError, if it does not run.
+    Raises: MissingToolError, if there is none, only an older one, or one that does not run.
     """
     path = _path(programs)
     with translated("look at", path):
         stamp = os.stat(path).st_mtime_ns
     version = _version(path, stamp)
+    if isinstance(version, str):
+        raise MissingToolError(f"{version}; {_REMEDY}")
     if version < LEAST:
         seen = ".".join(map(str, version)) or "one that does not tell its version"
         raise MissingToolError(f"run {path}: expected criu 4.2 or newer, found {seen}; {_REMEDY}")
@@ -70,6 +72,9 @@ def _path(programs: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _version(path: str, stamp: int) -> tuple[int, ...]:
-    """Ask a criu for its version. ``stamp``: when the file was changed."""
-    return command.parse_version(command.run([path, "--version"], timeout_s=_ASK_S))
+def _version(path: str, stamp: int) -> tuple[int, ...] | str:
+    """Ask a criu for its version, or give why it does not tell. ``stamp``: when the file was changed."""
+    try:
+        return command.parse_version(command.run([path, "--version"], timeout_s=_ASK_S))
+    except (CommandError, TimeLimitError) as err:
+        return str(err)

@@ -106,8 +106,8 @@ def _of_state(seen: ProcessState) -> Iterator[Obstacle]:
     elif seen.state == "D":
         yield Obstacle(
             kind=ObstacleKind.STUCK,
-            what="waits for a device or a file system and cannot be stopped",
-            remedy="see to what it waits for",
+            what="waits in the kernel and cannot be stopped",
+            remedy="see to what it waits for: a device, a file system, a child of vfork",
             process=seen.process,
         )
 

@@ -133,14 +133,17 @@ def test_a_look_never_asks_a_file_system_of_the_ve(site: Site, one: Ve) -> None:
         assert holding.refusal(site, one) is not None
 
 
-@pytest.mark.parametrize(("held", "kind"), [("stopped", ObstacleKind.STOPPED), ("traced", ObstacleKind.TRACED)])
+@pytest.mark.parametrize(
+    ("held", "kind"),
+    [("stopped", ObstacleKind.STOPPED), ("traced", ObstacleKind.TRACED), ("vfork", ObstacleKind.STUCK)],
+)
 def test_a_process_that_is_held_still_is_named(site: Site, one: Ve, held: str, kind: ObstacleKind) -> None:
     with holding.holding(one, held):
         assert named(holding.obstacles(site, one), kind)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("held", ["stopped", "traced"])
+@pytest.mark.parametrize("held", ["stopped", "traced", "vfork"])
 def test_criu_gives_up_or_hangs_at_a_process_that_is_held_still(site: Site, one: Ve, held: str) -> None:
     with holding.holding(one, held):
         assert holding.refusal(site, one) is not None
