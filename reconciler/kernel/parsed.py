@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from reconciler.kernel import files
-from reconciler.kernel.syscalls import file_errors
+from reconciler.kernel.syscalls import file_error
 
 _Value = TypeVar("_Value")
 _Value_co = TypeVar("_Value_co", covariant=True)
@@ -24,6 +24,8 @@ class Parser(Protocol[_Value_co]):
         """Parse."""
         ...
 
+
+_NO_NAMES: frozenset[str] = frozenset()
 
 _TICK_NS = 20_000_000
 """Longer than the clock of file systems stands still (a jiffy, 10 ms at most). Units: nanoseconds."""
@@ -58,17 +60,18 @@ class ParsedFiles:
 
         Raises: KernelError.
         """
-        with file_errors("list", directory):
-            try:
-                status = os.stat(directory)
-                identity = (status.st_ino, status.st_mtime_ns, status.st_size)
-                known = self._listed.get(directory)
-                if known is not None and known[0] == identity:
-                    return known[1]
-                names = frozenset(os.listdir(directory))
-            except FileNotFoundError:
-                self._listed.pop(directory, None)
-                return frozenset()
+        try:
+            status = os.stat(directory)
+            identity = (status.st_ino, status.st_mtime_ns, status.st_size)
+            known = self._listed.get(directory)
+            if known is not None and known[0] == identity:
+                return known[1]
+            names = frozenset(os.listdir(directory))
+        except FileNotFoundError:
+            self._listed.pop(directory, None)
+            return _NO_NAMES
+        except OSError as err:
+            raise file_error("list", directory, err.errno or 0) from err
         if time.time_ns() - status.st_mtime_ns > _TICK_NS:
             self._listed[directory] = identity, names
         return names
@@ -78,12 +81,13 @@ class ParsedFiles:
 
         Raises: whatever ``parse`` raises; KernelError.
         """
-        with file_errors("read", path):
-            try:
-                status = os.stat(path)
-            except FileNotFoundError:
-                self._known.pop(path, None)
-                return None
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            self._known.pop(path, None)
+            return None
+        except OSError as err:
+            raise file_error("read", path, err.errno or 0) from err
         identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self._known.get(path)
         if known is not None and known.parse is not parse:
@@ -100,6 +104,8 @@ class ParsedFiles:
 
     def forget_below(self, directory: str) -> None:
         """Drop what is kept of the files below a directory that is no more."""
-        self._listed.pop(directory, None)
-        for path in [path for path in self._known if path.startswith(f"{directory}/")]:
+        below = f"{directory}/"
+        for path in [path for path in self._known if path.startswith(below)]:
             del self._known[path]
+        for path in [path for path in self._listed if path == directory or path.startswith(below)]:
+            del self._listed[path]
