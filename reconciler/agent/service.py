@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -127,6 +128,7 @@ def _stop_on_signals(task: asyncio.Task[None]) -> Callable[[], None]:
 
 async def _beat(agent: Agent) -> None:
     await agent.ready.wait()
+    gc.freeze()  # what a start brings stays: each full collection would look through all of it, in the middle of a pass
     notify("READY=1")
     every_s = watchdog_s()
     while every_s is not None:
