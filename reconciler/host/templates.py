@@ -36,6 +36,8 @@ from reconciler.model.volume import (
 
 _INDEX_FORMAT = 1
 _SCRATCH = "build-"
+_DIGITS = 64
+_IMAGE_FILE = re.compile(r"[0-9a-f]{64}\.(erofs|json)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LOCK_S = 60.0
 
@@ -153,10 +155,10 @@ def _publish(site: Site, image: str, key: Digest, note: ImageObservation) -> Non
     digest = Digest(sha256_of(image))
     os.chmod(image, 0o444)
     os.utime(image)
-    images.write_note(site, digest, note)
-    os.rename(image, site.instance.template_image(digest))
-    files.sync_directory(site.instance.templates)
-    with _lock(site.instance.templates):
+    with _lock(site.instance.templates):  # or a sweep would find an image that nothing knows
+        images.write_note(site, digest, note)
+        os.rename(image, site.instance.template_image(digest))
+        files.sync_directory(site.instance.templates)
         _write_index(site, {**read_index(site), key: digest})
 
 
@@ -177,13 +179,21 @@ def scratch_of(directory: str) -> Iterator[str]:
         os.close(held)
 
 
-def sweep(directory: str) -> None:
-    """Remove what builds have left that a crash ended. One in which something is still mounted, or at work, stays.
+def sweep(site: Site) -> None:
+    """Remove what builds and removals have left that a crash ended: what is half made, and images that nothing knows.
 
-    Raises: BusyError; KernelError.
+    What is still mounted, or at work, stays, and so do images of which it cannot be said whether something is on them.
+
+    Raises: BusyError; KernelError; StateError.
     """
+    directory = site.instance.templates
     with _lock(directory):
         _sweep(directory)
+        known = set(read_index(site).values())
+        found = {Digest(name[:_DIGITS]) for name in os.listdir(directory) if _IMAGE_FILE.fullmatch(name)}
+        if unknown := found - known:
+            for digest in unknown - {used for _, used in images.users(site)}:
+                _discard(site, digest)
 
 
 def _sweep(directory: str) -> None:
@@ -213,19 +223,19 @@ def remove(site: Site, effect: RemoveTemplate) -> None:
             for user, used in images.users(site):
                 if used == digest:
                     raise BusyError(f"remove template {digest[:12]}: {user} uses it")
-            _unmount(site, digest)
         _write_index(site, index)
         if digest not in index.values():
-            for path in (site.instance.template_image(digest), images.note_file(site, digest)):
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
+            _discard(site, digest)
 
 
-def _unmount(site: Site, digest: Digest) -> None:
+def _discard(site: Site, digest: Digest) -> None:
     target = site.instance.template_mount(digest)
     if mount.is_mounted(target):
         mount.unmount(target)
         os.rmdir(target)
+    for path in (site.instance.template_image(digest), images.note_file(site, digest)):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def ensure_mounted(site: Site, digest: Digest) -> str:

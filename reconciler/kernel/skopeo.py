@@ -53,11 +53,13 @@ def fetch(
     """
     source = reference(image, digest)
     what = f"image {image}"
-    raw = _skopeo("inspect", "--raw", source, timeout_s=_INSPECT_S, what=what)
+    scratch = os.path.dirname(directory)
+    raw = _skopeo("inspect", "--raw", source, timeout_s=_INSPECT_S, what=what, scratch=scratch)
     wanted = _allowed_manifests(raw, digest, what)
-    _expect_room(raw, os.path.dirname(directory), most, what)
+    _expect_room(raw, scratch, most, what)
     told(f"copying {image}")
-    _skopeo("copy", "--quiet", "--preserve-digests", source, f"dir:{directory}", timeout_s=timeout_s, what=what)
+    words = ("--quiet", "--preserve-digests", source, f"dir:{directory}")
+    _skopeo("copy", *words, timeout_s=timeout_s, what=what, scratch=scratch)
     with file_errors("read", what), open(f"{directory}/manifest.json", "rb") as file:
         manifest = file.read(_MANIFEST_MOST)
     found = _digest(manifest)
@@ -66,10 +68,11 @@ def fetch(
     return _layers(_parsed(manifest, what), directory, most, what)
 
 
-def _skopeo(deed: str, *words: str, timeout_s: float, what: str) -> str:
+def _skopeo(deed: str, *words: str, timeout_s: float, what: str, scratch: str) -> str:
     policy = [] if os.path.exists(_POLICY) else ["--insecure-policy"]
     try:
-        return command.run(["skopeo", *policy, "--override-os", "linux", deed, *words], timeout_s=timeout_s)
+        options = [*policy, "--tmpdir", scratch, "--override-os", "linux"]
+        return command.run(["skopeo", *options, deed, *words], timeout_s=timeout_s)
     except CommandError as err:
         if "no space left" in err.output:
             raise NoSpaceError(f"copy {what}: no space left on the disk") from err

@@ -13,7 +13,7 @@ import pytest
 from reconciler.kernel import busybox
 from reconciler.model.instance import DEFAULT_LIB
 from tests.support.archives import http_server, oci_layout, sha256, simplestreams
-from tests.support.fleet import Document, Fleet, Value, ve
+from tests.support.fleet import Document, Fleet, Value, until, ve
 from tests.support.fleet import fleet as made_fleet
 
 pytestmark = [pytest.mark.xdist_group("ve-templates"), pytest.mark.timeout(180)]
@@ -105,6 +105,25 @@ def test_a_template_is_built_exported_and_removed_by_hand(fleet: Fleet, tmp_path
     assert who.stdout == b"by-hand"
     fleet.vectl("template", "rm", digest[:12])
     assert "by-hand" not in listed(fleet)
+
+
+def test_an_image_that_nobody_used_for_long_goes_by_itself(fleet: Fleet, tmp_path: Path) -> None:
+    (tmp_path / "extra").mkdir()
+    data = packed(tmp_path, "forgotten")
+    (tmp_path / "root.tar").write_bytes(data)
+    manifest = template("forgotten", tarball={"path": f"{tmp_path}/root.tar", "sha256": sha256(data)})
+    (tmp_path / "extra/template.yaml").write_text(json.dumps(manifest))
+    digest = fleet.vectl("template", "build", "forgotten", "--manifests", f"{tmp_path}/extra").strip()
+    image = Path(fleet.instance.templates) / f"{digest}.erofs"
+    fleet.put("more.yaml", ve("more"))
+    fleet.await_ready("more")
+    assert image.exists()
+    os.utime(image, (0, 0))
+    fleet.drop("more.yaml")
+    until(lambda: not image.exists(), "the image to be gone")
+    assert f"template/forgotten@{digest[:12]}: TemplateUnused" in "\n".join(
+        f"{event.ve}: {event.reason}" for event in fleet.events()
+    )
 
 
 def test_a_template_in_use_is_not_removed_by_hand(fleet: Fleet) -> None:

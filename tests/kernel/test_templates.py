@@ -29,13 +29,17 @@ from reconciler.errors import (
     UsageError,
     VectlError,
 )
-from reconciler.host import images, templates
+from reconciler.host import images, templates, trees
+from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.kernel import erofs, files, mount
 from reconciler.manifests.canonical import template_spec
 from reconciler.model.identity import Digest, HostName, SnapshotName, TemplateName, Uid, VeName
 from reconciler.model.instance import Instance
+from reconciler.model.observation import HostObservation
+from reconciler.model.power import PowerObservation, StartRuntime
 from reconciler.model.record import encode_record
+from reconciler.model.snapshots import TakeSnapshot
 from reconciler.model.volume import (
     BuildTemplate,
     CaptureTemplate,
@@ -47,8 +51,9 @@ from reconciler.model.volume import (
     TarballSource,
     TemplateSource,
     TemplateSpec,
+    WriteRecord,
 )
-from tests.support import storage
+from tests.support import real_host, storage
 from tests.support.archives import (
     ARCHITECTURE,
     Answer,
@@ -61,6 +66,7 @@ from tests.support.archives import (
     simplestreams,
     tar,
 )
+from tests.support.twins import SETTING, A, B, created
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -466,9 +472,56 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_taken_for_a_template(site
     assert left(site) == {"index.json", *files_of(digest)}
 
 
+STEPS = [
+    pytest.param(trees, "build", id="build"),
+    pytest.param(erofs, "make_image", id="image"),
+    pytest.param(images, "write_note", id="note"),
+    pytest.param(templates.os, "rename", id="rename"),  # type: ignore[attr-defined]  # the module's own import
+    pytest.param(templates, "_write_index", id="index"),
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("place", "step"), STEPS)
+def test_a_build_that_is_killed_at_any_step_is_done_again(
+    site: Site, tmp_path: Path, place: object, step: str, when: str
+) -> None:
+    source = tarball(tmp_path / "a.tar")
+    done = getattr(place, step)
+
+    def killed(*args: object, **options: object) -> None:
+        if when == "after":
+            done(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pid = os.fork()
+    if pid == 0:
+        setattr(place, step, killed)
+        build(Site(site.instance), source)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    is_known = (step, when) == ("_write_index", "after")
+    assert bool(templates.read_index(site)) is is_known
+    templates.sweep(site)
+    assert bool({name for name in left(site) if name != "index.json"}) is is_known
+    digest = build(site, source)
+    assert left(site) == {"index.json", *files_of(digest)}
+
+
+def test_an_image_that_nothing_knows_stays_while_data_is_on_it(site: Site, tmp_path: Path) -> None:
+    digest = build(site, tarball(tmp_path / "a.tar"))
+    os.unlink(f"{site.instance.templates}/index.json")
+    storage.write(f"{site.instance.ves}/u/record.json", json.dumps({"name": "web1", "template_digest": digest}))
+    templates.sweep(site)
+    assert left(site) == files_of(digest)
+    os.unlink(f"{site.instance.ves}/u/record.json")
+    templates.sweep(site)
+    assert left(site) == set()
+
+
 def test_what_another_process_builds_is_not_swept_away(site: Site) -> None:
     with templates.scratch_of(site.instance.templates) as scratch:
-        templates.sweep(site.instance.templates)
+        templates.sweep(site)
         assert os.path.isdir(scratch)
     assert left(site) == set()
 
@@ -652,3 +705,40 @@ def test_an_image_goes_into_a_file_and_comes_back(site: Site, tmp_path: Path, ki
 def test_an_export_into_another_kind_of_file_is_refused(site: Site, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected \.erofs, \.tar"):
         erofs.export("image", f"{tmp_path}/out.zip")
+
+
+async def live_and_copy(host: RealHost) -> str:
+    """Let one VE change a file, make a template of it, and start another from that; give what it has there."""
+    for effect in (*created(A), StartRuntime(uid=A)):
+        await host.perform(effect)
+    pid = pid_of(await host.observe(), A)
+    inside(pid, "echo from a >/etc/motd")
+    await host.perform(TakeSnapshot(uid=A, name=SnapshotName("golden")))
+    inside(pid, "echo later >/etc/motd")
+    await host.perform(CaptureTemplate(uid=A, snapshot=SnapshotName("golden"), name=TemplateName("gold")))
+    [digest] = [digest for digest, image in (await host.observe()).images.items() if image.name == "gold"]
+    made = spec(ImageSource(digest=digest))
+    await host.perform(BuildTemplate(template=made))
+    for effect in (WriteRecord(record=SETTING.record(B), template_key=made.key), *created(B), StartRuntime(uid=B)):
+        await host.perform(effect)
+    seen = await host.observe()
+    with pytest.raises(BusyError, match="uses it"):
+        await host.perform(RemoveTemplate(key=made.key))
+    return inside(pid_of(seen, B), "cat /etc/motd")
+
+
+def inside(pid: int, script: str) -> str:
+    """Run a script in the VE of an init."""
+    enter = ["nsenter", f"--target={pid}", "--all", "--root", "--wd", "--", "sh", "-c", script]
+    return subprocess.run(enter, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+
+
+def pid_of(seen: HostObservation, uid: Uid) -> int:
+    power = seen.ves[uid].power
+    assert isinstance(power, PowerObservation)
+    assert power.pid is not None
+    return power.pid
+
+
+def test_a_ve_starts_from_a_template_that_was_made_of_another() -> None:
+    assert real_host.on_real_host(live_and_copy) == "from a\n"
