@@ -129,10 +129,11 @@ def _ours(site: Site, uid: Uid, init: ProcessId) -> Iterator[tuple[str, str]]:
 
 def _look(inside: _Inside) -> RunningState:
     notes = socket_diag.read_notes(inside.net)
+    root = process_state.device_text(os.fstat(inside.root).st_dev), "/"
     processes, mounts = process_state.read_all(inside.pids, init=inside.init, notes=notes)
     return RunningState(
         processes=processes,
-        mounts=tuple(_foreign(mounts, inside.ours)),
+        mounts=tuple(_foreign(mounts, inside.ours | {root})),
         queues=tuple(_queues(mounts, inside.root)),
         links=inside.links,
         nics=inside.nics,
@@ -180,8 +181,7 @@ def _list(root: int, found: Mount) -> list[str]:
         raise
     try:
         with translated("list", found.target):
-            device = os.fstat(directory).st_dev
-            is_it = f"{os.major(device)}:{os.minor(device)}" == found.device
+            is_it = process_state.device_text(os.fstat(directory).st_dev) == found.device
             return os.listdir(directory) if is_it else []
     finally:
         os.close(directory)

@@ -245,6 +245,11 @@ def _read_text(path: str) -> str:
     return os.fsdecode(data)
 
 
+def device_text(device: int) -> str:
+    """Give a device as mount tables name it."""
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
 def _device_number(device: str) -> int:
     """Give the number of a device as the kernel itself has it, which is what fdinfo tells of watches."""
     major, _, minor = device.partition(":")

@@ -21,8 +21,10 @@ _TERMINALS = frozenset({4, 5, *range(136, 144)})
 _TUN = (10, 200)
 _FILE_SYSTEMS = frozenset(
     {"proc", "sysfs", "devtmpfs", "binfmt_misc", "tmpfs", "devpts", "pstore", "mqueue", "securityfs", "fusectl"}
-    | {"debugfs", "tracefs", "cgroup", "cgroup2", "overlay", "autofs"}
+    | {"debugfs", "tracefs", "cgroup", "cgroup2", "autofs"}
 )
+"""What criu makes anew. An overlay it dumps as well, and then may not mount in the VE's user namespace."""
+
 _PARTS_ANYWAY = frozenset({"cgroup", "cgroup2"})  # their roots are those of the VE's cgroup namespace
 
 _NAMESPACES = {"net": "network", "uts": "hostname", "ipc": "IPC", "pid": "process", "user": "user", "mnt": "mount"}

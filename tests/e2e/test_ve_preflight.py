@@ -125,6 +125,12 @@ def test_a_file_system_that_criu_does_not_know_is_named(site: Site, one: Ve) -> 
         assert holding.refusal(site, one) is not None
 
 
+def test_an_overlay_made_inside_is_named_as_criu_dumps_it_and_cannot_restore_it(site: Site, one: Ve) -> None:
+    one.as_host("sh", "-c", "mkdir -p /tmp/held && mount -t overlay -o lowerdir=/etc:/usr held /tmp/held")
+    with holding.holding(one, "plenty"):
+        assert "overlay" in named(holding.obstacles(site, one), ObstacleKind.MOUNT, by=None)
+
+
 def test_a_look_never_asks_a_file_system_of_the_ve(site: Site, one: Ve) -> None:
     one.shell("mkdir -p /tmp/held")
     with holding.holding(one, "fuse", "/tmp/held"):

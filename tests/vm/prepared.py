@@ -15,6 +15,7 @@ LOCKS = ("requirements.txt", "requirements-dev.txt")
 SETUP = ".ci/setup"
 TREE = "/root/vectl"
 WHEELS = "/root/wheels"
+PROGRAMS = pathlib.Path(os.environ.get("VECTL_LIB", "/usr/lib/vectl"))
 # Software emulation is ten to thirty times slower.
 ENTER = f"cd {TREE} && export PATH=$PWD/.venv/bin:$PATH VECTL_TEST_PATIENCE=10"
 OFFLINE = f"PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS} PIP_NO_COMPILE=1"
@@ -76,6 +77,13 @@ def update_project(host: guest.Guest, there: collections.abc.Mapping[str, str]) 
         host.check(f"cd {TREE} && xargs -0 rm -f --", INSTALL_SECONDS, stdin=gone)
     if changed := sorted(name for name, print in here.items() if there.get(name) != print):
         host.copy_in(REPOSITORY, TREE, changed)
+    copy_criu(host)
+
+
+def copy_criu(host: guest.Guest) -> None:
+    """Copy what set-up has put into the driver's own directory of programs: it brings all its libraries along."""
+    if (PROGRAMS / "bin" / "criu").exists():
+        host.copy_in(PROGRAMS, str(PROGRAMS))
 
 
 def fingerprints() -> dict[str, str]:
