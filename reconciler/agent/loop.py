@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from reconciler.agent import backoff
+from reconciler.agent import backoff, timers
 from reconciler.agent.patience import Patience
 from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
@@ -21,6 +21,7 @@ from reconciler.model.identity import VeName
 from reconciler.model.observation import Facet, HostObservation
 from reconciler.model.policy import Policy
 from reconciler.model.seam import Clock, Events
+from reconciler.model.snapshots import CloneSource
 
 HOST = "*"
 """The key of the host's own objects and of removals, which are looked at together with all VEs."""
@@ -266,8 +267,16 @@ class Agent:
         changes = [outcome.action for outcome in result.outcomes if outcome.ok and outcome.action.effects]
         if changes:
             self._look_again(turn.key, changes)
+        self._wait_for_snapshots(result.observed if turn.key == HOST else _newest(result))
         if turn.key == HOST and (ends_s := self.reconciler.pause_ends_in()) is not None:
             self._ask_for_host(Priority.RESYNC, "pause_ends", delay_s=ends_s)
+
+    def _wait_for_snapshots(self, observed: HostObservation) -> None:
+        """Ask for a turn at the moment when a schedule's next snapshot is due, or when one has had its time."""
+        reconciler = self.reconciler
+        now, keep_s = reconciler.desk.clock.now(), reconciler.trash_keep_s
+        for name, wait_s in timers.due(reconciler.fleet, observed, now=now, keep_s=keep_s):
+            self.queue.add(name, priority=Priority.RESYNC, reason="snapshot_due", delay_s=wait_s)
 
     def _look_again(self, key: str, changes: Sequence[Action]) -> None:
         """After a change observe anew, and let those that waited for it have their turn."""
@@ -279,6 +288,8 @@ class Agent:
         for name, spec in self.reconciler.fleet.ves.items():
             if key in spec.power.depends_on and name not in self.reconciler.running:
                 self.queue.add(name, priority=Priority.REVISION, reason="dependency_ready")
+            if isinstance(spec.source, CloneSource) and spec.source.ve == key and self.reconciler.is_to_be_cloned(spec):
+                self.queue.add(name, priority=Priority.REVISION, reason="source_changed")
 
     def _failed(self, key: str, reason: str, message: str) -> None:
         delay_s = self._backoff.failed(key, reason, self.clock.monotonic())

@@ -14,6 +14,7 @@ from reconciler.model.observation import EVERYTHING, Scope, VeObservation
 from reconciler.model.power import DiscardMemory, ForgetEnd, Power, PowerObservation, PowerState
 from reconciler.model.volume import PurgeTrash, Record, RestoreVe, TrashEntry, WriteRecord
 from reconciler.plan import power
+from reconciler.plan.snapshots import standing
 from reconciler.state.pause import Pause, pause_of
 
 
@@ -183,9 +184,12 @@ class Operations:
         if entry is None:
             raise StateError(f"restore {trash_id}: the trash has no such entry; see `vectl trash list`")
         name = entry.record.name
-        if name not in self.reconciler.fleet.ves:
+        spec = self.reconciler.fleet.ves.get(name)
+        if spec is None:
             self._pause(name, by=by, reason="restored by hand; add its manifest, then unpause it", by_stop=False)
-        await self._perform(name, "Restored", f"by {by}", RestoreVe(uid=entry.record.uid, trash_id=trash_id))
+        done = () if spec is None else standing(spec)
+        effect = RestoreVe(uid=entry.record.uid, trash_id=trash_id, requests_done=done)
+        await self._perform(name, "Restored", f"by {by}", effect)
         await self.reconciler.take_in(entry.record.uid)
 
     async def purge(self, trash_id: str, *, by: str) -> None:

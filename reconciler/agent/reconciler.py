@@ -17,9 +17,11 @@ from reconciler.model.identity import Uid, VeName
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, HostObservation, PoolObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
+from reconciler.model.snapshots import CloneSource
 from reconciler.model.volume import Record
 from reconciler.plan import planner, power, render
-from reconciler.plan.inputs import TRASH_KEEP_S, Inputs, Known, is_here, specs_here
+from reconciler.plan.actions import TRASH_KEEP_S
+from reconciler.plan.inputs import Inputs, Known, is_here, specs_here
 from reconciler.plan.settled import Settled
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
@@ -211,12 +213,21 @@ class Reconciler:
         spec = self.fleet.ves.get(name)
         if spec is None or not is_here(spec, self.desk.instance.host):
             return await self.observe_ve(name)
+        if self.is_to_be_cloned(spec):
+            return await self.look()
         if not self._uids(name):
             everything = await self.observe(STATE, _RECORDS)
             if not self._uids(name):
                 return everything
         seen = await self.observe_ve(name)
         return seen if seen.ves else await self.observe(STATE, _RECORDS)
+
+    def is_to_be_cloned(self, spec: VeSpec) -> bool:
+        """Say whether the data of a VE is still to come from another one, which has to be looked at too."""
+        if not isinstance(spec.source, CloneSource):
+            return False
+        records = (self.records.get(uid) for uid in self._uids(spec.name))
+        return not any(record is not None and record.applied for record in records)
 
     async def _apply_ve(self, name: VeName, plan: Plan, inputs: Inputs) -> list[Outcome]:
         if any(action.phase is Phase.RESTART for action in plan.actions):

@@ -130,7 +130,7 @@ def _with_digest(site: Site, effect: WriteRecord) -> Record:
     record, known = effect.record, site.read_record(effect.record.uid)
     if record.template_digest is not None:
         return record
-    digest = known.template_digest if known else None
+    digest = known.template_digest if known and known.template == record.template else None
     if digest is None and effect.template_key is not None:
         digest = templates.read_index(site).get(effect.template_key)
     if digest is None:
@@ -287,9 +287,14 @@ def restore(site: Site, effect: RestoreVe) -> None:
     source = _entry_path(site, effect.trash_id)
     if not (effect.trash_id.startswith(f"{effect.uid}.") and os.path.isdir(source)):
         raise StateError(f"restore VE {effect.uid}: the trash has no entry {effect.trash_id!r} of it")
-    record = files.read_bytes_if_exists(f"{source}/record.json")
-    if record is None or decode_record(record, where=f"{source}/record.json").uid != effect.uid:
+    file = f"{source}/record.json"
+    content = files.read_bytes_if_exists(file)
+    record = None if content is None else decode_record(content, where=file)
+    if record is None or record.uid != effect.uid:
         raise StateError(f"restore VE {effect.uid}: the record in {source} is not its own; look at that directory")
+    done = record.with_done(effect.requests_done)
+    if done != record:
+        files.write_whole(file, encode_record(done))
     os.rename(source, target)
     files.sync_directory(site.instance.ves)
     files.sync_directory(site.instance.trash)

@@ -16,11 +16,19 @@ from reconciler.manifests.kinds.volume import DiskQuota, Template, TemplateOrigi
 from reconciler.model.compute import ComputeSpec
 from reconciler.model.devices import FUSE, DevicesSpec
 from reconciler.model.fleet import DriftSpec, HostSpec, Place, VeSpec
-from reconciler.model.identity import Digest, HostName, NetworkName, TemplateName, Uid, VeName
+from reconciler.model.identity import Digest, HostName, NetworkName, SnapshotName, TemplateName, Uid, VeName
 from reconciler.model.mounts import MountSpec
 from reconciler.model.network import Address, Forward, NetworkSpec, Resolver, VeNetworkSpec
 from reconciler.model.power import PowerSpec
 from reconciler.model.quota import QUOTA_UNIT, WEEK_S, QuotaLimit, Quotas
+from reconciler.model.snapshots import (
+    CloneSource,
+    FreshSource,
+    RollbackRequest,
+    SnapshotSchedule,
+    SnapshotsSpec,
+    Source,
+)
 from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,
@@ -181,6 +189,9 @@ def ve(
             nics=frozenset(device.nic for device in body.devices if device.nic is not None),
         ),
         settings=settings.settings(body),
+        snapshots=_snapshots(body),
+        source=_source(body),
+        keep=tuple(sorted({path.rstrip("/") for path in body.keep})),
         rlimits={**settings.rlimits(body.beancounters), **_rlimits(body.rlimits)},
         nesting=body.features.nesting,
         fuse=body.features.fuse,
@@ -225,6 +236,25 @@ def _volume(body: VeBody) -> VolumeSpec:
     disk = body.disk
     quotas = Quotas(inodes=disk.inodes, users=_quotas(disk.users), groups=_quotas(disk.groups))
     return VolumeSpec(template=TemplateName(body.template), size=disk.size, snapshots=disk.snapshots, quotas=quotas)
+
+
+def _snapshots(body: VeBody) -> SnapshotsSpec:
+    schedule, rollback = body.snapshot_schedule, body.rollback
+    return SnapshotsSpec(
+        named={SnapshotName(snapshot.name): snapshot.memory for snapshot in body.snapshots},
+        schedule=None if schedule is None else SnapshotSchedule(every_s=schedule.every, keep=schedule.keep),
+        rollback=None if rollback is None else RollbackRequest(to=SnapshotName(rollback.to), request=rollback.request),
+    )
+
+
+def _source(body: VeBody) -> Source | None:
+    source = body.source
+    if source is None:
+        return None
+    if source.clone is None:
+        return FreshSource()
+    snapshot = None if source.snapshot is None else SnapshotName(source.snapshot)
+    return CloneSource(ve=VeName(source.clone), snapshot=snapshot)
 
 
 def _quotas(entries: Sequence[DiskQuota]) -> dict[int, QuotaLimit]:

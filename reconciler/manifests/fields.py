@@ -30,6 +30,7 @@ _SERVER = r"^https?://[A-Za-z0-9.:_\[\]-]+(/[^\s?#@]*)?$"
 _URL = r"^(https?://[A-Za-z0-9.:_\[\]-]+|file://)/[^\s#]+$"
 _OCI_IMAGE = r"^[A-Za-z0-9][^\s@]{0,1023}$"
 _WORD = r"^[A-Za-z0-9._-]{1,63}$"
+_SNAPSHOT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _SIZE = r"[0-9]+(\.[0-9]+)?(K|M|G|T|Ki|Mi|Gi|Ti)?"
 _SUBNET = "^[0-9A-Fa-f.:]+/[0-9]{1,3}$"
 
@@ -48,6 +49,7 @@ PATTERN_WORDS: Mapping[str, str] = {
     _URL: "an address such as https://example.org/a.tar.xz or file:///srv/a.tar, without a user's name",
     _OCI_IMAGE: "the name of an image such as registry.example.org/app, without a digest",
     _WORD: "a word of at most 63 letters, digits, '.', '_' and '-'",
+    _SNAPSHOT: "a snapshot's name of at most 63 letters, digits, '.', '_' and '-', with a letter or digit first",
 }
 """What a string that does not match was expected to be."""
 
@@ -77,6 +79,8 @@ LinkName = Annotated[str, StringConstraints(pattern=_INTERFACE), AfterValidator(
 Note = Annotated[str, StringConstraints(max_length=1024)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Word = Annotated[str, StringConstraints(pattern=_WORD)]
+SnapshotWord = Annotated[str, StringConstraints(pattern=_SNAPSHOT)]
+NewSnapshot = Annotated[SnapshotWord, AfterValidator(parsers.new_snapshot)]
 AbsolutePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4095), AfterValidator(parsers.without_dots)]
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE)]
 Suite = Annotated[str, StringConstraints(pattern=_SUITE)]

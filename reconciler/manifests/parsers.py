@@ -13,6 +13,7 @@ from collections.abc import Callable
 from reconciler.manifests.problem import quoted
 from reconciler.model import compute, units
 from reconciler.model.network import Address, Interface, Subnet
+from reconciler.model.snapshots import OWN_SNAPSHOT
 
 UNLIMITED = "unlimited"
 
@@ -277,6 +278,15 @@ def interface_name(name: str) -> str:
     """Check that an interface may have this name. Raises: ValueError."""
     if name in _RESERVED_INTERFACES or name.strip(".") == "":
         raise ValueError(f"expected an interface name such as eth0, got {name!r}, which the kernel keeps for itself")
+    return name
+
+
+def new_snapshot(name: str) -> str:
+    """Check that a name is none of those that vectl gives to snapshots of its own. Raises: ValueError."""
+    if OWN_SNAPSHOT.fullmatch(name) is not None:
+        raise RefusalError(
+            f"expected a name that vectl gives to no snapshot of its own, got {name!r}", "leave out the time"
+        )
     return name
 
 

@@ -11,14 +11,9 @@ from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
 _VE = (
-    "source",
-    "keep",
     "interfaces[].firewall",
     "access",
     "security",
-    "snapshots",
-    "snapshot_schedule",
-    "rollback",
     "migration",
     "replicas",
     "spread",

@@ -72,6 +72,8 @@ class Reason(StrEnum):
     TEMPLATE_UNUSED = "TemplateUnused"
     BOOKKEEPING = "Bookkeeping"
     REQUESTED = "Requested"
+    SNAPSHOT_DUE = "SnapshotDue"
+    SNAPSHOT_EXPIRED = "SnapshotExpired"
 
 
 class Origin(StrEnum):

@@ -85,8 +85,9 @@ CLAIMING = frozenset({Power.RUNNING, Power.SUSPENDED})
 
 
 def claim(spec: VeSpec) -> Claim:
-    """Give what a spec asks for. An image takes all of its place at once: its file system counts on every block."""
-    compute, disk = spec.compute, pool_bytes(spec.volume)
+    """Give what a spec asks for. An image takes all of its place at once: its file system counts on every block, also
+    on those that are written anew while a snapshot keeps them."""
+    compute, disk = spec.compute, pool_bytes(spec.volume, snapshots=spec.snapshots.most)
     allocated = disk or 0 if spec.volume.is_image else 0
     if spec.power.state not in CLAIMING:
         return Claim(disk_guarantee=allocated, disk_limit=disk)

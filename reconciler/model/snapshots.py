@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
 from reconciler.model.identity import Digest, SnapshotName, TemplateName, Uid, VeName
+
+OWN_SNAPSHOT = re.compile(r"(?:auto|before-.+)-[0-9]{8}T[0-9]{6}Z(?:-[0-9]+)?", re.ASCII)
+"""The names of snapshots that no manifest declares: of schedules, and of what was put aside."""
 
 
 class SnapshotKind(StrEnum):
@@ -46,6 +50,16 @@ class SnapshotsSpec:
     named: Mapping[SnapshotName, bool] = field(default_factory=dict)
     schedule: SnapshotSchedule | None = None
     rollback: RollbackRequest | None = None
+
+    @property
+    def most(self) -> int:
+        """How many there may come to be: the named, those that the schedule keeps, and what a rollback puts aside."""
+        return kept_at_most(len(self.named), self.schedule.keep if self.schedule else 0)
+
+
+def kept_at_most(named: int, scheduled: int) -> int:
+    """Give how many snapshots there may come to be: with any, one more is put aside by the return to it."""
+    return named + scheduled + 1 if named + scheduled else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

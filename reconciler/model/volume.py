@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from reconciler.model.facts import Json
@@ -152,6 +152,11 @@ class Record:
     requests_done: tuple[str, ...] = ()
     snapshot_births: Mapping[str, float] = field(default_factory=dict)
 
+    def with_done(self, requests: Iterable[str]) -> Record:
+        """Give the record of a VE for which these requests count as done."""
+        new = tuple(request for request in requests if request not in self.requests_done)
+        return replace(self, requests_done=(*self.requests_done, *new)) if new else self
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeObservation:
@@ -240,7 +245,8 @@ class RemoveTemplate:
 class WriteRecord:
     """Write a VE's record, durably; makes the VE's directory.
 
-    A ``template_digest`` of None in the record is filled with the digest of the image of ``template_key``.
+    A ``template_digest`` of None in the record is filled: with that of the record that is there, if it is of the same
+    template, else with the digest of the image of ``template_key``.
     """
 
     record: Record
@@ -288,10 +294,14 @@ class TrashVe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreVe:
-    """Move a VE's directory back out of the trash, by one rename."""
+    """Move a VE's directory back out of the trash, by one rename.
+
+    ``requests_done``: what counts as done in the record that comes back, as the VE was not there when it was asked.
+    """
 
     uid: Uid
     trash_id: str
+    requests_done: tuple[str, ...] = ()
     serves: str = field(default="", compare=False)
 
 

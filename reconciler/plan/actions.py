@@ -9,10 +9,13 @@ from reconciler.model.action import Action, Basis, Downtime, Impact, Operation, 
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
-from reconciler.model.identity import TemplateName, VeName
-from reconciler.model.observation import Capabilities
+from reconciler.model.identity import TemplateName, Uid, VeName
+from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.volume import Record, TemplateSpec
+
+TRASH_KEEP_S = 7 * 86400.0
+"""How long removed data is kept. Units: seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +23,9 @@ class Context:
     """What planning a VE needs besides the VE. ``source``: name of the source that speaks; ``now``: epoch seconds.
 
     ``running``: names of the VEs that run now, for dependencies. ``cpu_weights``: those that the guarantees of all VEs
-    of this host come to. ``measured``: seconds by (op, path), from history.
+    of this host come to. ``measured``: seconds by (op, path), from history. ``prunes``: whether what no manifest names
+    any more goes. ``keep_s``: seconds for which what was put aside is kept. ``neighbours``, ``specs``: the
+    VEs that were seen and those that manifests name, for clones.
     """
 
     instance: str
@@ -32,6 +37,10 @@ class Context:
     cpu_weights: Mapping[VeName, int] = field(default_factory=dict)
     measured: Mapping[tuple[str, str], float] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
+    prunes: bool = True
+    keep_s: float = TRASH_KEEP_S
+    neighbours: Mapping[Uid, VeObservation] = field(default_factory=dict, repr=False, compare=False)
+    specs: Mapping[VeName, VeSpec] = field(default_factory=dict, repr=False, compare=False)
 
     def cpu_weight(self, spec: VeSpec) -> int:
         """Give the weight that a VE is to have beside the others on its host."""

@@ -9,33 +9,43 @@ from reconciler.model.action import Action, Operation, Origin, Phase, Reason
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.volume import Record, WriteRecord
-from reconciler.plan import actions, compute, settings
+from reconciler.plan import actions, compute, settings, snapshots
 from reconciler.plan.actions import Context
 from reconciler.plan.spec import spec_values
 
 
 def carried_out(spec: VeSpec, record: Record) -> dict[str, Json]:
     """Give the fields of a spec as they can be on a VE that exists: its template stays what it was made from."""
-    return {**spec_values(spec), "template": record.template}
+    return {**snapshots.carried_out(spec, record, spec_values(spec)), "template": record.template}
 
 
-def completing(spec: VeSpec, record: Record, context: Context) -> tuple[WriteRecord, ...]:
-    """Give what writes the record of a VE that is as its spec says; nothing, if that is what it says already."""
+def completing(
+    spec: VeSpec, record: Record, context: Context, *, becomes: Record | None = None
+) -> tuple[WriteRecord, ...]:
+    """Give what writes the record of a VE that is as its spec says; nothing, if that is what it says already.
+
+    ``becomes``: the record with what no spec says, such as the snapshots that were taken; None: as it is.
+    """
+    becomes = becomes or record
     protect = record.protect if spec.protect is None else spec.protect
-    applied = carried_out(spec, record)
+    applied = carried_out(spec, becomes)
     weight = compute.recorded_weight(spec.compute, context.cpu_weight(spec))
-    wanted = replace(record, name=spec.name, protect=protect, applied=applied, cpu_weight=weight, source=context.source)
-    template = context.templates.get(record.template)
+    wanted = replace(
+        becomes, name=spec.name, protect=protect, applied=applied, cpu_weight=weight, source=context.source
+    )
+    template = context.templates.get(wanted.template)
     return () if wanted == record else (WriteRecord(record=wanted, template_key=template.key if template else None),)
 
 
-def bookkeeping(spec: VeSpec, record: Record, context: Context, others: Sequence[Action]) -> tuple[Action, ...]:
-    """Bring the record up to the spec: name, protection, source, and what was applied.
+def bookkeeping(
+    spec: VeSpec, record: Record, context: Context, others: Sequence[Action], *, becomes: Record | None = None
+) -> tuple[Action, ...]:
+    """Bring the record up to the spec: name, protection, source, and what was applied. ``becomes``: as in `completing`.
 
     It comes after ``others``, the actions that make the spec so: a record ahead of the host would make an unfinished
     change look like one by hand.
     """
-    effects = completing(spec, record, context)
+    effects = completing(spec, record, context, becomes=becomes)
     if not effects:
         return ()
     shown = list(_announced(spec, record, effects[0].record, others)) if record.applied else []
@@ -55,7 +65,9 @@ def _announced(spec: VeSpec, record: Record, wanted: Record, others: Sequence[Ac
     paths = [path for action in others for path in action.path.split(",")]
     told = [recorded for path in paths for recorded in settings.recorded_as(path)]
     for path, before, after in _changed(record.applied, wanted.applied):
-        if not any(path == other or path.startswith(f"{other}.") for other in told):
+        if not snapshots.tells_itself(path) and not any(
+            path == other or path.startswith(f"{other}.") for other in told
+        ):
             yield actions.make(spec, record, Operation.UPDATE, path, before, after)
 
 

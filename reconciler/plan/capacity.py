@@ -26,7 +26,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import HostName, Uid, VeName
 from reconciler.model.power import Power
 from reconciler.model.volume import Record
-from reconciler.plan import quota
+from reconciler.plan import quota, snapshots
 
 RULE = "NoCapacity"
 
@@ -115,8 +115,7 @@ def claimed(applied: Mapping[str, Json]) -> Claim:
     """Give what a VE was promised, by its record; nothing, if it was never complete."""
     if not applied:
         return NO_CLAIM
-    size = _limit(applied, "disk.size")
-    disk = None if size is None else size + (_limit(applied, "disk.snapshots") or 0)
+    disk = _disk(applied)
     allocated = disk or 0 if _is_image(applied) else 0
     if applied.get("power") not in CLAIMING:
         return Claim(disk_guarantee=allocated, disk_limit=disk)
@@ -128,6 +127,14 @@ def claimed(applied: Mapping[str, Json]) -> Claim:
         disk_guarantee=allocated,
         disk_limit=disk,
     )
+
+
+def _disk(applied: Mapping[str, Json]) -> int | None:
+    """Give what the volume and its snapshots take of the pool, as `volume.pool_bytes` does of a spec."""
+    size, share = _limit(applied, "disk.size"), _limit(applied, "disk.snapshots") or 0
+    if size is None:
+        return None
+    return size + (max(share, size * snapshots.most(applied)) if _is_image(applied) else share)
 
 
 def _is_image(applied: Mapping[str, Json]) -> bool:
@@ -148,6 +155,8 @@ def held_to(spec: VeSpec, applied: Mapping[str, Json]) -> VeSpec:
         size=lesser(spec.volume.size, _limit(applied, "disk.size")),
         snapshots=_fewer(spec.volume.snapshots, _limit(applied, "disk.snapshots")),
     )
+    if volume.is_image:
+        spec = replace(spec, snapshots=snapshots.held_to(spec.snapshots, applied))
     if applied.get("power") not in CLAIMING:
         return replace(spec, volume=volume, power=replace(spec.power, state=Power.STOPPED))
     if spec.power.state not in CLAIMING:

@@ -16,6 +16,7 @@ from reconciler.model.network import VeNetworkObservation
 from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.settings import SettingsObservation
+from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.views import Views
 from reconciler.model.volume import Record, VolumeObservation
 from reconciler.plan import actions, compute, devices, mounts, network, power, settings, views, volume
@@ -38,6 +39,7 @@ class Known:
     views: Views | None
     devices: DevicesObservation | None
     settings: SettingsObservation | None
+    snapshots: SnapshotsObservation
 
 
 def known(observed: VeObservation) -> Known:
@@ -54,6 +56,7 @@ def known(observed: VeObservation) -> Known:
     assert not isinstance(ve_views, Unknown)
     assert not isinstance(observed.devices, Unknown)
     assert not isinstance(observed.settings, Unknown)
+    assert isinstance(observed.snapshots, SnapshotsObservation)
     return Known(
         record=record,
         power=ve_power,
@@ -64,6 +67,7 @@ def known(observed: VeObservation) -> Known:
         views=ve_views,
         devices=observed.devices,
         settings=observed.settings,
+        snapshots=observed.snapshots,
     )
 
 

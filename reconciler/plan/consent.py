@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from reconciler.model.action import CONSENT_IMPACTS, Action, Operation, Origin, Refusal
+from reconciler.model.action import CONSENT_IMPACTS, Action, Operation, Origin, Reason, Refusal
+from reconciler.plan.snapshots import is_apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,38 @@ class Terms:
 
 
 def part(actions: Iterable[Action], terms: Terms) -> tuple[list[Action], list[Refusal]]:
-    """Part the actions that may be done from those that wait; of an object that waits for one, all wait."""
+    """Part the actions that may be done from those that wait; of an object that waits for one, all wait.
+
+    Where a VE's kept data is all that would be lost, the rest of it is held right meanwhile.
+    """
     found = list(actions)
-    waiting = {action.ve: refusal for action in found if (refusal := _refusal(action, terms)) is not None}
-    return [action for action in found if action.ve not in waiting], list(waiting.values())
+    waiting: dict[str, Refusal] = {}
+    whole: set[str] = set()
+    for action in found:
+        refusal = _refusal(action, terms)
+        if refusal is None:
+            continue
+        before = waiting.get(action.ve)
+        waiting[action.ve] = _both(before, refusal) if before else refusal
+        if not is_apart(action.path):
+            whole.add(action.ve)
+    allowed = [a for a in found if a.ve not in waiting or (a.ve not in whole and _is_upkeep(a))]
+    return _without_subsumed(allowed), list(waiting.values())
+
+
+def _both(one: Refusal, other: Refusal) -> Refusal:
+    return one if one.message == other.message else replace(one, message=f"{one.message}; {other.message}")
+
+
+def _is_upkeep(action: Action) -> bool:
+    """Say whether an action holds to what was carried out before: a record would tell of what waits."""
+    return action.origin is not Origin.GIT and action.reason is not Reason.BOOKKEEPING
+
+
+def _without_subsumed(actions: list[Action]) -> list[Action]:
+    """Leave out the starts and stops of VEs that are made anew, which go down and come up with that."""
+    anew = {action.ve for action in actions if action.op is Operation.RECREATE}
+    return [a for a in actions if a.ve not in anew or (a.op is not Operation.RESTART and a.path != "power")]
 
 
 def _too_many(count: int) -> str:
@@ -33,6 +62,11 @@ def _too_many(count: int) -> str:
     if count == 1:
         return "its removal is one too many, after those of the last 24 hours"
     return f"one of {count} VEs that would be removed, too many within 24 hours"
+
+
+def _loss(action: Action) -> str:
+    """Say what would be lost, in the words of the plan that would do it."""
+    return f" ({action.danger.removeprefix(f'{action.ve}: ')})" if action.danger and is_apart(action.path) else ""
 
 
 def _refusal(action: Action, terms: Terms) -> Refusal | None:
@@ -51,7 +85,7 @@ def _refusal(action: Action, terms: Terms) -> Refusal | None:
             ve=action.ve,
             uid=action.uid,
             rule="NeedsConsent",
-            message=f"{action.path or action.op.value} has impact {action.impact.word}",
+            message=f"{action.path or action.op.value} has impact {action.impact.word}{_loss(action)}",
             remedy=f"`vectl approve {terms.ve_hashes[action.ve]}`",
         )
     return None

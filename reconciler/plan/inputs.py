@@ -13,11 +13,8 @@ from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
 from reconciler.plan import cpu_share, host_compute
-from reconciler.plan.actions import Context
+from reconciler.plan.actions import TRASH_KEEP_S, Context
 from reconciler.plan.settled import Settled
-
-TRASH_KEEP_S = 7 * 86400.0
-"""How long removed data is kept. Units: seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +109,10 @@ def context_of(inputs: Inputs) -> Context:
         cpu_weights=_cpu_weights(inputs),
         measured=inputs.measured,
         policy=inputs.policy,
+        prunes=inputs.prune,
+        keep_s=inputs.trash_keep_s,
+        neighbours=inputs.observed.ves,
+        specs=inputs.fleet.ves,
     )
 
 

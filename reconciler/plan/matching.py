@@ -9,6 +9,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.observation import VeObservation
+from reconciler.model.snapshots import FreshSource
 from reconciler.model.volume import TrashEntry
 
 
@@ -61,6 +62,8 @@ def _claims(specs: Iterable[VeSpec], ves: Mapping[Uid, VeObservation]) -> dict[V
 
 
 def _find_in_trash(spec: VeSpec, entries: Iterable[TrashEntry]) -> TrashEntry | None:
+    if isinstance(spec.source, FreshSource):
+        return None
     for entry in entries:
         key = entry.record.name if spec.uid is None else entry.record.uid
         if key == (spec.name if spec.uid is None else spec.uid):

@@ -9,7 +9,7 @@ from reconciler.model.facts import Json, Unknown
 from reconciler.model.fleet import DriftPolicy, DriftSpec, VeSpec
 from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.power import Power, PowerState
-from reconciler.plan import compute, devices, mounts, network, power, settings, views, volume
+from reconciler.plan import compute, devices, mounts, network, power, settings, snapshots, views, volume
 from reconciler.plan.field import Field, Value, to_json
 
 _OWN_FIELDS = (
@@ -31,6 +31,7 @@ FIELDS: tuple[Field, ...] = (
     + devices.FIELDS
     + views.FIELDS
     + settings.FIELDS
+    + snapshots.FIELDS
     + _OWN_FIELDS
 )
 """Every field that this version carries out, with its default and its impact."""
@@ -56,6 +57,7 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         **network.record_values(spec.network),
         **mounts.record_values(spec.mounts),
         **devices.record_values(spec.devices),
+        **snapshots.record_values(spec),
         "labels": dict(spec.labels),
         "description": spec.description,
         "drift": spec.drift,
@@ -86,6 +88,8 @@ def observed_values(observed: VeObservation) -> dict[str, Json]:
     if observed.mounts is not None and not isinstance(observed.mounts, Unknown):
         values.update(mounts.record_values(observed.mounts.mounts))
     values.update(_observed_inside(observed))
+    if not isinstance(observed.snapshots, Unknown):
+        values.update(snapshots.observed_values(observed.snapshots))
     if not isinstance(observed.record, Unknown):
         values["template"] = observed.record.template
     return {path: to_json(value) for path, value in values.items()}
@@ -120,6 +124,7 @@ def unknown_paths(observed: VeObservation) -> dict[str, str]:
         "views": observed.views,
         "devices": observed.devices,
         "settings": observed.settings,
+        "snapshots": observed.snapshots,
     }
     return {name: fact.reason for name, fact in facets.items() if isinstance(fact, Unknown)}
 

@@ -10,10 +10,11 @@ from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation
 from reconciler.model.observation import Facet, VeObservation
-from reconciler.model.power import Power, PowerObservation, PowerState
+from reconciler.model.power import Power, PowerObservation, PowerState, StartRuntime
+from reconciler.model.snapshots import CloneSource
 from reconciler.model.views import PATH as VIEWS
-from reconciler.model.volume import Record, RestoreVe, TrashEntry, WriteRecord
-from reconciler.plan import actions, boot, changes, compute, policy, power, volume
+from reconciler.model.volume import Record, RestoreVe, TrashEntry, VolumeObservation, WriteRecord
+from reconciler.plan import actions, boot, changes, clones, compute, keeping, policy, power, snapshots, switch, volume
 from reconciler.plan.actions import Context
 from reconciler.plan.books import bookkeeping, carried_out, completing
 from reconciler.plan.changes import Known
@@ -39,22 +40,19 @@ def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     """Plan a VE that does not exist anywhere on this host."""
     if refused := (*refuse_at_all(spec, context, {}), *_refuse_suspension(spec, context)):
         return VePlan(refused=refused)
+    record = _born(spec, allocation, context)
     template = context.templates[spec.volume.template]
-    record = Record(
-        uid=allocation.uid,
-        name=spec.name,
-        id_base=allocation.id_base,
-        template=spec.volume.template,
-        template_digest=None,
-        init=template.init,
-        source=context.source,
-        created_at=context.now,
-        protect=bool(spec.protect),
-    )
+    data = volume.create_effects(record, spec.volume, template)
+    if isinstance(spec.source, CloneSource):
+        ancestor = clones.find(spec, spec.source, context)
+        if not isinstance(ancestor, clones.Ancestor):
+            return _not_yet(ancestor)
+        record = clones.record_of(record, ancestor, context)
+        data = clones.create_effects(record, spec, spec.source, ancestor)
     waiting = boot.waits_for(spec, context)
     starts = boot.wants_to_run(spec) and not waiting
     effects = (
-        *volume.create_effects(record, spec.volume, template),
+        *data,
         *(boot.boot_effects(spec, record, context) if starts else ()),
         *(() if waiting else completing(spec, record, context)),
     )
@@ -62,11 +60,40 @@ def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
     return VePlan(actions=(replace(create, reason=Reason.NEW_MANIFEST),), waiting=waiting)
 
 
+def _born(spec: VeSpec, allocation: Allocation, context: Context) -> Record:
+    return Record(
+        uid=allocation.uid,
+        name=spec.name,
+        id_base=allocation.id_base,
+        template=spec.volume.template,
+        template_digest=None,
+        init=context.templates[spec.volume.template].init,
+        source=context.source,
+        created_at=context.now,
+        protect=bool(spec.protect),
+        requests_done=snapshots.standing(spec),
+    )
+
+
+def _not_yet(why: Refusal | str) -> VePlan:
+    return VePlan(refused=(why,)) if isinstance(why, Refusal) else VePlan(waiting=why)
+
+
+def _plan_unfinished_clone(spec: VeSpec, source: CloneSource, record: Record, context: Context) -> VePlan:
+    """Plan the rest of a clone of which a crash left no data: it must not begin as an empty one."""
+    ancestor = clones.find(spec, source, context)
+    if not isinstance(ancestor, clones.Ancestor):
+        return _not_yet(ancestor)
+    effects = clones.create_effects(clones.record_of(record, ancestor, context), spec, source, ancestor)
+    action = actions.make(spec, record, Operation.UPDATE, "source", None, spec_values(spec)["source"], effects)
+    return VePlan(actions=(replace(action, reason=Reason.UNFINISHED),))
+
+
 def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
     """Plan a VE whose data is in the trash: it comes back, and the next pass boots and adjusts it."""
     if refused := (*_refuse_unsupported(spec), *policy.refuse(spec, context.policy, entry.record.applied)):
         return VePlan(refused=refused)
-    effects = [RestoreVe(uid=entry.record.uid, trash_id=entry.id)]
+    effects = [RestoreVe(uid=entry.record.uid, trash_id=entry.id, requests_done=snapshots.standing(spec))]
     before: dict[str, Json] = {"trashedSecondsAgo": round(max(0.0, context.now - entry.trashed_at))}
     restored = nest(spec_values(spec))
     action = actions.make(spec, entry.record, Operation.RESTORE, "", before, restored, effects)
@@ -79,34 +106,74 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
     unknown = tuple(UnknownFact(ve=spec.name, path=path, reason=reason) for path, reason in paths.items())
     if paths and not _is_known_but_for_its_inside(observed):
         return VePlan(unknown=unknown)
-    known = changes.known(_without_its_inside(observed) if paths else observed)
+    found = changes.known(_without_its_inside(observed) if paths else observed)
+    known = replace(found, record=snapshots.as_marked(found.record, found.snapshots.mark, context))
     by_volume = (*_refuse_lost_volume(spec, known), *_refuse_volume(spec, known))
     if refused := (*refuse_at_all(spec, context, known.record.applied), *by_volume):
         return VePlan(refused=refused)
+    if isinstance(spec.source, CloneSource) and not known.volume.present:
+        return _plan_unfinished_clone(spec, spec.source, known.record, context)
     kept, warned = changes.apply_drift_policy(spec, changes.differences(spec, known, context))
     kept, waiting = changes.part_waiting_for_memory(known, kept)
     decision = power.permitted(_decide(spec, known), context.capabilities)
     restarts = [difference for difference in kept if difference.field.impact is Impact.RESTART]
-    steps = boot.power_steps(spec, known.record, known.power, decision, restarts, context)
+    time = _plan_time(spec, known, context)
+    steps = time.steps or boot.power_steps(spec, known.record, known.power, decision, restarts, context)
     live = changes.live_actions(spec, known, kept, context, volume_only=steps.replaces_live)
-    doing = (*live, *steps.actions)
-    waiting = steps.waiting or waiting
+    doing = (*time.before, *live, *steps.actions, *time.after)
+    waiting = steps.waiting or time.waiting or waiting
     is_undone = bool(waiting or unknown) or decision.rule == power.NOT_ON_THIS_HOST
-    books = () if is_undone else _bookkeeping(spec, known, context, doing)
+    books = () if is_undone else _bookkeeping(spec, found.record, known, context, doing, becomes=time.record)
     held = Refusal(
         ve=spec.name, uid=known.record.uid, rule=decision.rule, message=decision.message, remedy=decision.remedy
     )
     return VePlan(
         actions=(*doing, *books),
-        refused=(*_refuse_template(spec, known.record), *((held,) if decision.step is power.Step.HOLD else ())),
+        refused=(*time.refused, *((held,) if decision.step is power.Step.HOLD else ())),
         unknown=unknown,
         warned=tuple(warned),
         waiting=waiting,
     )
 
 
-def _bookkeeping(spec: VeSpec, known: Known, context: Context, doing: Sequence[Action]) -> tuple[Action, ...]:
-    books = bookkeeping(spec, known.record, context, doing)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Time:
+    """What a VE's snapshots and another volume come to. ``steps``: of its power, where a rollback decides them.
+
+    ``record``: what it is when all of it is done.
+    """
+
+    before: tuple[Action, ...] = ()
+    steps: boot.PowerSteps | None = None
+    after: tuple[Action, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    waiting: str = ""
+    record: Record
+
+
+def _plan_time(spec: VeSpec, known: Known, context: Context) -> _Time:
+    if not known.volume.present:
+        return _Time(record=known.record)
+    present = snapshots.Present(spec=spec, record=known.record, power=known.power, observed=known.snapshots)
+    kept = keeping.plan_snapshots(present, context)
+    to = switch.plan_rollback(present, context)
+    back = to if isinstance(to, switch.Switch) else None
+    anew = switch.plan_recreation(present, context) if to is None else None
+    done = back or anew
+    return _Time(
+        before=kept.takes,
+        steps=boot.PowerSteps(actions=(back.action,), replaces_live=True) if back else None,
+        after=(*((anew.action,) if anew else ()), *kept.deletes),
+        refused=(*kept.refused, *((to,) if isinstance(to, Refusal) else ())),
+        waiting=kept.waiting or (to if isinstance(to, str) else ""),
+        record=replace(done.record if done else known.record, snapshot_births=kept.births),
+    )
+
+
+def _bookkeeping(
+    spec: VeSpec, before: Record, known: Known, context: Context, doing: Sequence[Action], *, becomes: Record
+) -> tuple[Action, ...]:
+    books = bookkeeping(spec, before, context, doing, becomes=becomes)
     return books if known.power.memory is None else tuple(map(boot.at_resume, books))
 
 
@@ -186,29 +253,31 @@ def _refuse_volume(spec: VeSpec, known: Known) -> Iterator[Refusal]:
         yield Refusal(ve=spec.name, uid=known.record.uid, rule=rule, message=message, remedy=remedy)
 
 
-def _refuse_template(spec: VeSpec, record: Record) -> tuple[Refusal, ...]:
-    if spec.volume.template == record.template:
-        return ()
-    message = f"template is {record.template!r} since creation and {spec.volume.template!r} in the manifest"
-    remedy = "recreation is not supported yet by this version: create a VE of another name, or put the template back"
-    return (Refusal(ve=spec.name, uid=record.uid, rule="TemplateChanged", message=message, remedy=remedy),)
-
-
 def unfulfilled(action: Action, spec: VeSpec, observed: VeObservation | None, context: Context) -> str:
     """Say what an action failed to bring about, or "": planning anew from what is seen must not ask for it again."""
     if observed is None:
         return f"{spec.name} is not there"
+    if isinstance(observed.volume, VolumeObservation) and not observed.volume.present:
+        return "its volume is not there"
     part = plan_existing(spec, observed, context)
     if part.unknown and not (_is_known_but_for_its_inside(observed) and _is_of_outside(action)):
         return f"cannot tell: {part.unknown[0]}"
-    for again in part.actions:
+    for again in _due_at_once(part.actions):
         if again.effects and _answers_for(action, again):
             return f"{again.path or again.op.value} is {again.before!r}, not {again.after!r}"
     return ""
 
 
+def _due_at_once(planned: tuple[Action, ...]) -> Iterator[Action]:
+    """Leave out the record that a snapshot still to be taken or deleted asks for."""
+    is_behind = any(snapshots.is_apart(action.path) for action in planned)
+    yield from (action for action in planned if not (is_behind and action.reason is Reason.BOOKKEEPING))
+
+
 def _is_of_outside(action: Action) -> bool:
     """Say whether what an action changes is seen without a look into the VE."""
+    if snapshots.is_apart(action.path):
+        return True
     if action.op is not Operation.UPDATE or action.path in ("", "power"):
         return False
     return find_field(FIELDS, action.path).facet in (Facet.COMPUTE, Facet.VOLUME)
@@ -221,10 +290,12 @@ def _answers_for(action: Action, other: Action) -> bool:
     if power.resumes(action) and _comes_from_memory(other):
         return False
     if other.reason is Reason.BOOKKEEPING:
-        return any(isinstance(effect, WriteRecord) and effect.record.applied for effect in action.effects)
-    if other.origin is Origin.POLICY:
+        return not snapshots.is_apart(action.path) and any(
+            isinstance(effect, WriteRecord) and effect.record.applied for effect in action.effects
+        )
+    if other.origin is Origin.POLICY or snapshots.is_apart(other.path):
         return False
-    comes_up = action.op is Operation.RESTART or action.path == "power"
+    comes_up = any(isinstance(effect, StartRuntime) for effect in action.effects)
     return action.op is Operation.CREATE or (comes_up and not volume.is_changed_apart(other.path))
 
 

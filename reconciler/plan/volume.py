@@ -25,7 +25,7 @@ BLOCK = 4096
 """Of an image's file system. Units: bytes."""
 
 FIELDS = (
-    Field(path="template", facet=None, impact=Impact.RECREATE, default="busybox", effect="read at creation only"),
+    Field(path="template", facet=None, impact=Impact.RECREATE, default="busybox", effect="made anew; `keep` stays"),
     Field(path="disk.size", facet=Facet.VOLUME, impact=Impact.LIVE, default=8 << 30, effect="quota of the volume"),
     Field(
         path="disk.snapshots",
@@ -112,13 +112,14 @@ def impact(difference: Difference, spec: VolumeSpec, observed: VolumeObservation
 def set_effects(uid: Uid, difference: Difference, spec: VolumeSpec, observed: VolumeObservation) -> tuple[Effect, ...]:
     """Carry out a difference; a volume that a crash kept from being made is made."""
     if not observed.present:
-        return (_create(uid, spec),)
+        return (made(uid, spec),)
     if quota.is_of_quota(difference.path):
         return quota.set_effects(uid, difference.path, spec.quotas)
     return (SetVolumeSize(uid=uid, size=_size(spec, observed), total=_total(spec, observed)),)
 
 
-def _create(uid: Uid, spec: VolumeSpec) -> CreateVolume:
+def made(uid: Uid, spec: VolumeSpec) -> CreateVolume:
+    """Give the effect that makes the volume that a spec asks for."""
     if not spec.is_image or spec.size is None:
         return CreateVolume(uid=uid, size=spec.size, total=spec.total)
     return CreateVolume(uid=uid, size=spec.size // BLOCK * BLOCK, is_image=True, room=spec.quotas.inodes)
@@ -152,5 +153,5 @@ def create_effects(record: Record, spec: VolumeSpec, template: TemplateSpec) -> 
     return (
         BuildTemplate(template=template),
         WriteRecord(record=record, template_key=template.key),
-        _create(record.uid, spec),
+        made(record.uid, spec),
     )

@@ -246,7 +246,7 @@ def _write_record(machine: Machine, effect: WriteRecord) -> None:
     record, doing = effect.record, f"write record of VE {effect.record.uid}"
     present = machine.records.get(record.uid)
     digest = record.template_digest
-    if digest is None and isinstance(present, Record):
+    if digest is None and isinstance(present, Record) and present.template == record.template:
         digest = present.template_digest
     if digest is None and effect.template_key is not None:
         digest = machine.templates.get(effect.template_key)
@@ -327,7 +327,7 @@ def _restore(machine: Machine, effect: RestoreVe) -> None:
     entry = machine.trash.get(effect.trash_id)
     if entry is None or entry.record.uid != uid:
         raise StateError(f"{doing}: the trash has no entry {effect.trash_id!r} of it")
-    machine.records[uid] = entry.record
+    machine.records[uid] = entry.record.with_done(effect.requests_done)
     if entry.volume is not None:
         machine.volumes[uid] = entry.volume
     machine.snapshots[uid] = entry.snapshots

@@ -9,7 +9,7 @@ from reconciler.model import views
 from reconciler.model.compute import ComputeUse, CreateCgroup, Limit, LimitValue
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
-from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.identity import NetworkName, SnapshotName, Uid
 from reconciler.model.network import (
     FilterRules,
     HostNetworkObservation,
@@ -20,6 +20,7 @@ from reconciler.model.network import (
 )
 from reconciler.model.observation import Facet
 from reconciler.model.power import CreateRuntime, End, EndCause, StartRuntime, StopRuntime, SuspendRuntime
+from reconciler.model.snapshots import CloneVolume, DeleteSnapshot, ReplaceVolume, RollBack
 from reconciler.model.volume import CreateVolume, WriteRecord
 from reconciler.twin import compute, devices, link, mounts, network, power, snapshots, ve_network
 from reconciler.twin.host import TwinHost
@@ -102,8 +103,17 @@ class World:
                 power.end_init(machine, effect.uid, End(cause=EndCause.KILLED, value=9))
             case LoadFilter():
                 machine.filter_intact = False
+            case CloneVolume() | RollBack() | ReplaceVolume() | DeleteSnapshot():
+                self._interrupt_snapshots(effect)
             case _:
                 return
+
+    def _interrupt_snapshots(self, effect: CloneVolume | RollBack | ReplaceVolume | DeleteSnapshot) -> None:
+        """Leave half a clone; of all else one rename decides, and what follows from it is made up for."""
+        if not isinstance(effect, CloneVolume):
+            snapshots.perform(self._machine, effect)
+        elif effect.uid not in self._machine.volumes:
+            self._machine.volumes[effect.uid] = Volume(size=None, complete=False)
 
     def corrupt_memory(self, uid: Uid) -> None:
         """Make the memory of a suspended VE such that nothing can go on from it."""
@@ -151,6 +161,11 @@ class World:
         """Make a file in a VE's data."""
         present = self._machine.volumes[uid]
         self._machine.volumes[uid] = replace(present, content=(*present.content, path))
+
+    def lose_snapshot(self, uid: Uid, name: SnapshotName) -> None:
+        """Delete a snapshot with its data."""
+        kept = self._machine.snapshots[uid]
+        self._machine.snapshots[uid] = {other: one for other, one in kept.items() if other != name}
 
     def set_use(self, uid: Uid, *, use: ComputeUse | None = None, disk: int | None = None) -> None:
         """Let a VE use something. Units: ``disk`` bytes."""

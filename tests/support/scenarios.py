@@ -155,11 +155,43 @@ def _leave_half(rig: Rig) -> None:
     rig.machine.records[uid] = replace(record, applied={})
 
 
+def _write(*paths: str) -> Callable[[Rig], None]:
+    """Let root of VE a make files."""
+
+    def happens(rig: Rig) -> None:
+        for path in paths:
+            rig.world.write_file(rig.uid("a"), path)
+
+    return happens
+
+
+def _write_and_wait(rig: Rig) -> None:
+    _write("/late")(rig)
+    _advance(rig, 3 * 3600.0)
+
+
+def _put_aside_and_wait(rig: Rig) -> None:
+    """Go back once, and let the time pass for which the data of then is kept."""
+    rig.converge(fleet_of(LAN, _ROLLED, _B, revision="between"))
+    _advance(rig, 8 * 86_400.0)
+
+
+def _write_and_trash_a(rig: Rig) -> None:
+    _write("/late")(rig)
+    rig.converge(fleet_of(LAN, _B, revision="between"))
+
+
 _A, _B = _pinned("a", on_lan(11)), _pinned("b", on_lan(12))
 _AB = (LAN, _A, _B)
 _A_SUSPENDED = _pinned("a", f"{on_lan(11)}, power: suspended")
 _AB_SUSPENDED = (LAN, _A_SUSPENDED, _B)
 _SET = f"{on_lan(11)}, disk: {{inodes: 9000, users: [{{id: 7, hard: 1Mi}}]}}, sysctls: {{net.ipv4.ip_forward: '1'}}"
+
+_GOLDEN = "snapshots: [{name: golden}]"
+_KEPT = _pinned("a", f"{on_lan(11)}, {_GOLDEN}")
+_ROLLED = _pinned("a", f"{on_lan(11)}, {_GOLDEN}, rollback: {{to: golden, request: again}}")
+_HOURLY = "snapshotSchedule: {every: 1h, keep: 2}"
+_ANEW = _pinned("a", f"{on_lan(11)}, template: trixie, keep: [/home], rlimits: {{nofile: 9}}")
 
 SCENARIOS = tuple(
     Scenario(**fields)
@@ -260,6 +292,107 @@ SCENARIOS = tuple(
             "name": "forward",
             "before": _AB,
             "after": (LAN.replace("nat: true", "nat: true, forwards: [{listen: 80, to: 'a:80'}]"), _A, _B),
+        },
+        {
+            "name": "snapshot",
+            "before": _AB,
+            "after": (LAN, _pinned("a", f"{on_lan(11)}, snapshots: [{{name: x}}, {{name: y, memory: true}}]"), _B),
+            "happens": _write("/early"),
+        },
+        {"name": "snapshot-removed", "before": (LAN, _KEPT, _B), "after": _AB, "consent": True},
+        {"name": "rollback", "before": (LAN, _KEPT, _B), "happens": _write("/late"), "after": (LAN, _ROLLED, _B)},
+        {
+            "name": "rollback-of-a-stopped-one",
+            "before": (LAN, _KEPT.replace("golden}]", "golden}], power: stopped"), _B),
+            "happens": _write("/late"),
+            "after": (LAN, _ROLLED.replace("golden}]", "golden}], power: stopped"), _B),
+        },
+        {
+            "name": "rollback-and-stop-and-take-another",
+            "before": (LAN, _KEPT, _B),
+            "happens": _write("/late"),
+            "after": (LAN, _ROLLED.replace("golden}]", "golden}, {name: late}], power: stopped"), _B),
+        },
+        {
+            "name": "rollback-asked-again",
+            "before": (LAN, _ROLLED, _B),
+            "happens": _write("/late"),
+            "after": (LAN, _ROLLED.replace("request: again", "request: once more"), _B),
+        },
+        {
+            "name": "restore-while-a-rollback-stands",
+            "before": (LAN, _KEPT, _B),
+            "happens": _write_and_trash_a,
+            "after": (LAN, _ROLLED, _B),
+        },
+        {"name": "schedule", "before": _AB, "after": (LAN, _pinned("a", f"{on_lan(11)}, {_HOURLY}"), _B)},
+        {
+            "name": "schedule-due-again",
+            "before": (LAN, _pinned("a", f"{on_lan(11)}, {_HOURLY}"), _B),
+            "happens": _write_and_wait,
+            "after": (LAN, _pinned("a", f"{on_lan(11)}, {_HOURLY.replace('keep: 2', 'keep: 1')}"), _B),
+        },
+        {
+            "name": "schedule-removed",
+            "before": (LAN, _pinned("a", f"{on_lan(11)}, {_HOURLY}"), _B),
+            "after": _AB,
+            "consent": True,
+        },
+        {
+            "name": "put-aside-for-long",
+            "before": (LAN, _KEPT, _B),
+            "happens": _put_aside_and_wait,
+            "after": (LAN, _ROLLED, _B),
+        },
+        {
+            "name": "rollback-with-memory",
+            "before": (LAN, _KEPT.replace("golden", "golden, memory: true"), _B),
+            "happens": _write("/late"),
+            "after": (LAN, _ROLLED.replace("name: golden", "name: golden, memory: true"), _B),
+        },
+        {
+            "name": "rollback-of-a-suspended-one",
+            "before": (LAN, _KEPT.replace("golden}]", "golden}], power: suspended"), _B),
+            "happens": _write("/late"),
+            "after": (LAN, _ROLLED, _B),
+        },
+        {
+            "name": "clone",
+            "before": (LAN, _KEPT, _B),
+            "happens": _write("/late"),
+            "after": (LAN, _KEPT, _B, _pinned("c", f"{on_lan(13)}, source: {{clone: a}}")),
+        },
+        {
+            "name": "clone-of-a-snapshot",
+            "before": (LAN, _KEPT, _B),
+            "happens": _write("/late"),
+            "after": (LAN, _KEPT, _B, _pinned("c", f"{on_lan(13)}, source: {{clone: a, snapshot: golden}}")),
+        },
+        {
+            "name": "clone-of-a-snapshot-that-is-yet-to-be-taken",
+            "before": _AB,
+            "happens": _write("/late"),
+            "after": (LAN, _KEPT, _B, _pinned("c", "power: stopped, source: {clone: a, snapshot: golden}")),
+        },
+        {
+            "name": "fresh",
+            "before": (LAN, _KEPT, _B),
+            "happens": _write_and_trash_a,
+            "after": (LAN, ve("a", f"{on_lan(11)}, source: {{fresh: true}}"), _B),
+        },
+        {
+            "name": "recreate",
+            "before": _AB,
+            "happens": _write("/home/a", "/etc/b"),
+            "after": (LAN, _TRIXIE, _ANEW, _B),
+            "consent": True,
+        },
+        {
+            "name": "recreate-and-stop",
+            "before": _AB,
+            "happens": _write("/home/a", "/etc/b"),
+            "after": (LAN, _TRIXIE, _ANEW.replace("trixie", "trixie, power: stopped"), _B),
+            "consent": True,
         },
         {"name": "drift", "before": _AB, "happens": _drift, "after": _AB},
         {"name": "init-killed", "before": _AB, "happens": _kill_a, "after": _AB},

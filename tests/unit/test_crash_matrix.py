@@ -24,6 +24,7 @@ from reconciler.model.identity import Uid
 from reconciler.model.observation import ALL_FACETS, EVERYTHING
 from reconciler.model.power import PowerObservation
 from reconciler.model.seam import Effects
+from reconciler.model.snapshots import SnapshotKind
 from reconciler.model.volume import WriteRecord
 from reconciler.state.inventory import Entry, Inventory, Phase
 from reconciler.state.layout import inventory_dir
@@ -71,6 +72,7 @@ class Matrix:
         assert_done(results)
         self.effects = effects.performed
         self.end = compared(undisturbed)
+        self.files = {uid: files_in_force(undisturbed, uid) for uid in undisturbed.machine.volumes}
 
     def begin(self) -> Rig:
         """Give a host where the scenario begins."""
@@ -106,19 +108,26 @@ class Matrix:
 
     def recover(self, rig: Rig) -> None:
         """Let a new process find the host as it is now, and check every promise."""
-        machine = rig.machine.copy()
-        assert_no_data_lost(self.start.machine, machine)
-        assert_memories_kept(self.start.machine, machine)
+        found = rig.machine.copy()
+        assert_no_data_lost(self.start.machine, found)
+        assert_memories_kept(self.start.machine, found)
+        self.assert_whole(rig)
         recording = RecordingEffects(rig.twin)
         results = self.converge(rig, recording)
         assert_done(results)
         assert_truthful(results, recording.performed)
         assert compared(rig) == self.end
         assert_no_data_lost(self.start.machine, rig.machine)
-        assert_memories_kept(machine, rig.machine)
+        assert_memories_kept(found, rig.machine)
         assert_not_ours_untouched(self.start.machine, rig.machine)
         assert_books_agree(rig)
         self.assert_idle(rig)
+
+    def assert_whole(self, rig: Rig) -> None:
+        """The data in force is that of before or that of afterwards, and nothing between the two."""
+        for uid in rig.machine.volumes:
+            before, after = files_in_force(self.start, uid), self.files.get(uid, ())
+            assert files_in_force(rig, uid) in (before, after)
 
     def assert_idle(self, rig: Rig) -> None:
         effects = RecordingEffects(rig.twin)
@@ -153,7 +162,10 @@ def assert_truthful(results: list[Result], performed: list[Effect]) -> None:
 def compared(rig: Rig) -> object:
     """Give what of a host does not change with every start of an init, and whether that goes on from a memory."""
     seen = host.observe(rig.machine, EVERYTHING, ALL_FACETS)
-    ves = {uid: (ve.record, ve.compute, ve.volume, ve.network, power_of(ve.power)) for uid, ve in seen.ves.items()}
+    ves = {
+        uid: (ve.record, ve.compute, ve.volume, ve.network, power_of(ve.power), ve.snapshots, files_in_force(rig, uid))
+        for uid, ve in seen.ves.items()
+    }
     assert isinstance(seen.trash, tuple)
     trash = {entry.record.uid: entry.record for entry in seen.trash}
     resumed = {uid: runtime.resumed for uid, runtime in rig.machine.runtimes.items()}
@@ -166,18 +178,37 @@ def power_of(power: object) -> object:
     return power.state, power.launch, power.holdings, power.memory
 
 
-def data_of(machine: Machine) -> dict[Uid, int | None]:
-    """Give what each VE has stored, wherever it is."""
-    here = {uid: volume.used for uid, volume in machine.volumes.items()}
-    trashed = {entry.record.uid: entry.volume.used for entry in machine.trash.values() if entry.volume}
-    return {**trashed, **here}
+def files_in_force(rig: Rig, uid: Uid) -> tuple[str, ...]:
+    volume = rig.machine.volumes.get(uid)
+    return volume.content if volume is not None else ()
+
+
+def data_of(machine: Machine) -> dict[Uid, set[object]]:
+    """Give what each VE has stored, in force, in a snapshot or in the trash: how much, and its files.
+
+    What was put aside counts for seven days.
+    """
+    end = machine.clock.now() - 7 * 86_400.0
+    kept = {
+        uid: [one.volume for one in those.values() if one.kind is not SnapshotKind.SAFETY or one.taken_at > end]
+        for uid, those in machine.snapshots.items()
+    }
+    volumes = [*machine.volumes.items(), *((uid, volume) for uid, those in kept.items() for volume in those)]
+    for entry in machine.trash.values():
+        trashed = [entry.volume, *(one.volume for one in entry.snapshots.values())]
+        volumes += [(entry.record.uid, volume) for volume in trashed if volume is not None]
+    found: dict[Uid, set[object]] = {}
+    for uid, volume in volumes:
+        found.setdefault(uid, set()).update({volume.used, *volume.content} - {None})
+    return found
 
 
 def assert_no_data_lost(before: Machine, now: Machine) -> None:
-    """I4: what a VE stored is with it or in the trash, unless its time in the trash was over."""
+    """I4: what a VE stored is in force, in a snapshot or in the trash, unless its time in the trash was over."""
     expired = {e.record.uid for e in before.trash.values() if before.clock.now() - e.trashed_at >= 7 * 86_400.0}
-    kept = {uid: used for uid, used in data_of(before).items() if uid not in expired and used is not None}
-    assert {uid: data_of(now).get(uid) for uid in kept} == kept
+    here = data_of(now)
+    lost = {uid: data - here.get(uid, set()) for uid, data in data_of(before).items() if uid not in expired}
+    assert {uid: data for uid, data in lost.items() if data} == {}
 
 
 def assert_not_ours_untouched(before: Machine, now: Machine) -> None:

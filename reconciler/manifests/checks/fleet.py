@@ -233,20 +233,32 @@ def forwards(every: Everything) -> Iterator[Complaint]:
 
 def cycles(every: Everything) -> Iterator[Complaint]:
     """No VE waits for itself, directly or through others."""
-    for circle in _circles(every.ves):
+    for circle in _circles({name: ve.body.boot.depends_on for name, ve in every.ves.items()}):
         ve = every.ves[circle[-2]]
         position = ve.body.boot.depends_on.index(circle[-1])
         message = f"expected no circle, got {_shown_circle(circle)}"
         yield complain(ve.document, ("spec", "boot", "dependsOn", position), message, "remove one of these")
 
 
-def _circles(ves: Mapping[str, MergedVe]) -> Iterator[list[str]]:
+def clones(every: Everything) -> Iterator[Complaint]:
+    """No VE is a copy of itself, directly or through others: none of them could ever be made."""
+    sources = {
+        name: (ve.body.source.clone,)
+        for name, ve in every.ves.items()
+        if ve.body.source is not None and ve.body.source.clone is not None
+    }
+    for circle in _circles(sources):
+        message = f"expected the data of another VE, got {_shown_circle(circle)}"
+        yield complain(every.ves[circle[-2]].document, ("spec", "source", "clone"), message)
+
+
+def _circles(ways: Mapping[str, tuple[str, ...]]) -> Iterator[list[str]]:
     """Walk depth first, each VE once; give a closed circle for each way back to the trail.
 
     A stack of its own: a chain of dependencies may be longer than Python's.
     """
     finished: dict[str, bool] = {}
-    for start in ves:
+    for start in ways:
         trail: list[str] = []
         stack = [iter((start,))]
         while stack:
@@ -255,10 +267,10 @@ def _circles(ves: Mapping[str, MergedVe]) -> Iterator[list[str]]:
                 stack.pop()
                 if trail:
                     finished[trail.pop()] = True
-            elif name not in finished and name in ves:
+            elif name not in finished and name in ways:
                 finished[name] = False
                 trail.append(name)
-                stack.append(iter(ves[name].body.boot.depends_on))
+                stack.append(iter(ways[name]))
             elif not finished.get(name, True):
                 yield [*trail[trail.index(name) :], name]
 
@@ -270,5 +282,5 @@ def _shown_circle(circle: list[str]) -> str:
 
 def all_of(every: Everything) -> Iterator[Complaint]:
     """Run every check of this module."""
-    for check in (references, hosts, identities, addresses, uplinks, nics, subnets, forwards, cycles):
+    for check in (references, hosts, identities, addresses, uplinks, nics, subnets, forwards, cycles, clones):
         yield from check(every)

@@ -23,6 +23,10 @@ _WITHOUT_UNIT_MAX = 64 << 10
 """A smaller number of bytes was meant to be one of megabytes."""
 
 
+_SCHEDULE_MIN_S = 1.0
+"""What the names of two snapshots differ by. Units: seconds."""
+
+
 _KEPT = ("/proc", "/sys", "/dev", "/run")
 """What is mounted at every start of a VE."""
 
@@ -159,6 +163,24 @@ def _is_at_or_below(path: str, other: str) -> bool:
     return path == other or path.startswith(f"{other}/")
 
 
+def kept(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """What is carried over a new root file system is a part of the old one."""
+    for position, path in enumerate(body.keep):
+        if path == "/" or any(_is_at_or_below(path.rstrip("/"), one) for one in _KEPT):
+            message = f"expected a directory that is the VE's own and not its whole, got {path!r}"
+            yield complain(document, ("spec", "keep", position), message, "name directories such as /home")
+
+
+def schedule(document: Document, body: VeBody) -> Iterator[Complaint]:
+    """Snapshots come at intervals in which something can happen between two of them."""
+    found = body.snapshot_schedule
+    if found is not None and found.every < _SCHEDULE_MIN_S:
+        message = (
+            f"expected at least {units.format_duration(_SCHEDULE_MIN_S)}, got {units.format_duration(found.every)}"
+        )
+        yield complain(document, ("spec", "snapshotSchedule", "every"), message)
+
+
 def drift_fields(document: Document, body: ProfileBody) -> Iterator[Complaint]:
     """Drift policies name fields that there are."""
     known = words.field_names(VeBody)
@@ -177,5 +199,5 @@ def written(document: Document, body: ProfileBody) -> Iterator[Complaint]:
 
 def merged(document: Document, body: VeBody) -> Iterator[Complaint]:
     """Run the checks of what a VE and its profiles say together."""
-    for check in (limits, quotas, confinement, mounts, devices):
+    for check in (limits, quotas, confinement, mounts, devices, kept, schedule):
         yield from check(document, body)

@@ -169,7 +169,7 @@ class VeBody(ProfileBody):
 
     host: Name | None = Field(None, description="Host that it runs on. May be left out on a fleet of one.")
     profile: Items[Name] = Field((), description="Profiles; later ones win over earlier ones, and the VE over all.")
-    source: Source | None = Field(None, description="Where its data comes from, instead of a template.")
+    source: Source | None = Field(None, description="Where its data comes from: clone wins over the template.")
     interfaces: Items[Interface] = Field((), description="Network interfaces, keyed by name.")
     rollback: Rollback | None = Field(None, description="A return of the data to a snapshot, done once.")
 

@@ -13,16 +13,17 @@ from reconciler.manifests.fields import (
     Init,
     Items,
     Name,
+    NewSnapshot,
     OciDigest,
     OciImage,
     Package,
     ServerUrl,
     Sha256,
     SizeLimit,
+    SnapshotWord,
     Suite,
     Text,
     Url,
-    Word,
 )
 from reconciler.manifests.kinds.base import Manifest, Section
 from reconciler.model import volume
@@ -57,10 +58,12 @@ class Disk(Section):
 
 
 class Source(Section):
-    """Where the data of a new VE comes from, instead of a template. Read at creation only."""
+    """Where the data of a new VE comes from: clone wins over the template. Read at creation only."""
 
     clone: Name | None = Field(None, description="VE to copy.")
-    snapshot: Word | None = Field(None, description="Snapshot of that VE to copy; its present data, if left out.")
+    snapshot: SnapshotWord | None = Field(
+        None, description="Snapshot of that VE to copy; its present data, if left out."
+    )
     fresh: bool = Field(False, description="Begin empty, even if data of this name or uid is in the trash.")
 
     @model_validator(mode="after")
@@ -75,7 +78,7 @@ class Source(Section):
 class Snapshot(Section):
     """A snapshot that is to exist; it is made once."""
 
-    name: Word = Field(description="Name of the snapshot, unique within the VE.")
+    name: NewSnapshot = Field(description="Name of the snapshot, unique within the VE.")
     memory: bool = Field(False, description="Whether the memory is kept too, so that processes go on from there.")
 
 
@@ -89,7 +92,7 @@ class SnapshotSchedule(Section):
 class Rollback(Section):
     """A return of the data to a snapshot, done once for each pair of `to` and `request`."""
 
-    to: Word = Field(description="Name of the snapshot.")
+    to: SnapshotWord = Field(description="Name of the snapshot, of whatever kind.")
     request: Text = Field(description="Any text; a new one asks for the rollback again.")
 
 

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from reconciler.manifests import canonical
-from reconciler.model import compute, network, power, volume
+from reconciler.model import compute, network, power, snapshots, volume
 from reconciler.model.fleet import DriftSpec, Fleet, HostSpec, Place
 from tests.unit.manifests.cases import BAD, GOOD, Case, headlines
 
@@ -28,6 +28,7 @@ def _names(fleet: Fleet) -> dict[str, object]:
         "compute": compute,
         "network": network,
         "power": power,
+        "states": snapshots,
         "volume": volume,
     }
 

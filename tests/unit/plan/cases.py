@@ -27,9 +27,10 @@ from reconciler.model.action import Plan
 from reconciler.model.compute import ComputeUse, CreateCgroup, Limit, RemoveCgroup
 from reconciler.model.facts import Json
 from reconciler.model.fleet import Fleet
-from reconciler.model.identity import HostName, NetworkName, Uid
+from reconciler.model.identity import HostName, NetworkName, SnapshotName, Uid
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import CreateRuntime, DeleteRuntime, EndCause, StopRuntime, SuspendRuntime
+from reconciler.model.snapshots import RollBack
 from reconciler.model.units import parse_size
 from reconciler.plan import planner
 from reconciler.plan.inputs import Inputs
@@ -106,6 +107,16 @@ def _stop(rig: Rig, name: str) -> None:
     host.perform(rig.machine, StopRuntime(uid=rig.uid(name), timeout_s=30.0))
 
 
+def _roll_back(rig: Rig, name: str, snapshot: str) -> None:
+    """Go back as a rollback does of which the manifests say no more."""
+    uid, boots = rig.uid(name), rig.machine.runtimes.pop(rig.uid(name))
+    safety = SnapshotName(f"before-{snapshot}-20231114T221320Z")
+    effect = RollBack(uid=uid, to=SnapshotName(snapshot), request="by hand", safety=safety, size=8 << 30)
+    host.perform(rig.machine, effect)
+    _put_record(rig, name, requests_done=("by hand",))
+    rig.machine.runtimes[uid] = boots
+
+
 HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "limit": _limit,
     "instance-limit": lambda rig, limit, value: rig.world.set_instance_limit(Limit(limit), int(parse_size(value))),
@@ -133,6 +144,9 @@ HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "damage-record": lambda rig, name: rig.world.damage_record(rig.uid(name)),
     "protect": lambda rig, name: _put_record(rig, name, protect=True),
     "from-source": lambda rig, name, source: _put_record(rig, name, source=source),
+    "lose-snapshot": lambda rig, name, snapshot: rig.world.lose_snapshot(rig.uid(name), SnapshotName(snapshot)),
+    "roll-back": _roll_back,
+    "write": lambda rig, name, path: rig.world.write_file(rig.uid(name), path),
     "never-finished": lambda rig, name: _put_record(rig, name, applied={}),
 }
 

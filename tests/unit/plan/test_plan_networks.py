@@ -176,7 +176,7 @@ def test_a_routed_ve_is_led_to_by_host_routes(rig: Rig) -> None:
 @pytest.mark.parametrize("why", ["paused", "unsupported", "unreadable"])
 def test_a_ve_that_is_left_alone_keeps_its_way_through_the_filter(rig: Rig, why: str) -> None:
     before = rules_of(rig, fleet_of(LAN, ve("web1", on_lan(11))))
-    spec = on_lan(12) + (", snapshots: [{name: one}]" if why == "unsupported" else "")
+    spec = on_lan(12) + (", spread: [tier]" if why == "unsupported" else "")
     moved = fleet_of(LAN, ve("web1", spec), revision="r2")
     if why == "unreadable":
         rig.world.hide(Facet.COMPUTE, rig.uid("web1"))
@@ -237,7 +237,7 @@ def test_what_a_ve_named_filter_waits_for_does_not_hold_up_the_filter(rig: Rig) 
     rig.world.flush_filter()
     other = "kind: Template\nmetadata: {name: other}\nspec: {source: {builtin: busybox}}\n"
     plan = rig.plan(fleet_of(LAN, other, ve("filter", f"{on_lan(11)}, template: other")))
-    assert [(refusal.ve, refusal.rule) for refusal in plan.refused] == [("filter", "TemplateChanged")]
+    assert [(refusal.ve, refusal.rule) for refusal in plan.refused] == [("filter", "NeedsConsent")]
     assert [(action.ve, action.path) for action in plan.actions] == [("host/filter", "rules")]
 
 

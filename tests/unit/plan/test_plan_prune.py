@@ -13,7 +13,7 @@ from reconciler.model.action import Impact, Operation, Origin
 from reconciler.model.identity import Allocation, Uid, VeName
 from reconciler.model.observation import Facet
 from reconciler.model.volume import PurgeTrash, RestoreVe
-from reconciler.plan.inputs import TRASH_KEEP_S
+from reconciler.plan.actions import TRASH_KEEP_S
 from reconciler.plan.prune import Stock
 from reconciler.twin.clock import StoppedClock
 from tests.support.rig import Rig, fleet_of, run, scratch_state, ve

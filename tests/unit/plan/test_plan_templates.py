@@ -13,7 +13,7 @@ from reconciler.model.fleet import Fleet
 from reconciler.model.observation import Facet, HostObservation
 from reconciler.model.volume import RemoveTemplate
 from reconciler.plan import planner
-from reconciler.plan.inputs import TRASH_KEEP_S
+from reconciler.plan.actions import TRASH_KEEP_S
 from reconciler.twin.clock import StoppedClock
 from tests.support.rig import Rig, fleet_of, run, scratch_state, ve
 
