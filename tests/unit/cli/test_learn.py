@@ -41,7 +41,7 @@ def test_without_a_field_all_are_listed_with_what_a_change_is(capsys: pytest.Cap
     shown = [line.split() for line in said(capsys, "explain").splitlines()]
     assert ["NAME", "TYPE", "A", "CHANGE", "IS", "MEANING"] in shown
     assert ["template", "<text>", "recreate"] in [words[:3] for words in shown]
-    assert ["snapshots", "<list", "of", "map>", "not", "yet"] in [words[:6] for words in shown]
+    assert ["migration", "<map>", "not", "yet"] in [words[:4] for words in shown]
 
 
 def test_a_misspelt_field_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
