@@ -92,11 +92,11 @@ def read_meta(site: Site, directory: str) -> KeptMeta | None:
 
 
 def write_meta(directory: str, meta: KeptMeta) -> None:
-    """Write down what a kept state is.
+    """Write down what a kept state is; its name is on disk when the state has its own.
 
     Raises: KernelError; NoSpaceError.
     """
-    files.write_atomic(f"{directory}/{_META}", encode_meta(meta))
+    files.write_whole(f"{directory}/{_META}", encode_meta(meta))
 
 
 def unborn(directory: str) -> str:

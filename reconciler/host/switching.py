@@ -79,7 +79,8 @@ def _switch(
         make(f"{place}/{kept.VOLUME}")
         if memory is not None:
             memory(f"{place}/{_NEXT_MEMORY}")
-        files.write_atomic(f"{place}/{_BEFORE}", b"%d" % btrfs.subvolume_id(volume))
+        with file_errors("make", f"{place}/{_BEFORE}"):
+            os.symlink(f"{btrfs.subvolume_id(volume)}", f"{place}/{_BEFORE}")  # which needs no flushing of its own
         _move(site.instance.suspended_dir(uid), f"{place}/{_SUSPENDED}")
         files.exchange(f"{place}/{kept.VOLUME}", volume)
     finally:
@@ -106,7 +107,7 @@ def put_mark(volume: str, mark: VolumeMark) -> None:
 
     Raises: KernelError; NoSpaceError.
     """
-    files.write_atomic(kept.mark_in(volume), encode_mark(mark))
+    files.write_whole(kept.mark_in(volume), encode_mark(mark))
 
 
 async def settle(site: Site, uid: Uid) -> None:
@@ -136,9 +137,10 @@ def _settle(site: Site, uid: Uid) -> None:
 
 
 def _is_switched(beside: str, in_force: str, before: str) -> bool:
-    number = files.read_bytes_if_exists(before)
     # Without one beside it, deleting had begun, which never does after the exchange.
-    return number is not None and btrfs.is_subvolume(beside) and btrfs.subvolume_id(in_force) != int(number)
+    if not os.path.islink(before) or not btrfs.is_subvolume(beside):
+        return False
+    return btrfs.subvolume_id(in_force) != int(os.readlink(before))
 
 
 def _undo(site: Site, uid: Uid, place: str) -> None:
@@ -149,6 +151,8 @@ def _undo(site: Site, uid: Uid, place: str) -> None:
 
 def _complete(site: Site, uid: Uid, place: str) -> None:
     """Keep the data that was in force, with its memory, and let the new one have its own."""
+    # A subvolume that got another name has all that was done before it written out with it. What follows is done again
+    # where a power cut undoes it.
     files.sync_directory(site.instance.ve_dir(uid))
     btrfs.make_read_only(f"{place}/{kept.VOLUME}")
     _move(f"{place}/{_SUSPENDED}/{kept.MEMORY}", f"{place}/{kept.MEMORY}")
@@ -162,9 +166,7 @@ def _complete(site: Site, uid: Uid, place: str) -> None:
         os.makedirs(snapshots, mode=0o700, exist_ok=True)
     born = f"{snapshots}/{kept.need_name(meta.name)}"
     _move(place, born)
-    files.sync_directory(snapshots)
     files.remove_tree(f"{born}/{_BEFORE}")
-    files.sync_directory(site.instance.ve_dir(uid))
 
 
 def _move(source: str, target: str) -> None:

@@ -86,3 +86,63 @@ def test_something_else_in_the_place_of_the_machine_id_is_an_error_that_names_it
     (tmp_path / "etc/machine-id").mkdir(parents=True)
     with pytest.raises(KernelError, match="/etc/machine-id: expected a regular file"):
         renew(tmp_path)
+
+
+def renew_offline(upper: Path, lower: Path) -> bool:
+    descriptors = [os.open(layer, os.O_RDONLY | os.O_DIRECTORY) for layer in (upper, lower)]
+    try:
+        return identity.renew_offline(*descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def layers(place: Path) -> tuple[Path, Path]:
+    for name in ("upper", "lower"):
+        (place / name / "etc").mkdir(parents=True)
+    return place / "upper", place / "lower"
+
+
+def test_without_an_overlay_an_id_is_emptied_where_nothing_else_is_to_be_done(tmp_path: Path) -> None:
+    upper, lower = layers(tmp_path)
+    assert renew_offline(upper, lower)
+    (lower / "etc/machine-id").touch()
+    (upper / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    before = (upper / "etc/machine-id").stat().st_ino
+    assert renew_offline(upper, lower)
+    assert (upper / "etc/machine-id").read_text() == ""
+    assert (upper / "etc/machine-id").stat().st_ino == before
+
+
+def test_without_an_overlay_nothing_is_done_that_takes_one(tmp_path: Path) -> None:
+    def keys(upper: Path, lower: Path) -> None:
+        make_key(upper, "ed25519")
+
+    def keys_below(upper: Path, lower: Path) -> None:
+        make_key(lower, "ed25519")
+
+    def id_below(upper: Path, lower: Path) -> None:
+        (lower / "etc/machine-id").write_text("of the template")
+
+    def a_link(upper: Path, lower: Path) -> None:
+        (upper / "etc/machine-id").rename(upper / "id")
+        os.symlink("../id", upper / "etc/machine-id")
+
+    def a_linked_directory(upper: Path, lower: Path) -> None:
+        (upper / "etc").rename(upper / "elsewhere")
+        os.symlink("elsewhere", upper / "etc")
+
+    def another_name(upper: Path, lower: Path) -> None:
+        os.link(upper / "etc/machine-id", upper / "precious")
+
+    def of_dbus(upper: Path, lower: Path) -> None:
+        (upper / "var/lib/dbus").mkdir(parents=True)
+        (upper / "var/lib/dbus/machine-id").write_text("x")
+
+    for change in (keys, keys_below, id_below, a_link, a_linked_directory, another_name, of_dbus):
+        upper, lower = layers(tmp_path / change.__name__)
+        (upper / "etc/machine-id").write_text("kept\n")
+        change(upper, lower)
+        assert not renew_offline(upper, lower), change.__name__
+        left = [path for path in upper.rglob("*") if path.is_file() and path.read_bytes() == b"kept\n"]
+        assert left, change.__name__
