@@ -74,10 +74,12 @@ def reopened(device: str, *, quotas: bool) -> Iterator[int]:
 
 
 def flush(device: str, *, quotas: bool) -> None:
-    """Write all that the file system of the image behind a loop device holds in memory to the image.
+    """Write all that the file system of the image behind a loop device holds in memory to the image, in its place.
+
+    So what reads the image by itself finds all of it there, and needs nothing of its journal.
 
     Raises: KernelError.
-    Source: syncfs(2).
+    Source: syncfs(2); Linux fs/sync.c, sync_filesystem.
     """
     with reopened(device, quotas=quotas) as root:
         checked(libc.syncfs(root), "flush", device)

@@ -12,7 +12,7 @@ import pytest
 from reconciler.errors import BusyError, NoSpaceError
 from reconciler.host import image as volumes
 from reconciler.host.host import RealHost
-from reconciler.kernel import btrfs, ext4, image, loop, mount, qgroup, quota
+from reconciler.kernel import btrfs, ext4, fscontext, image, loop, mount, qgroup, quota
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup
 from reconciler.model.effects import Effect
 from reconciler.model.identity import TemplateName
@@ -143,6 +143,26 @@ def take_the_rest(pool: str, size: int) -> None:
     qgroup.set_limit(f"{pool}/other", size)
     with open(f"{pool}/other/f", "wb", buffering=0) as file, pytest.raises(OSError, match=r"quota exceeded|No space"):
         write_on(file.fileno())
+
+
+def test_what_was_flushed_is_in_a_copy_for_whoever_reads_it_without_its_journal(shared_pool: str) -> None:
+    path = made(shared_pool, "flushed", 32 * MIB)
+    with image.opened(path, quotas=QUOTAS) as root:
+        for number in range(50):
+            os.mkdir(f"upper/d{number}", dir_fd=root)
+            with open(os.open(f"upper/d{number}/f", os.O_CREAT | os.O_WRONLY, dir_fd=root), "w") as file:
+                file.write(f"{number}")
+        image.flush(loop.find(path)[0], quotas=QUOTAS)
+        btrfs.snapshot(f"{shared_pool}/flushed", f"{shared_pool}/flushed.copy", read_only=True)
+    with loop.attached(f"{shared_pool}/flushed.copy/disk.img", read_only=True, direct_io=False) as device:
+        settings = (("source", device), ("ro", None), ("noload", None))
+        tree = fscontext.mount_detached("ext4", settings, what="the copy", attributes=0)
+        for number in range(50):
+            with open(os.open(f"upper/d{number}/f", os.O_RDONLY, dir_fd=tree)) as file:
+                assert file.read() == f"{number}"
+        os.close(tree)
+    for name in ("flushed.copy", "flushed"):
+        btrfs.delete_subvolume(f"{shared_pool}/{name}")
 
 
 def on_image() -> tuple[Effect, ...]:
