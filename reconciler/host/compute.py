@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from reconciler.errors import BusyError, ReadBackError, StateError
 from reconciler.host.site import Site
-from reconciler.kernel import cgroup_io, cgroup_limits, cgroup_use, quota
+from reconciler.kernel import cgroup_io, cgroup_limits, cgroup_use, qgroup, quota
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.model.compute import (
     ComputeObservation,
@@ -45,6 +45,8 @@ def capabilities(site: Site) -> Capabilities:
     why_not |= site.why_not
     if site.cannot_suspend:
         why_not[SUSPENSION] = site.cannot_suspend
+    if not qgroup.keeps_count_of_snapshots():
+        why_not["disk.snapshots"] = "before Linux 6.9 no limit of any VE would hold for a while after each snapshot"
     no_quotas = quota.missing()
     if no_quotas is not None:
         why_not |= dict.fromkeys(("disk.inodes", "disk.users", "disk.groups"), no_quotas)

@@ -82,6 +82,7 @@ def observe(site: Site, uid: Uid, quotas: Quotas, with_use: bool = False) -> Vol
         total=above.max_referenced if above else None,
         used=group.referenced,
         held=above.referenced if above else None,
+        shares=above is None and group.exclusive != group.referenced,
     )
 
 

@@ -165,7 +165,8 @@ class VolumeObservation:
     ``size``, with room for ``room`` files. ``quotas``: those in it, None where there are none or the VE is down.
 
     What is in use takes no part in comparisons: ``used`` by the volume, ``held`` by it and its snapshots together,
-    ``files`` in an image, ``quota_use`` of each user and group.
+    ``files`` in an image, ``quota_use`` of each user and group; ``shares``: others have data of it and are not held to
+    a limit with it, so that none can be set any more.
     Units: bytes.
     """
 
@@ -179,6 +180,7 @@ class VolumeObservation:
     held: int | None = field(default=None, compare=False)
     files: int | None = field(default=None, compare=False)
     quota_use: Mapping[QuotaKind, Mapping[int, QuotaUse]] = field(default_factory=dict, compare=False)
+    shares: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

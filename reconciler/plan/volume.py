@@ -127,6 +127,8 @@ def made(uid: Uid, spec: VolumeSpec) -> CreateVolume:
 
 def impossible(spec: VolumeSpec, capabilities: Capabilities) -> Iterator[str]:
     """Say what is asked for that this host cannot give."""
+    if spec.total is not None and not spec.is_image and (reason := capabilities.why_not.get("disk.snapshots")):
+        yield f"disk.snapshots: {reason}"
     reason = capabilities.why_not.get("disk.users")
     if spec.is_image and reason is not None:
         yield f"disk.inodes, disk.users and disk.groups: {reason}"
@@ -138,6 +140,9 @@ def refusals(spec: VolumeSpec, observed: VolumeObservation, *, runs: bool) -> It
         message = "disk.inodes, disk.users and disk.groups need a volume that was made with a file system of its own"
         yield "VolumeKind", message, "create a VE of another name with them, and move the data"
     if not observed.is_image:
+        if spec.total is not None and observed.shares:
+            message = "disk.snapshots: snapshots or clones have data of the volume that no limit counts any more"
+            yield "SharedData", message, "delete its snapshots and clones first, or leave disk.snapshots out"
         return
     if runs and _shrinks_image(spec, observed):
         message = "disk.size: a file system cannot shrink while it is in use"

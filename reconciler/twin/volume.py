@@ -100,6 +100,7 @@ def observe(machine: Machine, uid: Uid) -> VolumeObservation:
         is_image=volume.is_image,
         quotas=quota.observe(machine, uid, volume),
         used=volume.used,
+        shares=volume.shares and not volume.grouped and not volume.is_image,
     )
 
 

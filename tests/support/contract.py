@@ -138,9 +138,7 @@ def _ve(ve: VeObservation, capabilities: Capabilities) -> VeObservation:
         record=_record(ve.record) if isinstance(ve.record, Record) else _UNKNOWN,
         power=_power(ve.power) if isinstance(ve.power, PowerObservation) else _UNKNOWN,
         compute=_compute(ve.compute, capabilities) if isinstance(ve.compute, ComputeObservation) else _dumb(ve.compute),
-        volume=replace(ve.volume, used=None, held=None, room=None, files=None, quota_use={})
-        if isinstance(ve.volume, VolumeObservation)
-        else _UNKNOWN,
+        volume=_volume(ve.volume) if isinstance(ve.volume, VolumeObservation) else _UNKNOWN,
         network=_network(ve.network) if isinstance(ve.network, VeNetworkObservation) else _dumb(ve.network),
         mounts=_dumb(ve.mounts),
         devices=_dumb(ve.devices),
@@ -163,7 +161,7 @@ def _dumb(value: _Known | Unknown) -> _Known | Unknown:
 
 
 def _volume(volume: VolumeObservation) -> VolumeObservation:
-    return replace(volume, used=None, held=None, room=None, files=None, quota_use={})
+    return replace(volume, used=None, held=None, room=None, files=None, quota_use={}, shares=False)
 
 
 def _record(record: Record) -> Record:

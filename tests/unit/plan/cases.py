@@ -88,6 +88,11 @@ def _lose_volume(rig: Rig, name: str) -> None:
     del rig.machine.volumes[rig.uid(name)]
 
 
+def _put_volume(rig: Rig, name: str, **changes: Any) -> None:
+    uid = rig.uid(name)
+    rig.machine.volumes[uid] = replace(rig.machine.volumes[uid], **changes)
+
+
 def _suspend(rig: Rig, name: str) -> None:
     uid = rig.uid(name)
     for effect in (SuspendRuntime(uid=uid), DeleteRuntime(uid=uid), RemoveCgroup(uid=uid)):
@@ -129,6 +134,7 @@ HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "suspend": _suspend,
     "half-suspend": lambda rig, name: rig.world.interrupt(SuspendRuntime(uid=rig.uid(name))),
     "resume-only": _resume_only,
+    "shares": lambda rig, name: _put_volume(rig, name, shares=True),
     "volume-size": lambda rig, name, size: rig.world.set_volume_size(rig.uid(name), int(parse_size(size))),
     "link-down": lambda rig, name, link: rig.world.set_link_down(rig.uid(name), link),
     "link-gone": lambda rig, name, link: rig.world.delete_link(rig.uid(name), link),
