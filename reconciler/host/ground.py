@@ -35,6 +35,7 @@ def prepare(instance: Instance, *, told: Callable[[str], None] = lambda text: No
     for path in (instance.ves, instance.trash):
         _make_directory(path, _PRIVATE)
     qgroup.enable_quota(instance.pool)
+    qgroup.count_large_deletions(instance.pool)
     _await_quota(instance)
 
 

@@ -22,10 +22,10 @@ from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.compute import Limit
-from reconciler.model.identity import Digest, SnapshotName, Uid
+from reconciler.model.identity import Digest, Uid
 from reconciler.model.instance import Instance
 from reconciler.model.record import decode_record
-from reconciler.model.snapshots import SnapshotObservation
+from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.volume import Record
 
 _DESCRIPTORS = 32
@@ -45,7 +45,7 @@ class Site:
         self._keeper: KeeperClient | None = None
         self._connecting = asyncio.Lock()
         self.parsed = ParsedFiles()
-        self.kept: dict[Uid, tuple[frozenset[str], Mapping[SnapshotName, SnapshotObservation]]] = {}
+        self.kept: dict[Uid, tuple[frozenset[str], frozenset[str], SnapshotsObservation]] = {}
         self.ledgers = Ledgers(instance, self.parsed)
         self.inits = Inits()
         self.lxcfs = Lxcfs(instance, self.parsed, self.inits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -21,34 +20,37 @@ from reconciler.model.power import PowerState
 from reconciler.model.snapshots import DeleteSnapshot, SnapshotObservation, SnapshotsObservation, TakeSnapshot
 
 _NONE = SnapshotsObservation()
+_NO_NAMES: frozenset[str] = frozenset()
+_SNAPSHOTS = "snapshots"
 
 
 def observe(site: Site, uid: Uid, with_use: bool = False) -> SnapshotsObservation:
-    """List the snapshots of a VE; one that has none costs a look at two names.
+    """List the snapshots of a VE; one that has none costs a look at one directory.
+
+    A mark comes and goes with the volume that it is in, and nothing in a snapshot changes: so it is all as it was as
+    long as no name in the two directories came or went.
 
     Raises: StateError; KernelError.
     """
-    found, mark = _read(site, uid), kept.read_mark(site, uid)
-    if not found:
-        return _NONE if mark is None else SnapshotsObservation(mark=mark)
-    if with_use:
-        found = {name: replace(it, used=_used(site, uid, name)) for name, it in found.items()}
-    return SnapshotsObservation(snapshots=found, mark=mark)
-
-
-def _read(site: Site, uid: Uid) -> Mapping[SnapshotName, SnapshotObservation]:
-    """Read what is kept of a VE: again when something came or went, as none that is there changes."""
-    directory = site.instance.snapshots_dir(uid)
-    names = site.parsed.names(directory)
+    names = site.parsed.names(site.instance.ve_dir(uid))
+    kept_names = site.parsed.names(site.instance.snapshots_dir(uid)) if _SNAPSHOTS in names else _NO_NAMES
     known = site.kept.get(uid)
-    if known is None or known[0] is not names:
-        read = {
-            SnapshotName(name): _read_one(site, f"{directory}/{name}")
-            for name in sorted(names)
-            if not name.startswith(".")
-        }
-        known = site.kept[uid] = names, read
-    return known[1]
+    if known is None or known[0] is not names or known[1] is not kept_names:
+        known = site.kept[uid] = names, kept_names, _read(site, uid, kept_names)
+    seen = known[2]
+    if not with_use or not seen.snapshots:
+        return seen
+    used = {name: replace(it, used=_used(site, uid, name)) for name, it in seen.snapshots.items()}
+    return replace(seen, snapshots=used)
+
+
+def _read(site: Site, uid: Uid, names: frozenset[str]) -> SnapshotsObservation:
+    directory, mark = site.instance.snapshots_dir(uid), kept.read_mark(site, uid)
+    born = sorted(name for name in names if not name.startswith("."))
+    if not born:
+        return _NONE if mark is None else SnapshotsObservation(mark=mark)
+    found = {SnapshotName(name): _read_one(site, f"{directory}/{name}") for name in born}
+    return SnapshotsObservation(snapshots=found, mark=mark)
 
 
 def _read_one(site: Site, directory: str) -> SnapshotObservation:

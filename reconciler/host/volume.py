@@ -260,6 +260,7 @@ async def trash(site: Site, effect: TrashVe) -> None:
         raise BusyError(f"move VE {uid} to the trash: it has not been taken down")
     await asyncio.to_thread(_move_to_trash, site, uid)
     ending.forget(site, uid)
+    site.kept.pop(uid, None)
 
 
 def _move_to_trash(site: Site, uid: Uid) -> None:

@@ -11,12 +11,15 @@ import errno
 import os
 import re
 import struct
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from reconciler.errors import BusyError, KernelError
 from reconciler.kernel import btrfs
 from reconciler.kernel.btrfs_call import Key, call, opened, search
+from reconciler.kernel.syscalls import file_errors
 
 _IOC_QUOTA_CTL = 0xC0109428
 _IOC_QGROUP_ASSIGN = 0x40189429
@@ -24,6 +27,10 @@ _IOC_QGROUP_CREATE = 0x4010942A
 _IOC_QGROUP_LIMIT = 0x8030942B
 _IOC_QUOTA_RESCAN = 0x4040942C
 _QUOTA_ENABLE = 1
+_IOC_FS_INFO = 0x8400941F
+_FS_INFO_BYTES = 1024
+_FSID_AT = 16
+_DEEPEST_TREE = 8
 
 _ROOT_TREE = 1
 _QUOTA_TREE = 8
@@ -104,6 +111,23 @@ def enable_quota(path: str) -> None:
                 raise KernelError(
                     f"enable quota on {path}: simple quotas are on; run `btrfs quota disable {path}` first"
                 )
+
+
+def count_large_deletions(path: str) -> None:
+    """Have the kernel count what any deleted subvolume lets go of, however large: by default it stops counting then.
+
+    Before Linux 6.1 it always counts.
+
+    Raises: KernelError.
+    Source: btrfs(5), "/sys/fs/btrfs/<UUID>/qgroups/drop_subtree_threshold".
+    """
+    answer = bytearray(_FS_INFO_BYTES)
+    with opened(path) as fd:
+        call(fd, _IOC_FS_INFO, answer, "look at", path)
+    fsid = uuid.UUID(bytes=bytes(answer[_FSID_AT : _FSID_AT + 16]))
+    threshold = f"/sys/fs/btrfs/{fsid}/qgroups/drop_subtree_threshold"
+    with file_errors("write", threshold), suppress(FileNotFoundError), open(threshold, "wb", buffering=0) as file:
+        file.write(b"%d" % _DEEPEST_TREE)
 
 
 def read_qgroups(path: str, only: Collection[int] | None = None) -> QuotaTable:

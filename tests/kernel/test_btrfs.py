@@ -164,6 +164,13 @@ def test_a_limit_is_read_back_enforced_and_lifted_even_when_it_is_reached(place:
     fill(f"{place}/v/big", 16 * MIB)
 
 
+def test_a_deleted_subvolume_is_counted_out_however_large_it_was(shared_pool: str) -> None:
+    asked = subprocess.run(["findmnt", "-no", "UUID", shared_pool], check=True, capture_output=True, text=True)
+    threshold = Path(f"/sys/fs/btrfs/{asked.stdout.strip()}/qgroups/drop_subtree_threshold")
+    qgroup.count_large_deletions(shared_pool)
+    assert not threshold.exists() or threshold.read_text() == "8\n"
+
+
 def test_a_limit_is_set_on_subvolumes_only(place: str) -> None:
     btrfs.create_subvolume(f"{place}/v")
     os.mkdir(f"{place}/v/plain")
