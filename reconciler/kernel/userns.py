@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -32,7 +33,10 @@ def open_user_namespace(base: int, count: int, *, inside: int = 0) -> int:
     """
     ready, ready_child = os.pipe()
     hold_child, hold = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # That there are other threads: the child does nothing that could wait for one of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         os.close(hold)
         _stay_in_namespace(ready_child, hold_child)
