@@ -6,20 +6,21 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from reconciler.kernel import netns
 from reconciler.model.condition import ConditionType
-from tests.support.fleet import Fleet, Value, network, until, ve
+from tests.support.fleet import Document, Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
 
 pytestmark = [pytest.mark.xdist_group("ve-suspend"), pytest.mark.timeout(300)]
 
 SUBNET = "10.191.61"
+SUBNET6, ROUTED = "fd91:61::/64", "10.191.62.0/24"
 PORT = 7000
 MIB = 1 << 20
 LONG = pytest.mark.long
@@ -42,8 +43,16 @@ setsid sh /root/counter >/dev/null 2>&1 </dev/null &
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    lan = network("lan", f"{SUBNET}.0/24", gateway=[f"{SUBNET}.1"])
-    with made_fleet(tmp_path_factory.getbasetemp(), lan) as made:
+    lan = network("lan", f"{SUBNET}.0/24", SUBNET6, gateway=[f"{SUBNET}.1", "fd91:61::1"])
+    venet = network("venet", ROUTED, mode="routed")
+    base = tmp_path_factory.getbasetemp()
+    policy = base / "suspend-policy.yaml"
+    policy.write_text(f"mounts: [{{source: {base}/lent}}]\ndevices: [{{path: /dev/net/tun}}, {{path: /dev/fuse}}]\n")
+    policy.chmod(0o600)
+    for name in "abc":
+        (base / "lent" / name).mkdir(parents=True, exist_ok=True)
+        (base / "lent" / name / "f").write_text(f"in {name}")
+    with made_fleet(base, lan, venet, policy=str(policy)) as made:
         describe(made, "sleeper")
         describe(made, "bystander")
         made.start_agent()
@@ -143,16 +152,35 @@ def test_a_limit_that_was_changed_while_a_ve_was_suspended_holds_when_it_goes_on
     assert sleeper.try_run("dd", "if=/dev/zero", "of=/dev/null", "bs=60M", "count=1")[0] != 0
 
 
-def test_a_connection_outlives_the_suspension_of_the_ve_that_serves_it(fleet: Fleet, sleeper: Ve) -> None:
-    with closing(netns.open_socket_in(fleet.namespace, socket.AF_INET, socket.SOCK_STREAM)) as call:
+@contextmanager
+def called(fleet: Fleet, one: Ve, address: str) -> Iterator[socket.socket]:
+    """Call the server in the VE from the host, and wait until it has taken the call."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with closing(netns.open_socket_in(fleet.namespace, family, socket.SOCK_STREAM)) as call:
         call.settimeout(30.0)
-        call.connect((f"{SUBNET}.11", PORT))
-        until(lambda: "server" in sleeper.run("ps"), "the connection to be taken")
-        suspend(fleet)
-        describe(fleet, "sleeper")
-        fleet.await_ready("sleeper")
+        call.connect((address, PORT))
+        until(lambda: "/root/server" in one.run("ps"), "the connection to be taken")
+        yield call
+
+
+@pytest.mark.parametrize("address", [f"{SUBNET}.11", "fd91:61::11", "10.191.62.11"], ids=["v4", "v6", "routed"])
+def test_a_connection_outlives_the_suspension_of_the_ve_that_serves_it(fleet: Fleet, sleeper: Ve, address: str) -> None:
+    fleet.put("sleeper.yaml", on_networks("running", address))
+    fleet.await_ready("sleeper")
+    with called(fleet, sleeper, address) as call:
+        for power in ("suspended", "running"):
+            fleet.put("sleeper.yaml", on_networks(power, address))
+            fleet.await_ready("sleeper")
         call.sendall(b"still there?\n")
         assert call.recv(100).startswith(b"still there? answered")
+
+
+def on_networks(power: str, address: str) -> Document:
+    """Give the manifest of the VE with an address of its own on the kind of network that one belongs to."""
+    addresses = [f"{SUBNET}.11/24", "fd91:61::11/64"]
+    name = "venet" if address not in [own.split("/")[0] for own in addresses] else "lan"
+    link = {"name": "eth0", "network": name, "addresses": addresses if name == "lan" else [f"{address}/24"]}
+    return ve("sleeper", power=power, interfaces=[link])
 
 
 def test_a_ve_is_connected_under_its_new_address_when_that_changed_while_it_was_suspended(
@@ -249,3 +277,58 @@ def test_a_suspended_ve_comes_back_from_the_trash_as_it_was(fleet: Fleet, sleepe
     describe(fleet, "sleeper")
     fleet.await_ready("sleeper")
     goes_on(sleeper, stood_at)
+
+
+@pytest.fixture
+def lent(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"{tmp_path_factory.getbasetemp()}/lent"
+
+
+def test_what_a_ve_is_lent_and_set_is_as_its_manifest_says_when_it_goes_on(
+    fleet: Fleet, sleeper: Ve, lent: str
+) -> None:
+    before: dict[str, Value] = {
+        "mounts": [{"source": f"{lent}/a", "target": "/srv/a"}, {"source": f"{lent}/b", "target": "/srv/b"}],
+        "devices": [{"path": "/dev/net/tun"}],
+        "sysctls": {"net.ipv4.ip_forward": "1"},
+        "ipc": {"shmall": "16Mi"},
+        "hostname": "one",
+    }
+    after: dict[str, Value] = {
+        "mounts": [
+            {"source": f"{lent}/a", "target": "/srv/a", "readOnly": True},
+            {"source": f"{lent}/c", "target": "/srv/c"},
+        ],
+        "sysctls": {"net.ipv4.ip_forward": "0"},
+        "ipc": {"shmall": "32Mi"},
+        "hostname": "two",
+        "features": {"fuse": True},
+    }
+    describe(fleet, "sleeper", **before)
+    fleet.await_ready("sleeper")
+    suspend(fleet, **before)
+    stood_at = counted(sleeper)
+    describe(fleet, "sleeper", **after)
+    fleet.await_ready("sleeper")
+    goes_on(sleeper, stood_at)
+    assert (sleeper.run("cat", "/srv/a/f"), sleeper.run("cat", "/srv/c/f")) == ("in a", "in c")
+    assert "Read-only file system" in sleeper.shell("touch /srv/a/made 2>&1; true")
+    assert "/srv/b" not in sleeper.run("cat", "/proc/self/mountinfo")
+    assert sleeper.run("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
+    assert sleeper.run("cat", "/proc/sys/kernel/shmall") == f"{32 * MIB // 4096}\n"
+    assert sleeper.run("hostname") == "two\n"
+    assert sleeper.try_run("test", "-e", "/dev/net/tun")[0] != 0
+    assert sleeper.try_run("test", "-c", "/dev/fuse")[0] == 0
+
+
+def test_what_needs_a_restart_is_changed_by_one_after_the_ve_went_on(fleet: Fleet, sleeper: Ve) -> None:
+    suspend(fleet)
+    stood_at = counted(sleeper)
+    fleet.put("sleeper.yaml", ve("sleeper", f"{SUBNET}.11/24", rlimits={"nofile": 99}))
+    fleet.await_ready("sleeper")
+    assert counted(sleeper) >= stood_at
+    assert re.search(r"Max open files +99 +99 ", sleeper.run("cat", "/proc/1/limits"))
+    describe(fleet, "sleeper")
+    fleet.await_ready("sleeper")
+    sleeper.shell("rm /root/log; " + _WORK)
+    until(lambda: counted(sleeper) > 2, "the counter to count anew")
