@@ -9,6 +9,7 @@ from enum import StrEnum
 from reconciler.model.decode import Fields
 from reconciler.model.facts import Json
 from reconciler.model.identity import Uid, VeName
+from reconciler.model.network import Interface
 
 SUSPENSION = "power.suspended"
 """Under which a host says, among its capabilities, why it can neither suspend VEs nor resume them."""
@@ -87,10 +88,14 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryObservation:
-    """The memory of a VE, whole, on disk. Units: ``suspended_at`` seconds since the epoch; ``size`` bytes."""
+    """The memory of a VE, whole, on disk. ``addresses``: those that its sockets may be bound to.
+
+    Units: ``suspended_at`` seconds since the epoch; ``size`` bytes.
+    """
 
     suspended_at: float = field(compare=False)
     size: int | None = field(default=None, compare=False)
+    addresses: frozenset[Interface] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

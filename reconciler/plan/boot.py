@@ -14,6 +14,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.power import (
     CreateRuntime,
     Launch,
+    MemoryObservation,
     Power,
     PowerObservation,
     PowerState,
@@ -71,20 +72,22 @@ def boot_effects(spec: VeSpec, record: Record, context: Context) -> tuple[Effect
     )
 
 
-def resume_effects(spec: VeSpec, record: Record, launch: Launch, context: Context) -> tuple[Effect, ...]:
+def resume_effects(
+    spec: VeSpec, record: Record, launch: Launch, memory: MemoryObservation, context: Context
+) -> tuple[Effect, ...]:
     """Let a suspended VE go on from its memory, under the limits and with the network of its spec.
 
     The addresses are there before its sockets are; what leads to them comes after, else the first packet of a peer
     would be answered with a reset. What the memory brings along of the rest is only then put right.
     """
-    uid = record.uid
+    uid, had = record.uid, memory.addresses
     created = CreateRuntime(uid=uid, name=spec.name, hostname=spec.network.hostname, launch=launch, resume=True)
     return (
         *compute.boot_effects(uid, spec.compute, context.capabilities, context.cpu_weight(spec)),
         created,
-        *network.effects_before_resume(context.instance, uid, spec.network),
+        *network.effects_before_resume(context.instance, uid, spec.network, had),
         StartRuntime(uid=uid),
-        *network.effects_after_resume(context.instance, uid, spec.network),
+        *network.effects_after_resume(context.instance, uid, spec.network, had),
         *settings.boot_effects(uid, spec.settings, context.capabilities),
         *quota.boot_effects(uid, spec.volume.quotas),
         *mounts.boot_effects(uid, spec.mounts),
@@ -136,7 +139,7 @@ def _up(spec: VeSpec, record: Record, seen: PowerObservation, context: Context) 
     if seen.memory is None or seen.launch is None:
         up = boot_effects(spec, record, context)
     else:
-        up = resume_effects(spec, record, seen.launch, context)
+        up = resume_effects(spec, record, seen.launch, seen.memory, context)
     return (*power.clear_effects(record.uid, seen), *up)
 
 

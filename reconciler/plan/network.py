@@ -59,6 +59,10 @@ FIELDS = (
 )
 
 
+_IPV6_MTU = 1280
+"""The least that IPv6 needs of a link. Units: bytes. Source: RFC 8200, section 5."""
+
+
 class InterfacePlan:
     """What one interface of one VE should be, in the same form in which it is observed."""
 
@@ -323,20 +327,38 @@ def boot_effects(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, 
     return tuple(effects)
 
 
-def effects_before_resume(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, ...]:
-    """Give a VE that is being resumed all that its sockets need, and let nothing reach it yet."""
+def effects_before_resume(
+    instance: str, uid: Uid, spec: VeNetworkSpec, had: frozenset[Interface]
+) -> tuple[Effect, ...]:
+    """Give a VE that is being resumed all that its sockets need, and let nothing reach it yet.
+
+    ``had``: its addresses when it was suspended. What of them is not its own any more it has until its sockets are
+    there: they can be bound to nothing else, and nobody would go on otherwise.
+    """
     effects: list[Effect] = [SetLoopbackUp(uid=uid)]
     for _, interface in sorted(spec.interfaces.items()):
         wanted = InterfacePlan(instance, uid, interface)
         effects += _with_addresses(wanted)
         effects.append(SetInterfaceUp(uid=uid, interface=interface.name))
         effects += _routes(wanted)
+    effects += (AddAddress(uid=uid, interface=name, address=address) for name, address in _former(spec, had))
     return tuple(effects)
 
 
-def effects_after_resume(instance: str, uid: Uid, spec: VeNetworkSpec) -> tuple[Effect, ...]:
-    """Connect a VE that was resumed, and name it as its spec does."""
-    effects: list[Effect] = []
+def _former(spec: VeNetworkSpec, had: frozenset[Interface]) -> Iterator[tuple[str, Interface]]:
+    """Yield the addresses that a VE had and has no more, and an interface that can have them; it may have none."""
+    mine = addresses(spec.interfaces)
+    for address in sorted(had, key=str):
+        able = (name for name, link in sorted(spec.interfaces.items()) if address.version == 4 or link.mtu >= _IPV6_MTU)
+        if address.ip not in mine and (name := next(able, None)) is not None:
+            yield name, address
+
+
+def effects_after_resume(instance: str, uid: Uid, spec: VeNetworkSpec, had: frozenset[Interface]) -> tuple[Effect, ...]:
+    """Connect a VE that was resumed, with its own addresses only, and name it as its spec does."""
+    effects: list[Effect] = [
+        RemoveAddress(uid=uid, interface=name, address=address) for name, address in _former(spec, had)
+    ]
     for _, interface in sorted(spec.interfaces.items()):
         wanted = InterfacePlan(instance, uid, interface)
         effects += (_attach(wanted), *_host_routes(wanted), *announcements(uid, interface))

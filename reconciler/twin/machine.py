@@ -13,7 +13,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, SnapshotName, TemplateName, Uid
 from reconciler.model.instance import Instance
 from reconciler.model.mounts import MountSpec
-from reconciler.model.network import FilterRules, HostNetworkObservation, Resolver, VeNetworkObservation
+from reconciler.model.network import FilterRules, HostNetworkObservation, Interface, Resolver, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import End, Launch
 from reconciler.model.quota import Quotas
@@ -56,6 +56,7 @@ class Memory:
     launch: Launch
     volume: Volume
     suspended_at: float
+    addresses: frozenset[Interface] = frozenset()
     is_whole: bool = True
 
 

@@ -87,7 +87,9 @@ def observe(machine: Machine, uid: Uid) -> PowerObservation:
 
 
 def _seen(memory: Memory | None) -> MemoryObservation | None:
-    return None if memory is None else MemoryObservation(suspended_at=memory.suspended_at)
+    if memory is None:
+        return None
+    return MemoryObservation(suspended_at=memory.suspended_at, addresses=memory.addresses)
 
 
 def require_runtime(machine: Machine, uid: Uid, doing: str) -> Runtime:

@@ -87,8 +87,14 @@ def _take(machine: Machine, effect: TakeSnapshot) -> None:
 
 def remember(machine: Machine, uid: Uid) -> Memory:
     """Give the memory of a VE that runs, as it is now."""
-    launch = machine.runtimes[uid].launch
-    return Memory(launch=launch, volume=machine.volumes[uid], suspended_at=machine.clock.now())
+    runtime = machine.runtimes[uid]
+    links = runtime.network.interfaces.values()
+    return Memory(
+        launch=runtime.launch,
+        volume=machine.volumes[uid],
+        suspended_at=machine.clock.now(),
+        addresses=frozenset(address for link in links for address in link.addresses),
+    )
 
 
 def _keep(machine: Machine, uid: Uid, name: SnapshotName, kind: SnapshotKind, memory: Memory | None) -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
 from reconciler.model.action import Operation
 from reconciler.model.compute import CreateCgroup, Limit
 from reconciler.model.effects import Effect
-from reconciler.model.network import AddAddress, AddHostRoute, AnnounceAddress, AttachInterface, SetInterfaceUp
+from reconciler.model.network import (
+    AddAddress,
+    AddHostRoute,
+    AnnounceAddress,
+    AttachInterface,
+    RemoveAddress,
+    SetInterfaceUp,
+)
 from reconciler.model.power import CreateRuntime, StartRuntime
 from reconciler.model.settings import SetSetting
 from tests.support.rig import Rig, fleet_of, on_lan, scratch_state, ve
@@ -45,6 +53,22 @@ def test_addresses_are_there_before_the_sockets_and_nothing_reaches_the_ve_befor
         assert created < min(places(effects, early)) <= max(places(effects, early)) < started
     for late in (AttachInterface, AddHostRoute, AnnounceAddress, SetSetting):
         assert min(places(effects, late)) > started
+
+
+def test_an_address_that_went_is_there_for_the_sockets_and_gone_before_anybody_reaches_the_ve(rig: Rig) -> None:
+    effects = effects_of(rig, SPEC.replace("0.11/", "0.12/"))
+    old = ip_address("10.20.0.11")
+    [started] = places(effects, StartRuntime)
+    [added] = [n for n, effect in enumerate(effects) if isinstance(effect, AddAddress) and effect.address.ip == old]
+    [removed] = places(effects, RemoveAddress)
+    gone = effects[removed]
+    assert isinstance(gone, RemoveAddress)
+    assert gone.address.ip == old
+    assert added < started < removed < min(places(effects, AttachInterface))
+
+
+def test_addresses_of_a_ve_that_has_no_interface_any_more_are_put_nowhere(rig: Rig) -> None:
+    assert not any(isinstance(effect, AddAddress) for effect in effects_of(rig, ""))
 
 
 def test_limits_that_changed_hold_before_the_first_instruction(rig: Rig) -> None:
