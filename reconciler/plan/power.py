@@ -39,7 +39,7 @@ FIELDS = (
         facet=Facet.POWER,
         impact=Impact.RESTART,
         default="running",
-        effect="starts or stops it; pause: puts its memory on disk",
+        effect="starts or stops it; to suspend it is but a pause",
     ),
     Field(path="boot.order", facet=None, impact=Impact.NONE, default=0),
     Field(path="boot.restart", facet=None, impact=Impact.NONE, default="on-failure"),

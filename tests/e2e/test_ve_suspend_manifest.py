@@ -59,6 +59,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         made.await_ready("sleeper", "bystander")
         made.ve("sleeper").shell(_WORK)
         yield made
+        suspend(made)  # and so it is taken down, with nothing left of its memory
 
 
 @pytest.fixture
