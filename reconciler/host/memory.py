@@ -11,7 +11,7 @@ import json
 import os
 
 from reconciler.errors import BusyError, CommandError, KeeperError, StateError
-from reconciler.host import compute, ending, externals, image, memory_files, power, preflight, runtime
+from reconciler.host import compute, ending, externals, image, memory_files, network, power, preflight, runtime
 from reconciler.host.keeper import protocol, records
 from reconciler.host.memory_files import Memory
 from reconciler.host.site import Site
@@ -86,6 +86,7 @@ def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note
         init=init,
         names=names_inside,
         externals=externals.find(site, uid, init, pids),
+        addresses=network.find_addresses(site, uid),
         cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
     )
     images = f"{unborn}/{dumping.MEMORY}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_interface
 
 from reconciler.errors import StateError
 from reconciler.host import externals, image, kept, runtime
@@ -20,6 +21,7 @@ from reconciler.kernel.syscalls import file_errors
 from reconciler.model.decode import Fields, parse_object, render_object
 from reconciler.model.facts import Json
 from reconciler.model.identity import Uid
+from reconciler.model.network import Interface
 from reconciler.model.power import Launch, MemoryObservation, launch_from_json, launch_to_json
 
 FORMAT = 1
@@ -32,6 +34,7 @@ _SPENT = ".spent"
 class Memory:
     """What is known of processes on disk.
 
+    ``addresses``: those of the VE, which its sockets may be bound to.
     Shape: ``names`` by pid inside; ``externals`` by where they are shown; ``cgroups`` by the path below the VE's own.
     """
 
@@ -40,6 +43,7 @@ class Memory:
     names: Mapping[str, str]
     externals: Mapping[str, External]
     cgroups: Mapping[str, CgroupOwners]
+    addresses: frozenset[Interface] = frozenset()
 
 
 def begin(site: Site, uid: Uid, born: str) -> str:
@@ -88,6 +92,7 @@ def write(images: str, memory: Memory) -> None:
     about: dict[str, Json] = {
         "init": {"boot_id": memory.boot_id, "pid": init.pid, "start_time": init.start_time},
         "names": dict(memory.names),
+        "addresses": [*sorted(map(str, memory.addresses))],
         "externals": externals.to_json(memory.externals),
         "cgroups": {below: _cgroup_to_json(it) for below, it in memory.cgroups.items()},
     }
@@ -109,6 +114,7 @@ def read(images: str) -> Memory:
         boot_id=init.text("boot_id"),
         init=ProcessId(pid=init.integer("pid"), start_time=init.integer("start_time")),
         names=fields.strings("names"),
+        addresses=frozenset(map(ip_interface, fields.texts("addresses"))),
         externals=externals.from_json(fields.fields("externals")),
         cgroups={below: _cgroup_from_json(it) for below, it in _each(fields, "cgroups")},
     )
@@ -155,7 +161,21 @@ def look(site: Site, uid: Uid) -> Suspended | None:
 
     Raises: StateError; KernelError.
     """
-    return site.parsed.read(f"{site.instance.suspended_dir(uid)}/{_META}", _parse_meta)
+    directory = site.instance.suspended_dir(uid)
+    found = site.parsed.read(f"{directory}/{_META}", _parse_meta)
+    if found is None:
+        return None
+    addresses = site.parsed.read(f"{directory}/{MEMORY}/{_FILE}", _parse_addresses)
+    return found if addresses is None else replace(found, seen=replace(found.seen, addresses=addresses))
+
+
+def _parse_addresses(data: bytes, *, where: str) -> frozenset[Interface]:
+    """Read the addresses of a memory; of one that is damaged there are none, and whoever resumes it hears why."""
+    try:
+        fields = parse_object(data, format=FORMAT, where=where, remedy="start the VE without its memory")
+        return frozenset(map(ip_interface, fields.texts("addresses")))
+    except (StateError, ValueError):
+        return frozenset()
 
 
 def _parse_meta(data: bytes, *, where: str) -> Suspended:

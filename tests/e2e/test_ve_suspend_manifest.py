@@ -280,6 +280,18 @@ def test_a_suspended_ve_comes_back_from_the_trash_as_it_was(fleet: Fleet, sleepe
     goes_on(sleeper, stood_at)
 
 
+def test_a_ve_with_a_connection_is_resumed_under_another_address_and_the_connection_is_lost(
+    fleet: Fleet, sleeper: Ve
+) -> None:
+    with called(fleet, sleeper, f"{SUBNET}.11"):
+        suspend(fleet)
+        stood_at = counted(sleeper)
+        fleet.put("sleeper.yaml", ve("sleeper", f"{SUBNET}.21/24"))
+        fleet.await_ready("sleeper")
+        goes_on(sleeper, stood_at)
+        assert sleeper.addresses() == {f"{SUBNET}.21/24"}
+
+
 @pytest.fixture
 def lent(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{tmp_path_factory.getbasetemp()}/lent"
