@@ -28,6 +28,7 @@ from reconciler.cli import (
     plans,
     process,
     quota,
+    snapshot,
     template,
     trash,
     version,
@@ -100,6 +101,7 @@ _COMMANDS: Mapping[str, Callable[..., int]] = {
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.command("man", hidden=True)(manual.man)
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(template.app, name="template")
 app.add_typer(trash.app, name="trash")
 

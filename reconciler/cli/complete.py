@@ -108,6 +108,20 @@ def _trashed_names(given: Mapping[str, str]) -> list[str]:
     return [] if instance is None else sorted(_listed(instance.trash))
 
 
+def _snapshot_names(given: Mapping[str, str]) -> list[str]:
+    """Name the snapshots that are there as ``VE@SNAPSHOT``."""
+    from reconciler.model.identity import Uid
+
+    instance = _instance(given)
+    if instance is None:
+        return []
+    found: list[str] = []
+    for entry in _entries(f"{instance.state_dir}/inventory"):
+        kept = _listed(instance.snapshots_dir(Uid(str(entry.get("uid")))))
+        found += [f"{entry['name']}@{name}" for name in kept if not name.startswith(".")]
+    return sorted(found)
+
+
 def _listed(directory: str) -> list[str]:
     try:
         return os.listdir(directory)
@@ -183,6 +197,8 @@ def _values(
 ) -> list[tuple[str, str]]:
     if parameter.name in ("name", "names"):
         return [(name, "") for name in _ve_names(given)]
+    if parameter.name == "from_ve":
+        return [(name, "") for name in _snapshot_names(given)]
     if parameter.name == "entry":
         return [(name, "") for name in _trashed_names(given)]
     if parameter.name == "goal":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output, view
+from reconciler.cli import context, output, snapshot, view
 from reconciler.cli.view import Row
 from reconciler.errors import ExitCode
 
@@ -86,6 +87,8 @@ async def _tell(session: Session, name: str) -> _Story:
         "memory": _memory(row),
         "use": _use(row),
         "differences": [{"path": found.path, "text": found.text} for found in explanations],
+        "snapshots": snapshot.to_json(snapshot.holding(row.seen), time.time()) if row.seen else [],
+        "rollback": _rollback(row),
         "obstacles": [obstacle.to_json() for obstacle in obstacles],
         "events": [event.to_json() for event in events],
     }
@@ -127,6 +130,18 @@ def _last_end(row: Row) -> Json:
     return {"cause": end.cause.value, "value": end.value, "requested": power.stop_requested}
 
 
+def _rollback(row: Row) -> Json:
+    """Give the rollback that the manifest asks for, and whether it was done."""
+    request = row.spec.snapshots.rollback if row.spec else None
+    if request is None:
+        return None
+    return {
+        "to": request.to,
+        "request": request.request,
+        "done": row.record is not None and request.id in row.record.requests_done,
+    }
+
+
 def _memory(row: Row) -> Json:
     memory = row.power.memory if row.power else None
     return None if memory is None else {"suspendedAt": memory.suspended_at, "size": memory.size}
@@ -152,12 +167,21 @@ def _print(story: _Story) -> None:
     _section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), map(_condition, row.conditions))
     fields = _fields(row, {found.path for found in story.explanations})
     _section("Fields", ("", "FIELD", "DESIRED", "OBSERVED"), fields)
+    if row.seen is not None:
+        _snapshots(snapshot.holding(row.seen))
     obstacles = ((output.one_line(str(found)), found.remedy) for found in story.obstacles)
     _section("Not to be suspended", ("BECAUSE", "REMEDY"), obstacles)
     differences = ((found.path, found.text) for found in story.explanations)
     _section("Differences", ("FIELD", "WHAT"), differences)
     events = ((output.moment(event.at), event.reason, event.message) for event in story.events)
     _section("Events", ("TIME", "REASON", "MESSAGE"), events)
+
+
+def _snapshots(kept: snapshot.Holding) -> None:
+    header = ("SNAPSHOT", "KIND", "AGE", "MEMORY", "USED", "TEMPLATE")
+    _section("Snapshots", header, (line[1:] for line in snapshot.lines(kept, time.time())))
+    if kept.snapshots:
+        output.data(f"  {snapshot.sentence(kept)}")
 
 
 def _section(title: str, header: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> None:
@@ -194,6 +218,8 @@ def _head(story: _Story) -> Iterator[tuple[str, str]]:
     yield "Labels:", ", ".join(f"{key}={value}" for key, value in sorted(row.labels.items())) or "none"
     yield "Init's pid:", str(runtime["pid"] or "none")
     yield "Cgroup:", str(runtime["cgroup"] or "none")
+    if isinstance(asked := story.body["rollback"], dict):
+        yield "Rollback:", f"to {asked['to']} ({asked['request']}): {'done' if asked['done'] else 'not done yet'}"
     for title, key in (("Memory in use:", "memory"), ("Disk in use:", "disk")):
         size = use[key]
         yield title, format_size(size) if isinstance(size, int) else "not known"

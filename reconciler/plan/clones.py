@@ -47,6 +47,10 @@ def find(spec: VeSpec, source: CloneSource, context: Context) -> Ancestor | Refu
     found = _data(record, lies, states, source)
     if found is None:
         return _without_snapshot(spec, source, context, record, states)
+    is_counted = lies.total is not None or lies.held is not None or spec.volume.total is not None
+    if is_counted and not found.is_image:
+        message = "disk.snapshots: data that a clone shares cannot be counted against a limit of its own"
+        return _refuse(spec, "SharedData", message, "leave it out of both, or build a template of a snapshot instead")
     if spec.volume.is_image and not found.is_image:
         message = "disk.inodes, disk.users and disk.groups need a file system of its own, which its source has not"
         return _refuse(spec, "VolumeKind", message, "leave them out, or clone a VE that has some")
