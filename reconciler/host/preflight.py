@@ -1,7 +1,7 @@
 """Preflight: looking at a running VE for what could not be saved and restored, before anybody tries.
 
-The look reads /proc in a thread, with a budget, as the VE's root decides how much there is. It has to be taken while
-the VE runs: of a frozen one every process seems stuck.
+The look reads /proc in a thread of its own, with a budget, as the VE's root decides how much there is. It has to be
+taken while the VE runs: of a frozen one every process seems stuck.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import asyncio
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 
-from reconciler.errors import KernelError, NotSuspendableError, StateError, VectlError
+from reconciler.errors import KernelError, NotSuspendableError, StateError, TimeLimitError, VectlError
 from reconciler.host import compute, grafts, lxcfs, nics, power
 from reconciler.host.site import Site
 from reconciler.kernel import criu_program, process_state, rtnl, socket_diag
@@ -31,6 +34,7 @@ _GRAFTS = ("devices", "mounts")
 _QUOTA = f"/dev/{QUOTA_DIRECTORY}", "ext4"
 """Where a VE on an image shows the quotas of it to itself."""
 _QUEUES_MAX = 100
+_LOOK_S = 30.0
 _PASSING_LOOKS = 6
 _PASSING_PAUSE_S = 0.2
 
@@ -43,14 +47,42 @@ _BORN_WITH = frozenset(
 async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
     """Name what keeps a VE from being suspended and resumed on this host; empty, if nothing is known to.
 
-    Raises: StateError, if it does not run; KernelError, if there is more in it than is looked at.
+    Raises: StateError, if it does not run; KernelError, if there is more in it than is looked at; TimeLimitError.
     """
-    inside = _open(site, uid)
+    look = site.looks.get(uid) or _begin(site, uid)
     try:
-        seen = await asyncio.to_thread(_look, inside)
+        return migration.judge(await asyncio.wait_for(asyncio.shield(look), _LOOK_S))
+    except TimeoutError:
+        raise TimeLimitError(f"look for obstacles in VE {uid}: not ended after {_LOOK_S:g} s") from None
+
+
+def _begin(site: Site, uid: Uid) -> asyncio.Future[RunningState]:
+    """Begin a look. Should the VE's root have found a way to keep it from ending, it holds no thread but its own."""
+    inside, look = _open(site, uid), asyncio.get_running_loop().create_future()
+    site.looks[uid] = look
+    look.add_done_callback(lambda _: site.looks.pop(uid, None))
+    Thread(target=_look_and_close, args=(inside, look), name=f"look-{uid}", daemon=True).start()
+    return look
+
+
+def _look_and_close(inside: _Inside, look: asyncio.Future[RunningState]) -> None:
+    try:
+        settle = partial(_settle, look, _look(inside), None)
+    except (VectlError, OSError) as err:
+        settle = partial(_settle, look, None, err)
     finally:
         inside.close()
-    return migration.judge(seen)
+    with suppress(RuntimeError):  # the loop is closed by now
+        look.get_loop().call_soon_threadsafe(settle)
+
+
+def _settle(look: asyncio.Future[RunningState], seen: RunningState | None, error: Exception | None) -> None:
+    if look.cancelled():
+        return
+    if error is not None:
+        look.set_exception(error)
+    elif seen is not None:
+        look.set_result(seen)
 
 
 async def refuse_obstacles(site: Site, uid: Uid, *, doing: str, goes_on: bool = False) -> None:

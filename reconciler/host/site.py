@@ -24,6 +24,7 @@ from reconciler.kernel.syscalls import file_errors
 from reconciler.model.compute import Limit
 from reconciler.model.identity import Digest, Uid
 from reconciler.model.instance import Instance
+from reconciler.model.migration import RunningState
 from reconciler.model.record import decode_record
 from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.volume import Record
@@ -57,6 +58,7 @@ class Site:
         self.told: Callable[[str], None] = lambda text: None
         self.progress: Callable[[str], None] = lambda text: None
         self.devices: dict[Uid, str] = {}
+        self.looks: dict[Uid, asyncio.Future[RunningState]] = {}
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None
         self.cannot_suspend = ""

@@ -1,18 +1,20 @@
 """What processes of a VE hold that may not be saved: namespaces, open files, sockets, watches.
 
-The VE's root chooses how much of it there is: a look ends at a budget, and is then no look. Nothing is opened that one
-of his file systems would have to answer for: what is open is told by links and texts of /proc alone, and only nodes on
-file systems of the kernel are looked at.
+The VE's root chooses how much of it there is: a look ends at a budget, and is then no look. Nothing is asked that one
+of his file systems would have to answer: what is open is told by links and texts of /proc alone, and only sockets, and
+nodes on file systems of the kernel, are looked at themselves.
 Source: proc_pid_fdinfo(5); proc_pid_stat(5); proc_pid_mountinfo(5); namespaces(7).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from reconciler.errors import KernelError
@@ -31,6 +33,7 @@ _MAX_TEXT = 1 << 20
 _STUCK_LOOKS = 3
 _STUCK_PAUSE_S = 0.1
 
+_OWN = "/proc/self"
 _KINDS = ("user", "net", "uts", "ipc", "pid", "cgroup", "time", "time_for_children")
 _WITH_NODES = frozenset({"devtmpfs", "tmpfs", "devpts"})
 """File systems on which a device may be opened inside; none of them asks anybody to answer for it."""
@@ -152,7 +155,7 @@ class _Look:
 
     def _file(self, pid: int, number: str, link: str) -> OpenFile | None:
         if link.startswith("socket:"):
-            return self._socket(f"/proc/{pid}/fd/{number}", link)
+            return self._socket(pid, number, link)
         if link.startswith("anon_inode:"):
             text = _read_text(f"/proc/{pid}/fdinfo/{number}") if "notify" in link else ""
             return OpenFile(name=printable(link), unresolved=tuple(self._unresolved(text)))
@@ -160,25 +163,34 @@ class _Look:
             return self._path(pid, number, link)
         return None
 
-    def _socket(self, path: str, link: str) -> OpenFile:
-        protocol = os.getxattr(path, "system.sockprotoname").rstrip(b"\0").decode(errors="replace")
+    def _socket(self, pid: int, number: str, link: str) -> OpenFile:
+        with _pinned(pid, number) as pin:
+            if os.readlink(f"{_OWN}/fd/{pin}") != link:
+                raise OSError(errno.EBADF, "another file by now")
+            protocol = os.getxattr(f"{_OWN}/fd/{pin}", "system.sockprotoname").rstrip(b"\0").decode(errors="replace")
         match = _INODE.match(link)
         note = self.notes.get(int(match[1]), _NO_NOTE) if match else _NO_NOTE
         return OpenFile(name=link, protocol=note.protocol or protocol, waits=note.waits)
 
     def _path(self, pid: int, number: str, link: str) -> OpenFile | None:
-        match = _MOUNT_ID.search(_read_text(f"/proc/{pid}/fdinfo/{number}"))
-        found = self.tables.by_id.get(int(match[1])) if match else None
+        found = self._mount_of(f"/proc/{pid}/fdinfo/{number}")
         if found is None:
             return OpenFile(name=printable(link), is_outside=True)
         if found.fstype not in _WITH_NODES:
             return None
-        node = os.stat(f"/proc/{pid}/fd/{number}")
+        with _pinned(pid, number) as pin:
+            if self._mount_of(f"{_OWN}/fdinfo/{pin}") is not found:
+                raise OSError(errno.EBADF, "another file by now")
+            node = os.fstat(pin)
         is_block = stat.S_ISBLK(node.st_mode)
         if not is_block and not stat.S_ISCHR(node.st_mode):
             return None
         device = os.major(node.st_rdev), os.minor(node.st_rdev)
         return OpenFile(name=printable(link), device=device, is_block=is_block)
+
+    def _mount_of(self, information: str) -> Mount | None:
+        match = _MOUNT_ID.search(_read_text(information))
+        return self.tables.by_id.get(int(match[1])) if match else None
 
     def _unresolved(self, text: str) -> Iterator[str]:
         """Name the file systems of watches that lead back to no path: their handles cannot be opened."""
@@ -190,6 +202,19 @@ class _Look:
             elif int(size, 16) == 0 or not _has_handles(found):
                 places.add(f"{printable(found.target)} ({found.fstype})")
         yield from sorted(places)
+
+
+@contextmanager
+def _pinned(pid: int, number: str) -> Iterator[int]:
+    """Open what an open file of a process is, without asking its file system, which stays the same from here on.
+
+    The process may put another file in its place between two looks, of a file system that never answers.
+    """
+    pin = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield pin
+    finally:
+        os.close(pin)
 
 
 def _has_handles(found: Mount) -> bool:

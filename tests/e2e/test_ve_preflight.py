@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 from collections.abc import Iterator
+from threading import Event
 
 import pytest
 
+from reconciler.errors import TimeLimitError
+from reconciler.host import preflight
 from reconciler.host.site import Site
 from reconciler.kernel import process_state
 from reconciler.model.condition import ConditionType, Status
-from reconciler.model.migration import Obstacle, ObstacleKind
+from reconciler.model.migration import Obstacle, ObstacleKind, RunningState
 from tests.support import holding
 from tests.support.fleet import Document, Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.inside import Ve
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("ve-preflight")
 
@@ -185,6 +190,34 @@ def test_more_than_is_looked_at_is_no_look(site: Site, one: Ve, monkeypatch: pyt
     monkeypatch.setattr(process_state, "MAX_PROCESSES", 1)
     with pytest.raises(process_state.TooMuchError, match="at most 1 "):
         holding.obstacles(site, one)
+
+
+def test_a_look_that_does_not_end_is_given_up_and_not_begun_again(
+    site: Site, one: Ve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, released = [], Event()
+
+    def look(inside: object) -> RunningState:
+        begun.append(inside)
+        released.wait()
+        return RunningState()
+
+    async def looks() -> None:
+        for _ in range(2):
+            with pytest.raises(TimeLimitError, match="not ended"):
+                await preflight.find_obstacles(site, one.uid)
+        released.set()
+        assert await preflight.find_obstacles(site, one.uid) == ()
+
+    monkeypatch.setattr(preflight, "_look", look)
+    monkeypatch.setattr(preflight, "_LOOK_S", 0.1 * PATIENCE)
+    try:
+        asyncio.run(looks())
+    finally:
+        released.set()
+    assert len(begun) == 1
+    monkeypatch.undo()
+    assert holding.obstacles(site, one) == ()
 
 
 def test_the_name_of_a_process_cannot_write_on_a_terminal(site: Site, one: Ve) -> None:
