@@ -38,7 +38,7 @@ class OverrunError(KernelError):
 
 
 class InterruptedDumpError(KernelError):
-    """The kernel's tables changed under a dump, twice in a row: the listing may be inconsistent."""
+    """The kernel's tables changed under a dump, again and again: the listing may be inconsistent."""
 
 
 class Message(NamedTuple):

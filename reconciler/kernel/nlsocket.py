@@ -27,6 +27,8 @@ _MSG_TRUNC = int(socket.MSG_TRUNC)  # an enum's & takes as long as the system ca
 _TIMEOUT_S = 5
 _FOREIGN_LIMIT = 1000
 _DUMP_LIMIT = 100_000
+_DUMP_TRIES = 10
+"""Some milliseconds each: where many VEs start and end at once, a link comes or goes in most of them."""
 
 
 class NetlinkSocket:
@@ -87,12 +89,12 @@ class NetlinkSocket:
         return answers[0]
 
     def dump(self, kind: int, payload: bytes, *, doing: str) -> list[bytes]:
-        """List a table of the kernel; a listing that changed while it was read is read once more.
+        """List a table of the kernel; a listing that changed while it was read is read again.
 
-        Raises: InterruptedDumpError, if it changed again; KernelError, also (and then the socket is closed) for a
+        Raises: InterruptedDumpError, if it changed each time; KernelError, also (and then the socket is closed) for a
             table with more entries than the limit given at creation.
         """
-        for _ in range(2):
+        for _ in range(_DUMP_TRIES):
             entries, interrupted = self._dump_once(kind, payload, doing=doing)
             if not interrupted:
                 return entries
