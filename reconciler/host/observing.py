@@ -58,11 +58,9 @@ _OF_LIVE = frozenset(Facet) - {Facet.COMPUTE, Facet.VOLUME, Facet.SNAPSHOTS}
 
 async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: frozenset[Facet]) -> HostObservation:
     """Look at the host. What it keeps on disk (templates, trash, pool) is looked at whatever the facets."""
-    present = _known(site.uids)
+    present = _known(site.uids) if scope.uids is None else _known(site.those_here, scope.uids)
     uids = [] if isinstance(present, Unknown) else present
-    if scope.uids is not None:
-        uids = [uid for uid in uids if uid in scope.uids]
-    elif not isinstance(present, Unknown):
+    if scope.uids is None and not isinstance(present, Unknown):
         site.namespaces.keep_only(uids)
     look = _Look(site=site, scope=scope, facets=facets, uids=uids)
     links, quotas = look.links(), look.quotas()

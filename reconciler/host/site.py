@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from weakref import WeakValueDictionary
@@ -173,6 +173,18 @@ class Site:
         """
         return [Uid(name) for name in sorted(_list(self.instance.ves)) if not name.startswith(".")]
 
+    def those_here(self, wanted: Iterable[Uid]) -> list[Uid]:
+        """Name those of some VEs whose directory is here, however many others there are.
+
+        Raises: KernelError.
+        """
+        ves = self.instance.ves
+        with file_errors("look into", ves):
+            found = [uid for uid in sorted(wanted) if _is_there(f"{ves}/{uid}")]
+            if not found:
+                os.stat(ves)  # or the directory of all of them is not there, as with a pool that is not mounted
+        return found
+
     def trashed_records(self) -> list[Record]:
         """Read the records of the VEs in the trash.
 
@@ -187,6 +199,14 @@ class Site:
             if data is not None:
                 found.append(decode_record(data, where=path))
         return found
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _list(directory: str) -> list[str]:
