@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile as tar_format
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,45 @@ _MAGIC: Mapping[bytes, Sequence[str]] = {
     b"hsqs": ("sqfs2tar",),
 }
 _LONGEST = max(map(len, _MAGIC))
+_NOBODY = 65534
 _END_S = 5.0
 _KEPT = 2000
+_HEADER_MOST = 1 << 20
 _PADDING_READS = 64
+
+
+class Header(tar_format.TarInfo):
+    """A header that is damaged is an error wherever it is; tarfile takes all but the first for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
+        """Read one header, which costs no more memory than a header may."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _LONG_HEADERS and header.size > _HEADER_MOST:
+            raise tar_format.ReadError(f"a header of {header.size} bytes")
+        return header
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tar_format.TarFile) -> Header:
+        """Read the next header."""
+        try:
+            return super().fromtarfile(tarfile)
+        except tar_format.HeaderError as err:
+            if type(err).__name__ in _ENDS:
+                raise
+            raise tar_format.ReadError(f"a damaged header: {err}") from err
+
+
+_ENDS = ("EOFHeaderError", "EmptyHeaderError")
+_LONG_HEADERS = frozenset(
+    (
+        tar_format.XHDTYPE,
+        tar_format.XGLTYPE,
+        tar_format.SOLARIS_XHDTYPE,
+        tar_format.GNUTYPE_LONGNAME,
+        tar_format.GNUTYPE_LONGLINK,
+    )
+)
 
 
 class Stream:
@@ -68,9 +105,7 @@ def opened(path: str, *, what: str, most: int, deadline: float) -> Iterator[Stre
         if argv is None:
             yield Stream(file, what=what, most=most, deadline=deadline)
             return
-        # A file system is not read from its beginning to its end, so that one takes a name.
-        words = [*argv, path] if argv[0] == "sqfs2tar" else argv
-        with _running(words, file) as decompressor:
+        with _running(argv, path, file) as decompressor:
             stream = Stream(decompressor.pipe, what=what, most=most, deadline=deadline)
             try:
                 yield stream
@@ -108,17 +143,33 @@ class _Decompressor:
 
 
 @contextmanager
-def _running(argv: Sequence[str], file: int) -> Iterator[_Decompressor]:
+def _running(argv: Sequence[str], path: str, file: int) -> Iterator[_Decompressor]:
     with tempfile.TemporaryFile() as said:
         with command.started(argv[0]):
-            process = subprocess.Popen(argv, stdin=file, stdout=subprocess.PIPE, stderr=said, cwd="/")
+            process = _start(argv, path, file, said.fileno())
         assert process.stdout is not None
         try:
-            yield _Decompressor(process=process, pipe=process.stdout.fileno(), said=said.fileno(), name=argv[0])
+            yield _Decompressor(name=argv[0], process=process, pipe=process.stdout.fileno(), said=said.fileno())
         finally:
             process.kill()
             process.stdout.close()
             process.wait()
+
+
+def _start(argv: Sequence[str], path: str, file: int, said: int) -> subprocess.Popen[bytes]:
+    if argv[0] == "sqfs2tar":  # a file system is not read from its beginning to its end: that one takes a name
+        return subprocess.Popen([*argv, path], stdin=file, stdout=subprocess.PIPE, stderr=said, cwd="/")
+    # It reads and writes what it was given, and nothing that strangers wrote makes more of it than that.
+    return subprocess.Popen(
+        argv,
+        stdin=file,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        cwd="/",
+        user=_NOBODY,
+        group=_NOBODY,
+        extra_groups=(),
+    )
 
 
 def _read_rest(pipe: int, what: str) -> None:

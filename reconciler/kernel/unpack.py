@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from reconciler.errors import KernelError, NoSpaceError, TemplateError
-from reconciler.kernel.archive import Stream
+from reconciler.kernel.archive import Header, Stream
 from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 from reconciler.kernel.syscalls import file_errors
 
@@ -26,7 +26,6 @@ IDS: Final = 65_536
 
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _CHUNK = 1 << 20
-_HEADER_MOST = 1 << 20
 _TIME_MOST = 1 << 33
 _SPACE_EVERY = 64 << 20
 _SPACE_LEFT_SHARE = 0.03
@@ -81,38 +80,6 @@ class Totals:
     newest: int = 0
 
 
-class _Header(tar_format.TarInfo):
-    """A header that is damaged is an error wherever it is; tarfile takes all but the first for the end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in _LONG_HEADERS and header.size > _HEADER_MOST:
-            raise tar_format.ReadError(f"a header of {header.size} bytes")
-        return header
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tar_format.TarFile) -> _Header:
-        try:
-            return super().fromtarfile(tarfile)
-        except tar_format.HeaderError as err:
-            if type(err).__name__ in _ENDS:
-                raise
-            raise tar_format.ReadError(f"a damaged header: {err}") from err
-
-
-_ENDS = ("EOFHeaderError", "EmptyHeaderError")
-_LONG_HEADERS = frozenset(
-    (
-        tar_format.XHDTYPE,
-        tar_format.XGLTYPE,
-        tar_format.SOLARIS_XHDTYPE,
-        tar_format.GNUTYPE_LONGNAME,
-        tar_format.GNUTYPE_LONGLINK,
-    )
-)
-
-
 class Unpacker:
     """Unpacks one archive, or the layers of an image one after the other, into a tree that nobody else changes."""
 
@@ -140,7 +107,7 @@ class Unpacker:
         """
         self._fresh.clear()
         try:
-            with tar_format.open(fileobj=stream, mode="r|", bufsize=_CHUNK, tarinfo=_Header) as tar:  # type: ignore[call-overload]  # what it needs is read()
+            with tar_format.open(fileobj=stream, mode="r|", bufsize=_CHUNK, tarinfo=Header) as tar:  # type: ignore[call-overload]  # what it needs is read()
                 while (member := tar.next()) is not None:
                     self._take(tar, member)
                     tar.members.clear()  # it would remember all of them

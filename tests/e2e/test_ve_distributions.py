@@ -25,7 +25,7 @@ PACKAGES = ["openssh-server", "cron"]
 SUITES = {"debian-12": "bookworm", "debian-13": "trixie"}
 
 ADDRESSES = {"deb12": "10.93.0.12/24", "deb13": "10.93.0.13/24", "twin": "10.93.0.14/24", "busy": "10.93.0.15/24"}
-DEBIAN = ("deb12", "deb13", "twin")
+DEBIAN = {"deb12": "debian-12", "deb13": "debian-13", "twin": "debian-13"}
 
 
 def template(name: str, suite: str) -> Document:
@@ -43,22 +43,24 @@ def build_here(instance: Instance) -> None:
     site.close()
 
 
-def debian(name: str, made_from: str) -> Document:
+def debian(name: str, made_from: str, **more: Value) -> Document:
     size: dict[str, Value] = {"memory": {"limit": "512Mi"}, "disk": {"size": "512Mi"}}
-    return ve(name, ADDRESSES[name], template=made_from, **size)
+    return ve(name, ADDRESSES[name], template=made_from, **size, **more)
+
+
+def documents(suspended: str = "") -> list[Document]:
+    power = {suspended: {"power": "suspended"}}
+    return [
+        network("lan", "10.93.0.0/24", gateway=["10.93.0.1"]),
+        *(template(name, suite) for name, suite in SUITES.items()),
+        *(debian(name, made_from, **power.get(name, {})) for name, made_from in DEBIAN.items()),
+        ve("busy", ADDRESSES["busy"]),
+    ]
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    documents = [
-        network("lan", "10.93.0.0/24", gateway=["10.93.0.1"]),
-        *(template(name, suite) for name, suite in SUITES.items()),
-        debian("deb12", "debian-12"),
-        debian("deb13", "debian-13"),
-        debian("twin", "debian-13"),
-        ve("busy", ADDRESSES["busy"]),
-    ]
-    with made_fleet(tmp_path_factory.getbasetemp(), *documents, pool={"size": "3Gi"}) as made:
+    with made_fleet(tmp_path_factory.getbasetemp(), *documents(), pool={"size": "3Gi"}) as made:
         build_here(made.instance)
         made.start_agent()
         made.await_ready(*ADDRESSES)
@@ -113,3 +115,20 @@ def test_no_service_has_what_keeps_it_from_being_saved(fleet: Fleet, name: str) 
     assert one.run("stat", "-c", "%F", "/etc/localtime").strip() == "regular file"
     shown = one.run("systemctl", "show", "systemd-journald", "systemd-logind", "-p", "ProtectHostname")
     assert set(shown.split()) == {"ProtectHostname=no"}
+
+
+@pytest.mark.parametrize("name", ["deb12", "deb13"])
+def test_a_stock_system_with_ssh_and_cron_is_suspended_and_goes_on(fleet: Fleet, name: str) -> None:
+    until(lambda: banner(fleet, name), f"ssh of {name}", deadline_s=BOOT_S)
+    asked = ("systemctl", "show", "ssh", "cron", "-p", "MainPID", "-p", "ActiveEnterTimestampMonotonic")
+    before = fleet.ve(name).run(*asked)
+    fleet.put("all.yaml", *documents(suspended=name))
+    fleet.vectl("wait", name, "--for", "power=suspended")
+    assert not fleet.ve(name).runs
+    fleet.put("all.yaml", *documents())
+    fleet.await_ready(name)
+    one = fleet.ve(name)
+    assert one.run(*asked) == before
+    assert one.run("systemctl", "is-system-running").strip() == "running"
+    one.run("systemctl", "restart", "cron")
+    assert until(lambda: banner(fleet, name), f"ssh of {name}").startswith(b"SSH-2.0-OpenSSH")
