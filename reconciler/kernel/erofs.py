@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from contextlib import suppress
 
-from reconciler.errors import UsageError
+from reconciler.errors import CommandError, NoSpaceError, UsageError
 from reconciler.kernel import command, files
 from reconciler.kernel.syscalls import file_errors
 
 _SECONDS = 900.0
+_FULL = os.strerror(errno.ENOSPC)
 
 
 def make_image(source: str, image: str, *, uuid: str, epoch: int = 0, all_root: bool = False) -> None:
@@ -31,7 +33,12 @@ def make_image(source: str, image: str, *, uuid: str, epoch: int = 0, all_root: 
         os.unlink(partial)
     owners = ["--all-root"] if all_root else []
     argv = ["mkfs.erofs", "--quiet", "-U", uuid, *owners, partial, source]
-    command.run(argv, timeout_s=_SECONDS, env={"SOURCE_DATE_EPOCH": str(epoch)})
+    try:
+        command.run(argv, timeout_s=_SECONDS, env={"SOURCE_DATE_EPOCH": str(epoch)})
+    except CommandError as err:
+        if _FULL in err.output:
+            raise NoSpaceError(f"write {image}: {_FULL}") from err
+        raise
     _publish(partial, image)
 
 

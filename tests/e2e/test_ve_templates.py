@@ -121,9 +121,8 @@ def test_an_image_that_nobody_used_for_long_goes_by_itself(fleet: Fleet, tmp_pat
     os.utime(image, (0, 0))
     fleet.drop("more.yaml")
     until(lambda: not image.exists(), "the image to be gone")
-    assert f"template/forgotten@{digest[:12]}: TemplateUnused" in "\n".join(
-        f"{event.ve}: {event.reason}" for event in fleet.events()
-    )
+    told = (f"template/forgotten@{digest[:12]}", "TemplateUnused")
+    until(lambda: told in [(event.ve, event.reason) for event in fleet.events()], "the event of it")
 
 
 def test_a_template_in_use_is_not_removed_by_hand(fleet: Fleet) -> None:
@@ -143,3 +142,20 @@ def test_each_step_of_a_build_is_an_event(fleet: Fleet) -> None:
     told = [event.message for event in fleet.events() if event.ve == "template/oci"]
     assert any(text.startswith("unpacking image oci:") for text in told)
     assert any(text.startswith("built in ") for text in told)
+
+
+def test_a_template_is_made_of_a_snapshot_of_a_ve(fleet: Fleet) -> None:
+    model = ve("model", template="tarball", snapshots=[{"name": "golden"}])
+    fleet.put("model.yaml", ve("model", template="tarball"))
+    fleet.await_ready("model")
+    fleet.ve("model").shell("echo golden >/etc/who; rm /etc/motd 2>/dev/null; mkdir /opt/app")
+    fleet.put("model.yaml", model)
+    until(lambda: "golden" in os.listdir(fleet.instance.snapshots_dir(fleet.ve("model").uid)), "the snapshot")
+    fleet.ve("model").shell("echo later >/etc/who")
+    digest = fleet.vectl("template", "build", "gold", "--from-ve", "model@golden").strip()
+    fleet.put("gold.yaml", template("gold", image=digest), ve("copy", template="gold"))
+    fleet.await_ready("copy")
+    assert fleet.ve("copy").run("cat", "/etc/who") == "golden\n"
+    assert fleet.ve("copy").run("ls", "/opt") == "app\n"
+    assert "no such snapshot" in fleet.complaint("template", "build", "gold", "--from-ve", "model@silver")
+    assert listed(fleet)["gold"]["usedBy"] == ["copy"]

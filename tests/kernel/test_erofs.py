@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from reconciler.errors import CommandError
-from reconciler.kernel import busybox, erofs
+from reconciler.errors import CommandError, NoSpaceError
+from reconciler.kernel import busybox, erofs, mount
 from reconciler.model.instance import DEFAULT_LIB
 from tests.support.storage import UUID, mounted, read, write
 
@@ -98,3 +99,15 @@ def test_the_built_in_template_is_the_same_bytes_each_time(tmp_path: Path) -> No
             os.umask(old)
         erofs.make_image(f"{tmp_path}/{name}", f"{tmp_path}/{name}.erofs", uuid=UUID)
     assert (tmp_path / "1.erofs").read_bytes() == (tmp_path / "2.erofs").read_bytes()
+
+
+def test_an_image_that_does_not_fit_is_told_as_such(tree: str, tmp_path: Path) -> None:
+    write(f"{tree}/big", "x" * (4 << 20))
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", f"{tmp_path}/small"], check=True, timeout=20)
+    try:
+        with pytest.raises(NoSpaceError, match="No space left"):
+            erofs.make_image(tree, f"{tmp_path}/small/image", uuid=UUID)
+        assert not (tmp_path / "small/image").exists()
+    finally:
+        mount.unmount(f"{tmp_path}/small")
