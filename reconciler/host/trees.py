@@ -12,8 +12,8 @@ from reconciler.host import streams
 from reconciler.host.lxcfs import TARGETS
 from reconciler.kernel import busybox, command, download, profile, skopeo
 from reconciler.kernel.hashing import sha256_of
-from reconciler.kernel.unpack import Rules, Setuid
 from reconciler.kernel.unpack_child import Job, unpack
+from reconciler.kernel.unpack_marks import Rules, Setuid
 from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,

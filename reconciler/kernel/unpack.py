@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import tarfile as tar_format
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from reconciler.errors import KernelError, NoSpaceError, TemplateError
 from reconciler.kernel.archive import Header, Stream
 from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 from reconciler.kernel.syscalls import file_errors
+from reconciler.kernel.unpack_marks import Marks, Rules, Totals, refusal, time_of
 
 IDS: Final = 65_536
 """How many users and groups a VE has."""
 
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 _CHUNK = 1 << 20
-_TIME_MOST = 1 << 33
 _SPACE_EVERY = 64 << 20
 _SPACE_LEFT_SHARE = 0.03
 _SPACE_LEFT_MOST = 1 << 30
@@ -37,9 +34,6 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 """Source: OCI image-spec, layer.md, "Whiteouts"."""
 
-_SET_IDS = stat.S_ISUID | stat.S_ISGID
-_CAPABILITY = "security.capability"
-_XATTR_MOST = 1 << 16
 _DEPTH_MOST = 256
 
 _HARMLESS_DEVICES = frozenset(
@@ -49,43 +43,13 @@ _HARMLESS_DEVICES = frozenset(
 """What archives of root file systems have in /dev, and every VE has anyway: left out. Source: Linux devices.txt."""
 
 
-class Setuid(StrEnum):
-    """What becomes of programs that run with other rights than their caller's: kept, without those, or refused."""
-
-    KEEP = "keep"
-    DROP = "drop"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """``prefix``: only what is below it is unpacked, without it. ``whiteouts``: names that remove what is below.
-
-    Units: ``size`` bytes of all files together, holes counted; ``entries`` a number.
-    """
-
-    setuid: Setuid = Setuid.KEEP
-    prefix: str = ""
-    whiteouts: bool = False
-    size: int = 32 << 30
-    entries: int = 1_000_000
-
-
-@dataclass(slots=True, kw_only=True)
-class Totals:
-    """What was unpacked so far, over all layers. Units: ``newest`` seconds since 1970, of the newest file."""
-
-    entries: int = 0
-    size: int = 0
-    newest: int = 0
-
-
 class Unpacker:
     """Unpacks one archive, or the layers of an image one after the other, into a tree that nobody else changes."""
 
     def __init__(self, tree: str, *, what: str, rules: Rules, told: Callable[[str], None] = lambda text: None) -> None:
         self.totals = Totals()
         self._what, self._rules, self._told = what, rules, told
+        self._marks = Marks(rules, what)
         with file_errors("open", tree):
             self._root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._top = os.path.realpath(tree)
@@ -138,7 +102,7 @@ class Unpacker:
         self._count(member)
         parent, last = self._parent_of(name, member)
         if last is None and member.isdir():
-            self._mark(self._root, member)
+            self._marks.set(self._root, member)
         elif last is None:
             raise self._refusal(member, "the top of a tree is a directory")
         elif self._rules.whiteouts and last.startswith(_WHITEOUT):
@@ -176,7 +140,7 @@ class Unpacker:
             self._told(f"unpacked {totals.entries} files, {totals.size >> 20} MiB")
 
     def _refusal(self, member: tar_format.TarInfo, why: str) -> TemplateError:
-        return TemplateError(f"unpack {self._what}: {member.name!r} is refused: {why}")
+        return refusal(self._what, member, why)
 
     # Where things go
 
@@ -240,13 +204,13 @@ class Unpacker:
             self._clear(parent, name)
             os.symlink(member.linkname, name, dir_fd=parent)
             os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-            os.utime(name, (_time(member), _time(member)), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, (time_of(member), time_of(member)), dir_fd=parent, follow_symlinks=False)
         elif member.islnk():
             self._put_link(member, parent, name)
         elif member.isfifo():
             self._clear(parent, name)
             os.mkfifo(name, 0o600, dir_fd=parent)
-            self._mark_named(member, parent, name)
+            self._marks.set_named(member, parent, name)
         elif not self._is_harmless_device(member):
             kind = "a device node" if member.isdev() else f"an entry of the unknown type {member.type!r}"
             raise self._refusal(member, kind)
@@ -266,10 +230,10 @@ class Unpacker:
             os.mkdir(name, 0o700, dir_fd=parent)
             fd = os.open(name, flags, dir_fd=parent)
         try:
-            self._mark(fd, member)
+            self._marks.set(fd, member)
         finally:
             os.close(fd)
-        self._times[self._within(member) or "."] = _time(member)
+        self._times[self._within(member) or "."] = time_of(member)
 
     def _put_file(self, tar: tar_format.TarFile, member: tar_format.TarInfo, parent: int, name: str) -> None:
         content = tar.extractfile(member)
@@ -283,10 +247,10 @@ class Unpacker:
             if size != member.size:
                 raise TemplateError(f"unpack {self._what}: {member.name!r} ends after {size} of {member.size} bytes")
             os.ftruncate(fd, size)
-            self._mark(fd, member)
+            self._marks.set(fd, member)
         finally:
             os.close(fd)
-        self.totals.newest = max(self.totals.newest, _time(member))
+        self.totals.newest = max(self.totals.newest, time_of(member))
 
     def _write(self, fd: int, chunk: bytes, *, hole: bool) -> None:
         if hole and not chunk.strip(b"\0"):
@@ -330,49 +294,6 @@ class Unpacker:
             raise self._refusal(member, f"a hard link to {target!r}, which is no file that came before it") from err
         finally:
             os.close(where)
-
-    def _mark_named(self, member: tar_format.TarInfo, parent: int, name: str) -> None:
-        os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
-        os.chmod(name, self._mode(member), dir_fd=parent)
-        os.utime(name, (_time(member), _time(member)), dir_fd=parent, follow_symlinks=False)
-
-    def _mark(self, fd: int, member: tar_format.TarInfo) -> None:
-        """Set owner, attributes, mode and time, in the order in which none undoes another."""
-        os.fchown(fd, member.uid, member.gid)
-        for key, value in member.pax_headers.items():
-            if key.startswith("SCHILY.xattr."):
-                self._set_attribute(fd, member, key.removeprefix("SCHILY.xattr."), value)
-        os.fchmod(fd, self._mode(member))
-        os.utime(fd, (_time(member), _time(member)))
-
-    def _mode(self, member: tar_format.TarInfo) -> int:
-        mode = member.mode & 0o7777
-        if member.isdir() or not mode & _SET_IDS:
-            return mode
-        match self._rules.setuid:
-            case Setuid.KEEP:
-                return mode
-            case Setuid.DROP:
-                return mode & ~_SET_IDS
-            case Setuid.REFUSE:
-                raise self._refusal(member, "it has the set-user-id or set-group-id bit, which its template forbids")
-
-    def _set_attribute(self, fd: int, member: tar_format.TarInfo, name: str, value: str) -> None:
-        """Set what a VE may have; those of overlayfs would be taken for its own, and others are the host's affair."""
-        if name == _CAPABILITY:
-            if self._rules.setuid is Setuid.DROP:
-                return
-            if self._rules.setuid is Setuid.REFUSE:
-                raise self._refusal(member, "it has capabilities of its own, which its template forbids")
-        elif not name.startswith("user.") or name.startswith("user.overlay."):
-            return
-        data = value.encode("utf-8", "surrogateescape")
-        if len(data) > _XATTR_MOST or "\0" in name:
-            raise self._refusal(member, f"its attribute {name!r} is too large")
-        try:
-            os.setxattr(fd, name, data)
-        except OSError as err:
-            raise self._refusal(member, f"its attribute {name!r} cannot be set: {err.strerror}") from err
 
     # What is taken away
 
@@ -419,7 +340,3 @@ class Unpacker:
                 self._remove_stale(inner, fd)
             finally:
                 os.close(fd)
-
-
-def _time(member: tar_format.TarInfo) -> int:
-    return min(max(0, int(member.mtime)), _TIME_MOST)

@@ -19,7 +19,8 @@ import reconciler
 from reconciler.errors import KernelError, NoSpaceError, TemplateError, TimeLimitError, VectlError
 from reconciler.kernel import archive, command
 from reconciler.kernel.syscalls import checked, libc
-from reconciler.kernel.unpack import Rules, Setuid, Totals, Unpacker
+from reconciler.kernel.unpack import Unpacker
+from reconciler.kernel.unpack_marks import Rules, Setuid, Totals
 
 _PR_SET_PDEATHSIG = 1
 _MEMORY = 2 << 30

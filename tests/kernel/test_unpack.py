@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import KernelError, TemplateError, TimeLimitError
-from reconciler.kernel.unpack import Rules, Setuid, Totals
 from reconciler.kernel.unpack_child import Job, unpack, unpack_here
+from reconciler.kernel.unpack_marks import Rules, Setuid, Totals
 from tests.support.archives import Entry, entry, file, tar
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
