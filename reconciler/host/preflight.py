@@ -161,11 +161,11 @@ def _ours(site: Site, uid: Uid, init: ProcessId) -> Iterator[tuple[str, str]]:
 
 def _look(inside: _Inside) -> RunningState:
     notes = socket_diag.read_notes(inside.net)
-    root = process_state.device_text(os.fstat(inside.root).st_dev), "/"
+    root = process_state.device_text(os.fstat(inside.root).st_dev)
     processes, mounts = process_state.read_all(inside.pids, init=inside.init, notes=notes)
     return RunningState(
         processes=processes,
-        mounts=tuple(_foreign(mounts, inside.ours | {root})),
+        mounts=tuple(_foreign((found for found in mounts if found.device != root), inside.ours)),
         queues=tuple(_queues(mounts, inside.root)),
         links=inside.links,
         nics=inside.nics,
@@ -176,7 +176,10 @@ def _look(inside: _Inside) -> RunningState:
 
 
 def _foreign(mounts: Iterable[Mount], ours: frozenset[tuple[str, str]]) -> Iterator[MountState]:
-    """Give the mounts that vectl has not put there, once each, however many mount namespaces show them."""
+    """Give the mounts that vectl has not put there, once each, however many mount namespaces show them.
+
+    ``mounts``: without those of the VE's root file system, parts of which systemd shows its services at other places.
+    """
     table = list(mounts)
     whole = {found.device for found in table if found.root == "/"}
     kept = {

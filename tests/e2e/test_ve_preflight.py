@@ -130,6 +130,14 @@ def test_a_file_system_that_criu_does_not_know_is_named(site: Site, one: Ve) -> 
         assert holding.refusal(site, one) is not None
 
 
+def test_a_part_of_its_own_files_at_another_place_is_no_obstacle(site: Site, one: Ve) -> None:
+    one.as_host("sh", "-c", "mkdir -p /tmp/shown && mount --bind /etc /tmp/shown")
+    try:
+        assert holding.obstacles(site, one) == ()
+    finally:
+        one.as_host("umount", "/tmp/shown")
+
+
 def test_an_overlay_made_inside_is_named_as_criu_dumps_it_and_cannot_restore_it(site: Site, one: Ve) -> None:
     one.as_host("sh", "-c", "mkdir -p /tmp/held && mount -t overlay -o lowerdir=/etc:/usr held /tmp/held")
     with holding.holding(one, "plenty"):
