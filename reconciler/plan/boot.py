@@ -136,10 +136,11 @@ def _boot(spec: VeSpec, record: Record, seen: PowerObservation, decision: power.
 
 def _up(spec: VeSpec, record: Record, seen: PowerObservation, context: Context) -> tuple[Effect, ...]:
     """Let a VE run that does not: from its memory, if it has one."""
-    if seen.memory is None or seen.launch is None:
+    if seen.memory is None:
         up = boot_effects(spec, record, context)
-    else:
-        up = resume_effects(spec, record, seen.launch, seen.memory, context)
+    else:  # without a launch it is damaged: let the host say how
+        launch = seen.launch or power.launch(spec, id_base=record.id_base, init=record.init)
+        up = resume_effects(spec, record, launch, seen.memory, context)
     return (*power.clear_effects(record.uid, seen), *up)
 
 

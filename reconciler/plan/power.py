@@ -31,7 +31,7 @@ from reconciler.plan.field import Field, Value
 
 NOT_ON_THIS_HOST = "NotOnThisHost"
 SUSPEND_REMEDY = "`vectl doctor` tells how to get it; or set power: running or stopped"
-RESUME_REMEDY = "`vectl doctor` tells how to get it; `vectl start NAME --cold` boots without the memory, for good"
+RESUME_REMEDY = "`vectl doctor` tells how to get it; `vectl start --cold` boots it without its memory, for good"
 
 FIELDS = (
     Field(
