@@ -175,7 +175,11 @@ def _path_of(target: Target) -> str:
 
 @contextmanager
 def _namespace(into: Inside) -> Iterator[int]:
-    """Open the VE's mount namespace for a block: held longer, it would keep the file system of a dead VE."""
+    """Open the VE's mount namespace for a block: held longer, it would keep the file system of a dead VE.
+
+    Raises: StateError, in the middle of a restore, where it is still a copy of the host's.
+    """
+    into.expect_own_root()
     descriptor = graft.open_of(into.init.pid, "mnt", pidfd=into.process)
     try:
         yield descriptor

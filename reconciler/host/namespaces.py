@@ -51,6 +51,16 @@ class Inside:
         finally:
             os.close(descriptor)
 
+    def expect_own_root(self) -> None:
+        """Expect that the mount table of the VE is its own.
+
+        Raises: StateError, in the middle of a restore; KernelError.
+        """
+        path = f"/proc/{self.init.pid}/root"
+        with file_errors("look at", path):
+            if os.path.samestat(os.stat(path), os.stat("/")):
+                raise StateError(f"open {path}: the VE is being restored; start it first")
+
     @contextmanager
     def root(self) -> Iterator[int]:
         """Open the VE's root directory; everything below it is hostile.

@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from reconciler.errors import CommandError, KeeperError, StateError
-from reconciler.host import compute, devices, externals, memory_files, runtime, views
+from reconciler.host import compute, devices, externals, interface_ends, memory_files, network, runtime, views
 from reconciler.host.keeper import protocol
 from reconciler.host.memory_files import Memory
 from reconciler.host.site import Site
-from reconciler.kernel import btrfs, cgroup_tree, dumpdebris, dumping, files, overlay_index, qgroup
+from reconciler.kernel import btrfs, cgroup_tree, dumpdebris, dumping, files, overlay_index, qgroup, uts
 from reconciler.kernel.criu import RestoreSpec
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.restoring import Restore
 from reconciler.model.identity import Uid
+from reconciler.model.network import SetLoopbackUp
 from reconciler.model.power import CreateRuntime, StartRuntime, launch_to_json
 
 _RESTORE_S = 60.0
@@ -70,6 +71,7 @@ async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> No
     Raises: CommandError, saying what cannot be restored; TimeLimitError; MissingToolError, without criu; StateError.
     """
     uid, born = effect.uid, site.instance.suspended_dir(effect.uid)
+    uts.expect_fits(effect.hostname)
     memory = await asyncio.to_thread(memory_files.read, f"{born}/{dumping.MEMORY}")
     await asyncio.to_thread(_clear, site, uid, memory)
     devices.allow(site, uid, _accesses(memory))
@@ -83,6 +85,9 @@ async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> No
     except (CommandError, KeeperError) as err:
         raise _failed(uid, err) from err
     views.note(site, uid, launched.init, seen_by)
+    into = interface_ends.inside(site, uid)
+    uts.set_hostname(into.uts, effect.hostname)
+    network.set_loopback_up(site, SetLoopbackUp(uid=uid))
 
 
 def _failed(uid: Uid, err: CommandError | KeeperError) -> CommandError:

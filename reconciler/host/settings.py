@@ -60,6 +60,8 @@ def set_setting(site: Site, effect: SetSetting) -> None:
     """
     uid, name = effect.uid, effect.name
     init = runtime.need_init(site, uid)
+    if name == TERMINALS:
+        site.namespaces.of(uid, init, site.rtnl).expect_own_root()
     before = dict(_before(site, uid, init))
     if effect.value is None and name not in before:
         return

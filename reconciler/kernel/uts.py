@@ -65,13 +65,22 @@ def set_hostname(namespace: int, hostname: str) -> None:
 
     Raises: KernelError, with EINVAL if it is too long.
     """
+    data = expect_fits(hostname)
+    with _coming_back():
+        _enter(namespace)
+        checked(libc.sethostname(data, len(data)), "set hostname", hostname)
+
+
+def expect_fits(hostname: str) -> bytes:
+    """Give the bytes of a hostname.
+
+    Raises: KernelError, with EINVAL if it is too long.
+    """
     data = hostname.encode()
     if not 0 < len(data) <= HOSTNAME_BYTES:
         text = f"set hostname {hostname!r}: expected 1 to {HOSTNAME_BYTES} bytes"
         raise KernelError(text, errno=errno.EINVAL)
-    with _coming_back():
-        _enter(namespace)
-        checked(libc.sethostname(data, len(data)), "set hostname", hostname)
+    return data
 
 
 @contextmanager

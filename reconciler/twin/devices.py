@@ -22,6 +22,7 @@ def perform(machine: Machine, effect: DevicesEffect) -> None:
     runtime = power.require_runtime(machine, effect.uid, f"change the devices of VE {effect.uid}")
     match effect:
         case AddDevice():
+            power.require_files(machine, effect.uid, f"add {effect.path}")
             if effect.path not in machine.device_files:
                 raise KernelError(f"add {effect.path}: this host has no such device")
             _put_nodes(machine, effect.uid, {**runtime.nodes, effect.path: effect.access})

@@ -49,6 +49,7 @@ class Volume:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """The processes of a VE on disk, with the data that they go on from. ``is_whole`` False: nobody can read it.
+    ``mounts`` and ``nodes``: what of the host they were shown.
 
     Units: ``suspended_at`` seconds since the epoch.
     """
@@ -57,6 +58,8 @@ class Memory:
     volume: Volume
     suspended_at: float
     addresses: frozenset[Interface] = frozenset()
+    mounts: Mapping[str, MountSpec] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
     is_whole: bool = True
 
 

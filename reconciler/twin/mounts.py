@@ -23,6 +23,7 @@ def perform(machine: Machine, effect: MountsEffect) -> None:
     runtime = power.require_runtime(machine, effect.uid, doing)
     match effect:
         case AddMount():
+            power.require_files(machine, effect.uid, doing)
             if effect.mount.source not in machine.directories:
                 raise KernelError(f"{doing}: this host has no directory {effect.mount.source}")
             _put(machine, effect.uid, {**runtime.mounts, effect.target: effect.mount})

@@ -103,6 +103,17 @@ def require_runtime(machine: Machine, uid: Uid, doing: str) -> Runtime:
     return runtime
 
 
+def require_files(machine: Machine, uid: Uid, doing: str) -> Runtime:
+    """Give what a VE has while its init lives and its mount table is its own: in a restore that comes last.
+
+    Raises: KernelError, if it is stopped; StateError, if it is held back in a restore.
+    """
+    runtime = require_runtime(machine, uid, doing)
+    if runtime.resumed and not runtime.is_running:
+        raise StateError(f"{doing}: VE {uid} is being restored; start it first")
+    return runtime
+
+
 def end_init(machine: Machine, uid: Uid, end: End) -> None:
     """End a VE's init: its namespaces go, with all that is in them, and the runtime's record of it stays."""
     _leave(machine, uid)
@@ -164,9 +175,15 @@ def _start(machine: Machine, uid: Uid) -> None:
         end_init(machine, uid, _KILLED)
         raise CommandError(f"resume VE {uid}: its memory cannot be read", status=1, output="")
     if not runtime.is_running:
-        machine.runtimes[uid] = replace(runtime, started_at=machine.clock.now())
-        if uid in machine.memories:
-            machine.spent += (machine.memories.pop(uid),)
+        memory = machine.memories.pop(uid, None)
+        machine.runtimes[uid] = replace(
+            runtime,
+            started_at=machine.clock.now(),
+            mounts=dict(memory.mounts) if memory else runtime.mounts,
+            nodes=dict(memory.nodes) if memory else runtime.nodes,
+        )
+        if memory is not None:
+            machine.spent += (memory,)
 
 
 def _stop(machine: Machine, uid: Uid) -> None:

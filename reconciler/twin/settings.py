@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from reconciler.errors import KernelError
 from reconciler.model.identity import Uid
-from reconciler.model.settings import SetSetting, SettingsObservation
+from reconciler.model.settings import TERMINALS, SetSetting, SettingsObservation
 from reconciler.plan.settings import NAMES
 from reconciler.twin import power
 from reconciler.twin.machine import Machine
@@ -18,7 +18,8 @@ def perform(machine: Machine, effect: SetSetting) -> None:
     Raises: KernelError.
     """
     doing = f"set {effect.name} of VE {effect.uid}"
-    runtime = power.require_runtime(machine, effect.uid, doing)
+    require = power.require_files if effect.name == TERMINALS else power.require_runtime
+    runtime = require(machine, effect.uid, doing)
     settings = dict(runtime.settings)
     if effect.value is None:
         settings.pop(effect.name, None)

@@ -94,6 +94,8 @@ def remember(machine: Machine, uid: Uid) -> Memory:
         volume=machine.volumes[uid],
         suspended_at=machine.clock.now(),
         addresses=frozenset(address for link in links for address in link.addresses),
+        mounts=runtime.mounts,
+        nodes=runtime.nodes,
     )
 
 

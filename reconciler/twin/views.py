@@ -17,7 +17,7 @@ def perform(machine: Machine, effect: ShowViews) -> None:
     Raises: KernelError, if nothing of the VE runs; MissingToolError, if there can be no lxcfs.
     """
     doing = f"show {effect.views} views"
-    runtime = power.require_runtime(machine, effect.uid, doing)
+    runtime = power.require_files(machine, effect.uid, doing)
     reason = machine.capabilities.why_not.get(PATH)
     if effect.views is Views.OWN and reason is not None:
         raise MissingToolError(f"{doing} to VE {effect.uid}: {reason}")

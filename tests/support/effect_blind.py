@@ -74,7 +74,7 @@ _NO_CPUS = frozenset({4095})
 _MALFORMED_TRASH_IDS = ("../ves", "..", "", "a/b")
 
 
-NOT_DRAWN = frozenset({CaptureTemplate, SuspendRuntime, DiscardMemory})
+NOT_DRAWN = frozenset({CaptureTemplate})
 
 
 def draw(choices: Choices, kind: type) -> Effect:
@@ -157,7 +157,8 @@ def _limit(choices: Choices) -> SetLimit:
 
 
 def _runtime(choices: Choices) -> CreateRuntime:
-    return choices.runtime(_uid(choices), nesting=choices.random.random() < 0.5)
+    made = choices.runtime(_uid(choices), nesting=choices.random.random() < 0.5)
+    return replace(made, resume=not made.resume) if choices.random.random() < 0.1 else made
 
 
 def _create_interface(choices: Choices) -> CreateInterface:
@@ -277,6 +278,8 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     CreateRuntime: _runtime,
     StartRuntime: lambda c: StartRuntime(uid=_uid(c)),
     StopRuntime: lambda c: StopRuntime(uid=_uid(c), timeout_s=STOP_TIMEOUT_S),
+    SuspendRuntime: lambda c: SuspendRuntime(uid=_uid(c)),
+    DiscardMemory: lambda c: DiscardMemory(uid=_uid(c)),
     DeleteRuntime: lambda c: DeleteRuntime(uid=_uid(c)),
     ForgetEnd: lambda c: ForgetEnd(uid=_uid(c)),
     CreateNetwork: _create_network,

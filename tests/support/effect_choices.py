@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_interface
 from random import Random
 
@@ -64,7 +64,16 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.model.observation import Capabilities
-from reconciler.model.power import CreateRuntime, DeleteRuntime, ForgetEnd, Launch, StartRuntime, StopRuntime
+from reconciler.model.power import (
+    CreateRuntime,
+    DeleteRuntime,
+    DiscardMemory,
+    ForgetEnd,
+    Launch,
+    StartRuntime,
+    StopRuntime,
+    SuspendRuntime,
+)
 from reconciler.model.quota import WEEK_S, LoadQuotas, QuotaKind, QuotaLimit, Quotas, SetInodes, SetQuota
 from reconciler.model.settings import OTHER_SOCKETS, TERMINALS, SetSetting
 from reconciler.model.snapshots import (
@@ -273,6 +282,8 @@ class Choices:
             return
         for _ in range(3):
             yield self.runtime(uid)
+        if uid in self.machine.memories:
+            yield DiscardMemory(uid=uid)
         yield RemoveCgroup(uid=uid)
         yield ForgetEnd(uid=uid)
         if self.random.random() < 0.2:
@@ -288,7 +299,9 @@ class Choices:
         if not runtime.network.loopback_up:
             yield SetLoopbackUp(uid=uid)
         if not runtime.is_running:
-            yield StartRuntime(uid=uid)
+            yield DiscardMemory(uid=uid) if runtime.resumed and self.random.random() < 0.3 else StartRuntime(uid=uid)
+        elif self.random.random() < 0.15:
+            yield SuspendRuntime(uid=uid)
         elif self.random.random() < 0.5:
             yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
         yield self.limit(uid)
@@ -459,9 +472,13 @@ class Choices:
         return SetInstanceLimit(limit=limit, value=self.random.choice(values[limit]))
 
     def runtime(self, uid: Uid, *, nesting: bool = False) -> CreateRuntime:
-        """Give the launch of a VE."""
-        launch = Launch(id_base=self.setting.record(uid).id_base, nesting=nesting)
-        return CreateRuntime(uid=uid, name=self.setting.name(uid), hostname=self.setting.name(uid), launch=launch)
+        """Give the launch of a VE, from its memory if it is suspended."""
+        launch, memory = (
+            Launch(id_base=self.setting.record(uid).id_base, nesting=nesting),
+            self.machine.memories.get(uid),
+        )
+        made = CreateRuntime(uid=uid, name=self.setting.name(uid), hostname=self.setting.name(uid), launch=launch)
+        return made if memory is None else replace(made, launch=memory.launch, resume=True)
 
     def device(self, uid: Uid, path: str) -> AddDevice:
         """Draw what a VE may do with a device of the host."""

@@ -89,6 +89,15 @@ class Memories:
                 what = "dumped" if isinstance(each, Dumping) else "restored"
                 raise KeeperError(f"reach VE {uid}: it is being {what}; wait for the end of that")
 
+    def refuse_inside(self, init: int) -> None:
+        """Refuse whatever is to be done in a VE by its init's pid while it stands still or is half made.
+
+        Raises: KeeperError.
+        """
+        for each in self.under_way():
+            if init == (each.spec.criu.pid if isinstance(each, Dumping) else each.program):
+                self.refuse_busy(each.uid)
+
     def release(self, client: int, number: int, uid: str) -> bool:
         """Let a restore go on that is held back; asked again, the newest client is told how it ends.
 

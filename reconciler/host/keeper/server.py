@@ -171,6 +171,7 @@ class Keeper:
             raise KeeperError(f"launch {uid}: it runs already")
 
     def _execute(self, client: int, number: int, request: Exec, descriptors: list[int]) -> None:
+        self._memories.refuse_inside(request.spec.init.pid)
         expected = 0 if request.spec.tty else _STDIO
         if len(descriptors) != expected:
             raise KeeperError(f"execute: expected {expected} descriptors, got {len(descriptors)}")
@@ -186,6 +187,7 @@ class Keeper:
         self._listen_to(self._helpers[pid])
 
     def _show(self, client: int, number: int, request: Show) -> None:
+        self._memories.refuse_inside(request.spec.init.pid)
         pid, report = child.fork(lambda _report: views.show(request.spec))
         deadline = time.monotonic() + request.timeout_s
         self._shows[pid] = Showing(child=pid, report=report, client=client, request=number, deadline=deadline)
