@@ -10,12 +10,14 @@ import asyncio
 import json
 import os
 
-from reconciler.errors import BusyError, CommandError, KeeperError, StateError
-from reconciler.host import compute, ending, externals, image, memory_files, network, power, preflight, runtime
+from reconciler.errors import BusyError, CommandError, StateError
+from reconciler.host import (
+    compute, ending, externals, image, kept, memory_files, network, power, preflight, quota, runtime
+)
 from reconciler.host.keeper import protocol, records
 from reconciler.host.memory_files import Memory
 from reconciler.host.site import Site
-from reconciler.kernel import btrfs, cgroup_tree, cgroup_use, dumping, ext4, loop, qgroup, quota
+from reconciler.kernel import cgroup_tree, cgroup_use
 from reconciler.kernel.criu import DumpSpec
 from reconciler.kernel.dumping import Dump, Note, Volume
 from reconciler.kernel.pidfd import ProcessId
@@ -46,13 +48,17 @@ async def suspend(site: Site, effect: SuspendRuntime) -> None:
     await preflight.refuse_obstacles(site, uid, doing=f"suspend VE {uid}")
     unborn = await asyncio.to_thread(memory_files.begin, site, uid, born)
     note = Note(path=runtime.file(site, uid, "stop.json"), text=json.dumps([init.pid, init.start_time]))
-    await dump(site, uid, unborn=unborn, born=born, note=note)
+    try:
+        await dump(site, uid, unborn=unborn, born=born, note=note)
+    except CommandError:  # of any other we do not know whether it goes on without us
+        await asyncio.to_thread(kept.delete, site, unborn)
+        raise
     await ending.await_exit_record(site, uid, init)
 
 
 async def _end_suspended(site: Site, uid: Uid, init: ProcessId, born: str) -> None:
     """End what is left of a VE whose memory is whole: whoever wrote it was killed before that."""
-    memory = memory_files.read(f"{born}/{dumping.MEMORY}")
+    memory = memory_files.read(f"{born}/{kept.MEMORY}")
     if (memory.boot_id, memory.init) != (records.boot_id(), init):
         raise StateError(f"suspend VE {uid}: {born} holds the memory of an earlier run; discard that first")
     runtime.note(site, uid, "stop.json", init)
@@ -64,7 +70,8 @@ async def dump(site: Site, uid: Uid, *, unborn: str, born: str, note: Note | Non
     """Write a running VE into a directory that then gets its name: its processes, and its data as of that instant.
 
     ``unborn`` is there, with all that belongs into it beside these. ``note``: the VE ends with it; None lets it go on.
-    Raises: CommandError; TimeLimitError; MissingToolError; KeeperError; StateError, if the VE does not run.
+    Raises: CommandError, if it failed; KeeperError or TimeLimitError, if it may go on without us; MissingToolError;
+    StateError, if the VE does not run.
     """
     init = runtime.need_init(site, uid)
     spec = await asyncio.to_thread(_spec, site, uid, init, unborn=unborn, born=born, note=note)
@@ -72,9 +79,8 @@ async def dump(site: Site, uid: Uid, *, unborn: str, born: str, note: Note | Non
     keeper = await site.keeper()
     try:
         await keeper.ask(request, protocol.Done, timeout_s=spec.timeout_s + _GRACE_S)
-    except (CommandError, KeeperError) as err:
-        status = err.status if isinstance(err, CommandError) else 1
-        raise CommandError(f"write VE {uid} to disk: {err}; it goes on", status=status, output="") from err
+    except CommandError as err:
+        raise CommandError(f"write VE {uid} to disk: {err}; it goes on", status=err.status, output="") from err
 
 
 def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note: Note | None) -> Dump:
@@ -86,10 +92,10 @@ def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note
         init=init,
         names=names_inside,
         externals=externals.find(site, uid, init, pids),
-        addresses=network.find_addresses(site, uid),
+        addresses=addresses,
         cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
     )
-    images = f"{unborn}/{dumping.MEMORY}"
+    images = f"{unborn}/{kept.MEMORY}"
     memory_files.write(images, memory)
     return Dump(
         criu=DumpSpec(
@@ -115,13 +121,10 @@ def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note
 
 def _volume(site: Site, uid: Uid) -> Volume:
     path = site.instance.volume(uid)
-    group = next(iter(qgroup.read_parents(path, btrfs.subvolume_id(path))), None)
-    disk = image.path_in(path)
-    devices = loop.find(disk) if os.path.exists(disk) else []
-    if not devices:
+    group, device = kept.group_above(site, path), quota.device_of(site, uid)
+    if device is None:
         return Volume(path=path, group=group)
-    quotas = quota.missing() is None and ext4.read_superblock(disk).has_quotas
-    return Volume(path=path, group=group, device=devices[0], quotas=quotas)
+    return Volume(path=path, group=group, device=device, quotas=image.has_quotas(image.path_in(path)))
 
 
 async def discard(site: Site, effect: DiscardMemory) -> None:
@@ -135,4 +138,4 @@ async def discard(site: Site, effect: DiscardMemory) -> None:
     seen = power.observe(site, uid)
     if seen.pid is not None:
         raise BusyError(f"discard the memory of VE {uid}: its init {seen.pid} comes from it")
-    await asyncio.to_thread(memory_files.discard, site, uid)
+    await asyncio.to_thread(kept.remove, site, born)

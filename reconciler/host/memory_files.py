@@ -12,21 +12,23 @@ from reconciler.errors import StateError
 from reconciler.host import externals, image, kept, runtime
 from reconciler.host.externals import External
 from reconciler.host.site import Site
-from reconciler.kernel import dumpdebris, files
+from reconciler.kernel import files
 from reconciler.kernel.cgroup_tree import CgroupOwners
 from reconciler.kernel.criu import HOOK, IMAGES_MODE
-from reconciler.kernel.dumping import MEMORY
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.decode import Fields, parse_object, render_object
 from reconciler.model.facts import Json
 from reconciler.model.identity import Uid
+from reconciler.model.kept import KeptMeta, decode_meta
 from reconciler.model.network import Interface
-from reconciler.model.power import Launch, MemoryObservation, launch_from_json, launch_to_json
+from reconciler.model.power import Launch, MemoryObservation
+from reconciler.model.snapshots import SnapshotKind
 
 FORMAT = 1
 _FILE = "ve.json"
 _META = "meta.json"
+_REMEDY = "start the VE without its memory"
 _SPENT = ".spent"
 
 
@@ -49,24 +51,20 @@ class Memory:
 def begin(site: Site, uid: Uid, born: str) -> str:
     """Make the directory that is to become that of a suspended VE's memory, in place of one that never did.
 
-    Raises: StateError; KernelError; NoSpaceError.
+    Raises: StateError; TemplateError; KernelError; NoSpaceError.
     """
-    directory, name = os.path.split(born)
-    unborn = f"{directory}/.{name}"
-    dumpdebris.remove_unborn(unborn)
-    with file_errors("make", unborn):
-        os.mkdir(unborn, 0o700)
-    (template, digest), launch = kept.base_of(site, uid), runtime.read_launch(site, uid)
-    about: dict[str, Json] = {
-        "name": name,
-        "kind": "safety",
-        "taken_at": time.time(),
-        "template": template,
-        "template_digest": digest,
-        "is_image": os.path.exists(image.path_in(site.instance.volume(uid))),
-        "launch": None if launch is None else launch_to_json(launch),
-    }
-    files.write_whole(f"{unborn}/{_META}", render_object(about, format=FORMAT))
+    template, digest = kept.base_of(site, uid)
+    meta = KeptMeta(
+        name=os.path.basename(born),
+        kind=SnapshotKind.SAFETY,
+        taken_at=time.time(),
+        template=template,
+        template_digest=digest,
+        is_image=os.path.exists(image.path_in(site.instance.volume(uid))),
+        launch=runtime.read_launch(site, uid),
+    )
+    unborn = kept.begin(site, born)
+    kept.write_meta(unborn, meta)
     return unborn
 
 
@@ -107,8 +105,8 @@ def read(images: str) -> Memory:
     path = f"{images}/{_FILE}"
     data = files.read_bytes_if_exists(path)
     if data is None:
-        raise StateError(f"read {path}: no such file; start the VE without its memory")
-    fields = parse_object(data, format=FORMAT, where=path, remedy="start the VE without its memory")
+        raise StateError(f"read {path}: no such file; {_REMEDY}")
+    fields = parse_object(data, format=FORMAT, where=path, remedy=_REMEDY)
     init = fields.fields("init")
     return Memory(
         boot_id=init.text("boot_id"),
@@ -165,27 +163,25 @@ def look(site: Site, uid: Uid) -> Suspended | None:
     found = site.parsed.read(f"{directory}/{_META}", _parse_meta)
     if found is None:
         return None
-    addresses = site.parsed.read(f"{directory}/{MEMORY}/{_FILE}", _parse_addresses)
+    addresses = site.parsed.read(f"{directory}/{kept.MEMORY}/{_FILE}", _parse_addresses)
     return found if addresses is None else replace(found, seen=replace(found.seen, addresses=addresses))
 
 
 def _parse_addresses(data: bytes, *, where: str) -> frozenset[Interface]:
     """Read the addresses of a memory; of one that is damaged there are none, and whoever resumes it hears why."""
     try:
-        fields = parse_object(data, format=FORMAT, where=where, remedy="start the VE without its memory")
+        fields = parse_object(data, format=FORMAT, where=where, remedy=_REMEDY)
         return frozenset(map(ip_interface, fields.texts("addresses")))
     except (StateError, ValueError):
         return frozenset()
 
 
 def _parse_meta(data: bytes, *, where: str) -> Suspended:
-    fields = parse_object(data, format=FORMAT, where=where, remedy="start the VE without its memory")
-    return Suspended(
-        launch=launch_from_json(fields.json("launch"), where=where),
-        seen=MemoryObservation(
-            suspended_at=fields.number("taken_at"), size=size_of(f"{os.path.dirname(where)}/{MEMORY}")
-        ),
-    )
+    meta = decode_meta(data, where=where)
+    if meta.launch is None:
+        raise StateError(f"read {where}: expected what the VE was made with; {_REMEDY}")
+    size = size_of(f"{os.path.dirname(where)}/{kept.MEMORY}")
+    return Suspended(launch=meta.launch, seen=MemoryObservation(suspended_at=meta.taken_at, size=size))
 
 
 def size_of(images: str) -> int:
@@ -202,17 +198,3 @@ def size_of(images: str) -> int:
 def spent_dir(site: Site, uid: Uid) -> str:
     """Give the name of a memory whose processes run, until it is removed."""
     return f"{site.instance.ve_dir(uid)}/{_SPENT}"
-
-
-def discard(site: Site, uid: Uid) -> None:
-    """Take a memory away: first its name, and then all of it, also of one that was spent.
-
-    Raises: BusyError; KernelError.
-    """
-    spent = spent_dir(site, uid)
-    dumpdebris.remove_unborn(spent)
-    if os.path.isdir(site.instance.suspended_dir(uid)):
-        with file_errors("discard", site.instance.suspended_dir(uid)):
-            os.rename(site.instance.suspended_dir(uid), spent)
-        files.sync_directory(site.instance.ve_dir(uid))
-        dumpdebris.remove_unborn(spent)

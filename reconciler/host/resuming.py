@@ -13,12 +13,23 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 
-from reconciler.errors import CommandError, KeeperError, StateError
-from reconciler.host import compute, devices, externals, interface_ends, memory_files, network, runtime, views
+from reconciler.errors import CommandError, StateError
+from reconciler.host import (
+    compute,
+    devices,
+    externals,
+    interface_ends,
+    kept,
+    memory_files,
+    network,
+    runtime,
+    switching,
+    views,
+)
 from reconciler.host.keeper import protocol
 from reconciler.host.memory_files import Memory
 from reconciler.host.site import Site
-from reconciler.kernel import btrfs, cgroup_tree, dumpdebris, dumping, files, overlay_index, qgroup, uts
+from reconciler.kernel import cgroup_tree, files, overlay_index, uts
 from reconciler.kernel.criu import RestoreSpec
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.restoring import Restore
@@ -30,7 +41,7 @@ _RESTORE_S = 60.0
 _BYTES_PER_S = 20 << 20
 _GRACE_S = 30.0
 _TRIED = "tried"
-_BACK = ".back"
+_BACK = "back"
 
 
 def is_resumed(site: Site, uid: Uid) -> bool:
@@ -48,21 +59,24 @@ def prepare(site: Site, uid: Uid) -> None:
         raise StateError(f"resume VE {uid}: it is not suspended")
     tried = f"{born}/{_TRIED}"
     if os.path.exists(tried):
-        _put_back(site, uid, f"{born}/{dumping.VOLUME}")
+        _put_back(site, uid, f"{born}/{kept.VOLUME}")
     else:
         files.write_atomic(tried, b"")
 
 
-def _put_back(site: Site, uid: Uid, kept: str) -> None:
-    volume, new = site.instance.volume(uid), f"{site.instance.ve_dir(uid)}/{_BACK}"
-    btrfs.delete_subvolume(new)  # of an attempt that was cut short, or what it had put aside
-    group = next(iter(qgroup.read_parents(volume, btrfs.subvolume_id(volume))), None)
-    btrfs.snapshot(kept, new, read_only=False, group=group)
+def _put_back(site: Site, uid: Uid, data: str) -> None:
+    """Begin anew with the data that belong to a memory; what is done already, as the volume says, stays done."""
+    volume, mark = site.instance.volume(uid), kept.read_mark(site, uid)
+    place = kept.begin(site, f"{site.instance.ve_dir(uid)}/{_BACK}")
+    new = f"{place}/{kept.VOLUME}"
+    kept.copy(site, data, new, read_only=False)
     if os.path.isdir(f"{new}/work"):
         overlay_index.renew(new)
+    if mark is not None:
+        switching.put_mark(new, mark)
     files.exchange(new, volume)
     files.sync_directory(site.instance.ve_dir(uid))
-    btrfs.delete_subvolume(new)
+    kept.delete(site, place)
 
 
 async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> None:
@@ -72,7 +86,7 @@ async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> No
     """
     uid, born = effect.uid, site.instance.suspended_dir(effect.uid)
     uts.expect_fits(effect.hostname)
-    memory = await asyncio.to_thread(memory_files.read, f"{born}/{dumping.MEMORY}")
+    memory = await asyncio.to_thread(memory_files.read, f"{born}/{kept.MEMORY}")
     await asyncio.to_thread(_clear, site, uid, memory)
     devices.allow(site, uid, _accesses(memory))
     keeper = await site.keeper()
@@ -82,7 +96,7 @@ async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> No
     request = protocol.Restore(uid=uid, spec=spec)
     try:
         launched = await keeper.ask(request, protocol.Launched, timeout_s=spec.timeout_s + _GRACE_S)
-    except (CommandError, KeeperError) as err:
+    except CommandError as err:
         raise _failed(uid, err) from err
     views.note(site, uid, launched.init, seen_by)
     into = interface_ends.inside(site, uid)
@@ -90,22 +104,22 @@ async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> No
     network.set_loopback_up(site, SetLoopbackUp(uid=uid))
 
 
-def _failed(uid: Uid, err: CommandError | KeeperError) -> CommandError:
+def _failed(uid: Uid, err: CommandError) -> CommandError:
     text = f"resume VE {uid}: {err}; its memory is kept, start it without to lose that"
-    return CommandError(text, status=err.status if isinstance(err, CommandError) else 1, output="")
+    return CommandError(text, status=err.status, output="")
 
 
 def _clear(site: Site, uid: Uid, memory: Memory) -> None:
     """Make the ground that a restore needs: nothing of an earlier runtime, and the cgroups that the VE had made."""
     files.remove_tree(os.path.dirname(runtime.of(site, uid).fifo(uid)))
-    dumpdebris.remove_unborn(memory_files.spent_dir(site, uid))
+    kept.delete(site, memory_files.spent_dir(site, uid))
     if site.layout.unified is not None:
         cgroup_tree.make(f"{site.layout.unified}{compute.tree(site, uid).inner}", memory.cgroups)
 
 
 def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restore:
     born, scratch = site.instance.suspended_dir(uid), runtime.file(site, uid, "externals")
-    images = f"{born}/{dumping.MEMORY}"
+    images = f"{born}/{kept.MEMORY}"
     shown = externals.sources(site, memory.externals, scratch=scratch, disk=overlay.image)
     return Restore(
         criu=RestoreSpec(
@@ -143,17 +157,17 @@ async def start(site: Site, effect: StartRuntime) -> None:
     """
     uid = effect.uid
     keeper = await site.keeper()
-    size = memory_files.size_of(f"{site.instance.suspended_dir(uid)}/{dumping.MEMORY}")
+    size = memory_files.size_of(f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}")
     timeout_s = _RESTORE_S + size / _BYTES_PER_S + _GRACE_S
     try:
         await keeper.ask(protocol.Release(uid=uid), protocol.Done, timeout_s=timeout_s)
-    except (CommandError, KeeperError) as err:
+    except CommandError as err:
         raise _failed(uid, err) from err
     init, spent = runtime.need_init(site, uid), memory_files.spent_dir(site, uid)
-    memory = await asyncio.to_thread(memory_files.read, f"{spent}/{dumping.MEMORY}")
+    memory = await asyncio.to_thread(memory_files.read, f"{spent}/{kept.MEMORY}")
     await asyncio.to_thread(
         externals.note_anew, site, uid, init, memory.externals, program=devices.program_of(site, uid)
     )
     with suppress(FileNotFoundError):
         os.unlink(runtime.of(site, uid).fifo(uid))
-    await asyncio.to_thread(dumpdebris.remove_unborn, spent)
+    await asyncio.to_thread(kept.delete, site, spent)

@@ -8,7 +8,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 
-from reconciler.errors import BusyError, NoSpaceError, StateError
+from reconciler.errors import BusyError, KeeperError, NoSpaceError, StateError, TimeLimitError
 from reconciler.host import compute, image, kept, memory, power, preflight, quota, runtime, switching
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, qgroup
@@ -100,6 +100,8 @@ async def take(site: Site, effect: TakeSnapshot) -> None:
             await _take_with_memory(site, effect, begun, born)
         else:
             await asyncio.to_thread(_take, site, effect, begun, born)
+    except (KeeperError, TimeLimitError):
+        raise  # who writes the memory may go on without us
     except BaseException:
         await asyncio.to_thread(kept.delete, site, begun)
         raise

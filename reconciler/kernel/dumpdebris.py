@@ -1,4 +1,4 @@
-"""What a criu leaves behind that was killed, and what a dump has made that does not count.
+"""What a criu leaves behind that was killed.
 
 Nothing is removed recursively: below a directory of criu's all hierarchies of the host's cgroups may be mounted.
 
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from reconciler.errors import BusyError, KernelError, VectlError
-from reconciler.kernel import btrfs, command, mount, netns, pidfd
+from reconciler.kernel import command, mount, netns, pidfd
 from reconciler.kernel.syscalls import file_errors, syscall
 
 _SYS_PIDFD_GETFD = 438
@@ -40,22 +40,6 @@ def empty_directory(path: str, *, keep: Collection[str] = ()) -> None:
                     os.rmdir(entry.path)
                 elif entry.name not in keep:
                     os.unlink(entry.path)
-
-
-def remove_unborn(path: str) -> None:
-    """Remove a directory of images, data and what is known of both; absent is success.
-
-    Raises: BusyError; KernelError.
-    """
-    if not os.path.isdir(path):
-        return
-    if btrfs.is_subvolume(f"{path}/volume"):
-        btrfs.delete_subvolume(f"{path}/volume")
-    if os.path.isdir(f"{path}/memory"):
-        empty_directory(f"{path}/memory")
-    empty_directory(path)
-    with file_errors("remove", path):
-        os.rmdir(path)
 
 
 def unlock(init: int, processes: Collection[int]) -> None:

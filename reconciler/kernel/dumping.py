@@ -1,21 +1,20 @@
 """Dumping a VE: frozen, written to disk, made to count by one rename, and killed or let go on.
 
 Done by a forked child of the keeper, so that it ends in one way or the other whatever becomes of the agent. Until the
-rename a failure changes nothing: the VE goes on, and what was written is removed. After it the VE is suspended, and
+rename a failure changes nothing: the VE goes on, and what was written does not count. After it the VE is suspended, and
 what is left of its processes is killed.
 
 Light on imports: the keeper holds this module.
 
-Source: criu(8); ioctl_fsfreeze(2).
+Source: criu(8).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -33,7 +32,6 @@ _FREEZE_S = 10.0
 _VFORK_S = 0.002
 _FORKS = {"x86_64": frozenset({"56", "58", "435"}), "aarch64": frozenset({"220", "435"})}
 """The numbers of clone(2), vfork(2) and clone3(2)."""
-_FIFREEZE, _FITHAW = 0xC0045877, 0xC0045878
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,24 +154,11 @@ def failure(work: str, what: str, status: int, names: Mapping[str, str]) -> Comm
 
 def _commit(spec: Dump) -> None:
     """Keep the data as it is at this instant; a dump that ends the VE counts before its processes are killed."""
-    with _frozen(spec.volume):
-        btrfs.snapshot(spec.volume.path, f"{spec.unborn}/{VOLUME}", read_only=True, group=spec.volume.group)
+    if spec.volume.device is not None:
+        image.flush(spec.volume.device, quotas=spec.volume.quotas)
+    btrfs.snapshot(spec.volume.path, f"{spec.unborn}/{VOLUME}", read_only=True, group=spec.volume.group)
     if not spec.criu.leave_running:
         _give_birth(spec)
-
-
-@contextmanager
-def _frozen(volume: Volume) -> Iterator[None]:
-    """Hold the file system of an image still for the block, with all of it written to the image."""
-    if volume.device is None:
-        yield
-        return
-    with image.reopened(volume.device, quotas=volume.quotas) as root, file_errors("freeze", volume.device):
-        fcntl.ioctl(root, _FIFREEZE, 0)
-        try:
-            yield
-        finally:
-            fcntl.ioctl(root, _FITHAW, 0)
 
 
 def _give_birth(spec: Dump) -> None:
@@ -217,5 +202,4 @@ def mend(spec: Dump) -> None:
     if spec.note is not None:
         with suppress(FileNotFoundError):
             os.unlink(spec.note.path)
-    dumpdebris.remove_unborn(spec.unborn)
     dumpdebris.empty_directory(spec.criu.work, keep=(criu.log_name("dump"),))

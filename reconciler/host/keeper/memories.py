@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NoReturn
 
@@ -142,9 +142,10 @@ class Memories:
             ended.kill()
             self._mend(ended)
             ended.failure = Failed(kind="failed", message="run criu: who ran it was killed, and what it did is undone")
+        failure = replace(ended.failure, status=1)
         if isinstance(ended, Restoring) and ended.program is not None:
             self._parent.bury(ended.program)
-        self._answer(ended, ended.failure)
+        self._answer(ended, failure)
 
     def _answer(self, ended: Dumping | Restoring, answer: Answer) -> None:
         if not ended.answered:
