@@ -12,10 +12,22 @@ import os
 
 from reconciler.errors import BusyError, CommandError, StateError
 from reconciler.host import (
-    compute, ending, externals, image, kept, memory_files, network, power, preflight, quota, runtime
+    compute,
+    ending,
+    externals,
+    image,
+    interface_ends,
+    kept,
+    memory_files,
+    network,
+    power,
+    preflight,
+    quota,
+    runtime,
 )
 from reconciler.host.keeper import protocol, records
 from reconciler.host.memory_files import Memory
+from reconciler.host.namespaces import Inside
 from reconciler.host.site import Site
 from reconciler.kernel import cgroup_tree, cgroup_use
 from reconciler.kernel.criu import DumpSpec
@@ -73,8 +85,8 @@ async def dump(site: Site, uid: Uid, *, unborn: str, born: str, note: Note | Non
     Raises: CommandError, if it failed; KeeperError or TimeLimitError, if it may go on without us; MissingToolError;
     StateError, if the VE does not run.
     """
-    init = runtime.need_init(site, uid)
-    spec = await asyncio.to_thread(_spec, site, uid, init, unborn=unborn, born=born, note=note)
+    into = interface_ends.inside(site, uid)
+    spec = await asyncio.to_thread(_spec, site, uid, into, unborn=unborn, born=born, note=note)
     request = protocol.Dump(uid=uid, spec=spec)
     keeper = await site.keeper()
     try:
@@ -83,8 +95,8 @@ async def dump(site: Site, uid: Uid, *, unborn: str, born: str, note: Note | Non
         raise CommandError(f"write VE {uid} to disk: {err}; it goes on", status=err.status, output="") from err
 
 
-def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note: Note | None) -> Dump:
-    tree = compute.tree(site, uid)
+def _spec(site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: Note | None) -> Dump:
+    tree, init = compute.tree(site, uid), into.init
     pids = tree.processes()
     names, names_inside = externals.process_names(pids)
     memory = Memory(
@@ -92,7 +104,7 @@ def _spec(site: Site, uid: Uid, init: ProcessId, *, unborn: str, born: str, note
         init=init,
         names=names_inside,
         externals=externals.find(site, uid, init, pids),
-        addresses=addresses,
+        addresses=network.find_addresses(site, uid, into),
         cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
     )
     images = f"{unborn}/{kept.MEMORY}"

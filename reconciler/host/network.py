@@ -65,12 +65,12 @@ def observe(site: Site, uid: Uid, into: Inside, host: HostSide, hostname: str) -
     )
 
 
-def find_addresses(site: Site, uid: Uid) -> frozenset[rtnl.IpInterface]:
+def find_addresses(site: Site, uid: Uid, into: Inside) -> frozenset[rtnl.IpInterface]:
     """Give the global addresses that the interfaces of a VE have which it has from us.
 
-    Raises: StateError, if nothing of it runs; KernelError.
+    Raises: KernelError.
     """
-    into, alias = interface_ends.inside(site, uid), link_alias(site.instance.name, uid)
+    alias = link_alias(site.instance.name, uid)
     ours = {entry.index: entry for entry in into.rtnl.dump_links() if entry.alias == alias}
     return frozenset().union(*_by_link(into.rtnl.dump_addresses(), ours).values())
 
