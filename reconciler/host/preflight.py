@@ -25,7 +25,7 @@ from reconciler.kernel.nftread import NftSocket
 from reconciler.kernel.openat2 import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.kernel.syscalls import translated
-from reconciler.model.identity import Uid, link_alias
+from reconciler.model.identity import ROUTE_PROTOCOL, Uid, link_alias
 from reconciler.model.migration import MountState, Obstacle, ObstacleKind, RunningState
 from reconciler.model.power import PowerState
 from reconciler.plan import migration
@@ -34,6 +34,7 @@ _GRAFTS = ("devices", "mounts")
 _QUOTA = f"/dev/{QUOTA_DIRECTORY}", "ext4"
 """Where a VE on an image shows the quotas of it to itself."""
 _QUEUES_MAX = 100
+_ROUTES_MAX = 100
 _LOOK_S = 30.0
 _PASSING_LOOKS = 6
 _PASSING_PAUSE_S = 0.2
@@ -42,6 +43,10 @@ _PASSING_PAUSE_S = 0.2
 _BORN_WITH = frozenset(
     {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
 )
+
+
+_REDIRECT, _KERNEL, _ADVERTISED = 1, 2, 9  # Source: linux/rtnetlink.h, RTPROT_*
+_SET_ANYWAY = frozenset({_REDIRECT, _KERNEL, _ADVERTISED, ROUTE_PROTOCOL})
 
 
 async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
@@ -112,6 +117,7 @@ class _Inside:
     net: int
     ours: frozenset[tuple[str, str]]
     links: tuple[str, ...]
+    routes: tuple[str, ...]
     nics: tuple[str, ...]
     programs: str
     no_template: str
@@ -139,6 +145,7 @@ def _open(site: Site, uid: Uid) -> _Inside:
             net=os.dup(kept.net),
             ours=frozenset(_ours(site, uid, init)),
             links=links,
+            routes=tuple(sorted(_led_inside(kept.rtnl.dump_routes())))[:_ROUTES_MAX],
             nics=tuple(sorted(nics.observe(site, uid, init))),
             programs=site.instance.programs,
             no_template="" if has_template else f"the image of its template {record.template} is gone; build it anew",
@@ -150,6 +157,13 @@ def _made_inside(links: Iterable[rtnl.Link], *, alias: str) -> Iterator[str]:
     for link in links:
         if link.alias != alias and link.kind is not None and link.name not in _BORN_WITH:
             yield link.name
+
+
+def _led_inside(routes: Iterable[rtnl.Route]) -> Iterator[str]:
+    """Name the destinations of routes that neither vectl nor the kernel by itself has set."""
+    for route in routes:
+        if route.protocol not in _SET_ANYWAY:
+            yield str(route.destination)
 
 
 def _ours(site: Site, uid: Uid, init: ProcessId) -> Iterator[tuple[str, str]]:
@@ -168,6 +182,7 @@ def _look(inside: _Inside) -> RunningState:
         mounts=tuple(_foreign((found for found in mounts if found.device != root), inside.ours)),
         queues=tuple(_queues(mounts, inside.root)),
         links=inside.links,
+        routes=inside.routes,
         nics=inside.nics,
         filter_rules=_filter_rules(inside.net),
         no_criu=_no_criu(inside.programs),

@@ -107,14 +107,16 @@ class MountState:
 class RunningState:
     """What one look at a running VE saw, as far as it matters for saving it.
 
-    ``links``: interfaces that its root has made; ``nics``: those of the host that are in it. ``filter_rules``: rules of
-    a packet filter of its own. ``no_criu``, ``no_template``: why what a restore takes is not there; "" if it is.
+    ``links`` and ``routes``: what its root has made of them; ``nics``: interfaces of the host that are in it.
+    ``filter_rules``: rules of a packet filter of its own. ``no_criu``, ``no_template``: why what a restore takes is not
+    there; "" if it is.
     """
 
     processes: tuple[ProcessState, ...] = ()
     mounts: tuple[MountState, ...] = ()
     queues: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
     nics: tuple[str, ...] = ()
     filter_rules: int = 0
     no_criu: str = ""

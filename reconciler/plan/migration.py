@@ -188,6 +188,9 @@ def _of_network(seen: RunningState) -> Iterator[Obstacle]:
     for name in seen.links:
         what = f"the interface {name}, which was made inside, would be lost"
         yield Obstacle(kind=ObstacleKind.NETWORK, what=what, remedy=f"remove it (ip link del {name})")
+    for route in seen.routes:
+        what = f"the route to {route}, which was made inside, would be lost"
+        yield Obstacle(kind=ObstacleKind.NETWORK, what=what, remedy="declare it in the manifest's interface")
     for name in seen.nics:
         what = f"the host's interface {name} is in it, and what was set on it inside would be lost"
         yield Obstacle(kind=ObstacleKind.NETWORK, what=what, remedy="take it out of the manifest's devices")

@@ -179,13 +179,16 @@ def test_what_was_put_in_from_outside_is_named_while_it_runs(site: Site, one: Ve
 
 def test_what_its_root_has_made_of_the_network_is_named_as_it_would_be_lost(site: Site, one: Ve) -> None:
     one.net("ip", "link", "add", "inner0", "type", "bridge")
+    one.net("ip", "route", "add", "10.9.0.0/16", "via", "10.191.41.1")
     one.net("nft", "add", "table", "inet", "inner")
     one.net("nft", "add", "chain", "inet", "inner", "first")
     one.net("nft", "add", "rule", "inet", "inner", "first", "counter")
     found = holding.obstacles(site, one)
     assert {obstacle.kind for obstacle in found} == {ObstacleKind.NETWORK}
     assert any("inner0" in obstacle.what for obstacle in found)
+    assert any("10.9.0.0/16" in obstacle.what for obstacle in found)
     assert any("1 rules" in obstacle.what for obstacle in found)
+    one.net("ip", "route", "del", "10.9.0.0/16")
     one.net("nft", "delete", "table", "inet", "inner")
     one.net("ip", "link", "del", "inner0")
     assert holding.obstacles(site, one) == ()

@@ -116,6 +116,7 @@ def test_a_mount_that_criu_cannot_make_anew_is_an_obstacle(mount: MountState, is
     [
         RunningState(queues=("q",)),
         RunningState(links=("docker0",)),
+        RunningState(routes=("10.9.0.0/16",)),
         RunningState(nics=("enp5s0",)),
         RunningState(filter_rules=3),
         RunningState(no_criu="run criu: no such program; run `make criu`"),
