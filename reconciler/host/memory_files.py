@@ -148,9 +148,9 @@ def _owner(fields: Fields, key: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspended:
-    """What a memory tells at a look: what it was made with, and what is to be seen of it."""
+    """What a memory tells at a look: what it was made with, if that can be read, and what is to be seen of it."""
 
-    launch: Launch
+    launch: Launch | None
     seen: MemoryObservation
 
 
@@ -177,10 +177,13 @@ def _parse_addresses(data: bytes, *, where: str) -> frozenset[Interface]:
 
 
 def _parse_meta(data: bytes, *, where: str) -> Suspended:
-    meta = decode_meta(data, where=where)
-    if meta.launch is None:
-        raise StateError(f"read {where}: expected what the VE was made with; {_REMEDY}")
+    """Read what a memory is; one that is damaged is one all the same, which may have to be given up."""
     size = size_of(f"{os.path.dirname(where)}/{kept.MEMORY}")
+    try:
+        meta = decode_meta(data, where=where)
+    except StateError:
+        with file_errors("look at", where):
+            return Suspended(launch=None, seen=MemoryObservation(suspended_at=os.stat(where).st_mtime, size=size))
     return Suspended(launch=meta.launch, seen=MemoryObservation(suspended_at=meta.taken_at, size=size))
 
 

@@ -252,15 +252,15 @@ def test_a_suspended_ve_is_shut_down_by_its_manifest_as_one_that_runs(fleet: Fle
     until(lambda: counted(sleeper) > 2, "the counter to count anew")
 
 
-def test_a_damaged_memory_is_kept_and_given_up_only_on_request(fleet: Fleet, sleeper: Ve) -> None:
+@pytest.mark.parametrize("file", ["core-1.img", pytest.param("ve.json", marks=LONG)])
+def test_a_damaged_memory_is_kept_and_given_up_only_on_request(fleet: Fleet, sleeper: Ve, file: str) -> None:
     suspend(fleet)
-    images = Path(fleet.instance.suspended_dir(sleeper.uid), "memory")
-    pages = next(images.glob("core-1.img"))
-    pages.write_bytes(b"nonsense")
+    damaged = Path(fleet.instance.suspended_dir(sleeper.uid), "memory", file)
+    damaged.write_bytes(b"nonsense")
     describe(fleet, "sleeper")
     found = fleet.await_reason("sleeper", "ResumeFailed", ConditionType.STALLED)
+    assert damaged.name in found.message
     assert "vectl start sleeper --cold" in found.message
-    assert "core-1.img" in found.message
     assert is_suspended(fleet, sleeper)
     assert fleet.is_ready("bystander")
     fleet.vectl("start", "sleeper", "--cold")
@@ -268,6 +268,16 @@ def test_a_damaged_memory_is_kept_and_given_up_only_on_request(fleet: Fleet, sle
     assert "MemoryDiscarded" in fleet.told("sleeper")
     sleeper.shell("rm /root/log; " + _WORK)
     until(lambda: counted(sleeper) > 2, "the counter to count anew")
+
+
+@pytest.mark.long
+def test_a_memory_of_which_only_the_description_is_damaged_is_taken_up(fleet: Fleet, sleeper: Ve) -> None:
+    suspend(fleet)
+    stood_at = counted(sleeper)
+    Path(fleet.instance.suspended_dir(sleeper.uid), "meta.json").write_bytes(b"nonsense")
+    describe(fleet, "sleeper")
+    fleet.await_ready("sleeper")
+    goes_on(sleeper, stood_at)
 
 
 def test_a_suspended_ve_comes_back_from_the_trash_as_it_was(fleet: Fleet, sleeper: Ve) -> None:
