@@ -13,7 +13,7 @@ from reconciler.agent.desk import Desk, open_desk
 from reconciler.agent.operations import Operations
 from reconciler.agent.reconciler import Reconciler
 from reconciler.apply import seam
-from reconciler.host import debris, ground, templates, volume
+from reconciler.host import debris, ground, templates
 from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.model.fleet import Fleet
@@ -62,7 +62,6 @@ async def open_session(
     """
     ground.prepare(config.instance, told=told)
     async with look_session(config, source=source, fleet=fleet, failpoints=failpoints, log=log) as session:
-        volume.sweep(session.site)
         debris.sweep(session.site)
         templates.sweep(session.site)
         layout.sweep(config.instance, now=session.desk.clock.now())

@@ -8,7 +8,7 @@ import os
 from reconciler.errors import StateError
 from reconciler.host import image, kept, offline, power, snapshots, switching, templates, volume
 from reconciler.host.site import Site
-from reconciler.kernel import files, identity, overlay_index, qgroup
+from reconciler.kernel import btrfs, files, identity, overlay_index, qgroup
 from reconciler.kernel import image as disks
 from reconciler.kernel.shift import Shift, shift_owners
 from reconciler.kernel.syscalls import file_errors
@@ -67,7 +67,7 @@ def _clone(site: Site, effect: CloneVolume, record: Record, source: str, begun: 
     own(site, made, record)
     if not os.path.exists(image.path_in(made)):
         volume.set_limits(site, made, size=effect.size, total=None)
-    kept.delete(site, target)  # what a crash may have left of one that was made without data
+    btrfs.delete_subvolume(target)  # what a crash may have left of one that was made without data
     with file_errors("finish", target):
         os.rename(made, target)
     files.sync_directory(site.instance.ve_dir(effect.uid))

@@ -1,4 +1,4 @@
-"""Debris: what a crash has left of states of VEs' data that were being made, switched in or deleted."""
+"""Debris: what a crash has left of VEs, and of states of their data, that were being made, switched in or deleted."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from contextlib import suppress
 from reconciler.errors import VectlError
 from reconciler.host import cloning, kept, switching
 from reconciler.host.site import Site
+from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Uid
 
 
 def sweep(site: Site) -> None:
-    """Bring every switch to its end, and delete what was never whole, or is no more.
+    """Bring every switch to its end, and delete what was never whole, or is no more: VEs and states of their data.
 
     What fails for one VE is met again, and told, by whatever is done with that VE.
 
-    Raises: KernelError.
+    Raises: KernelError; BusyError, if something is mounted in what is no more.
     """
+    for directory in (site.instance.trash, site.instance.ves):
+        with file_errors("list", directory):
+            names = os.listdir(directory)
+        for name in names:
+            if name.startswith("."):
+                kept.delete(site, f"{directory}/{name}")
+    kept.forget_empty_groups(site)
     for uid in site.uids():
         with suppress(VectlError):
             switching.settle_now(site, uid)

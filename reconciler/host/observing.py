@@ -27,6 +27,7 @@ from reconciler.host import (
     settings,
     snapshots,
     templates,
+    trash,
     views,
     volume,
 )
@@ -199,7 +200,7 @@ class _Look:
         """Look at the trash; without quotas nobody can tell what its entries use."""
         if not self.scope.host:
             return _NOT_ASKED
-        return _known(volume.observe_trash, self.site, volume.Quotas({}) if isinstance(quotas, Unknown) else quotas)
+        return _known(trash.observe, self.site, volume.Quotas({}) if isinstance(quotas, Unknown) else quotas)
 
     def networks_of(
         self, powers: Mapping[Uid, PowerObservation | Unknown], links: list[rtnl.Link] | Unknown
