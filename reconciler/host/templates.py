@@ -184,7 +184,7 @@ def sweep(site: Site) -> None:
 
     What is still mounted, or at work, stays, and so do images of which it cannot be said whether something is on them.
 
-    Raises: BusyError; KernelError; StateError.
+    Raises: BusyError; KernelError.
     """
     directory = site.instance.templates
     with _lock(directory):
@@ -192,8 +192,9 @@ def sweep(site: Site) -> None:
         known = set(read_index(site).values())
         found = {Digest(name[:_DIGITS]) for name in os.listdir(directory) if _IMAGE_FILE.fullmatch(name)}
         if unknown := found - known:
-            for digest in unknown - {used for _, used in images.users(site)}:
-                _discard(site, digest)
+            with suppress(StateError):
+                for digest in unknown - {used for _, used in images.users(site)}:
+                    _discard(site, digest)
 
 
 def _sweep(directory: str) -> None:

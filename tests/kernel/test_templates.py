@@ -473,16 +473,15 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_taken_for_a_template(site
 
 
 STEPS = [
-    pytest.param(trees, "build", id="build"),
-    pytest.param(erofs, "make_image", id="image"),
-    pytest.param(images, "write_note", id="note"),
-    pytest.param(templates.os, "rename", id="rename"),  # type: ignore[attr-defined]  # the module's own import
-    pytest.param(templates, "_write_index", id="index"),
+    pytest.param(trees, "build", "after", id="built"),
+    pytest.param(erofs, "make_image", "after", id="made-the-image"),
+    pytest.param(images, "write_note", "after", id="noted"),
+    pytest.param(templates, "_write_index", "before", id="named"),
+    pytest.param(templates, "_write_index", "after", id="known"),
 ]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("place", "step"), STEPS)
+@pytest.mark.parametrize(("place", "step", "when"), STEPS)
 def test_a_build_that_is_killed_at_any_step_is_done_again(
     site: Site, tmp_path: Path, place: object, step: str, when: str
 ) -> None:
@@ -512,6 +511,9 @@ def test_an_image_that_nothing_knows_stays_while_data_is_on_it(site: Site, tmp_p
     digest = build(site, tarball(tmp_path / "a.tar"))
     os.unlink(f"{site.instance.templates}/index.json")
     storage.write(f"{site.instance.ves}/u/record.json", json.dumps({"name": "web1", "template_digest": digest}))
+    templates.sweep(site)
+    assert left(site) == files_of(digest)
+    storage.write(f"{site.instance.ves}/u/record.json", "damaged")
     templates.sweep(site)
     assert left(site) == files_of(digest)
     os.unlink(f"{site.instance.ves}/u/record.json")
@@ -687,7 +689,7 @@ def test_what_is_no_snapshot_is_not_captured(site: Site, tmp_path: Path, name: s
 # Export
 
 
-@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.zst", "erofs"])
+@pytest.mark.parametrize("kind", ["tar.zst", "erofs"])
 def test_an_image_goes_into_a_file_and_comes_back(site: Site, tmp_path: Path, kind: str) -> None:
     digest = build(site, tarball(tmp_path / "a.tar", tar(INIT, file("bin/su", mode=0o4755, uid=7))))
     target = tmp_path / f"out.{kind}"
