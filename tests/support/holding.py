@@ -47,12 +47,13 @@ def put(one: Ve, program: bytes) -> None:
 def holding(one: Ve, *args: str, filtered: bool = True) -> Iterator[None]:
     """Let a process of the VE hold something during the block. ``filtered``: as far as its system call filter lets it.
 
-    It is a child of the VE's init, as the process that starts it ends.
+    It is a child of the VE's init, as the process that starts it ends. Skips the test, if the kernel has no such thing.
     """
     script = _START.format(command=" ".join((HOLDER, *args)))
     try:
         said = one.try_run("sh", "-c", script, nesting=True)[1] if filtered else _unfiltered(one, script)
-        assert said.startswith("ready"), said
+        if not said.startswith("ready"):
+            pytest.skip(f"no process can hold {args[0]} with this kernel: {said.strip()}")
         yield
     finally:
         _end(one)
