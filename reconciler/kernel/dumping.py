@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from reconciler.errors import CommandError, KernelError, VectlError
-from reconciler.kernel import btrfs, cgroup_layout, child, criu, dumpdebris, files, image, mount
+from reconciler.errors import CommandError, KernelError, KernelFormatError, VectlError
+from reconciler.kernel import btrfs, cgroup_layout, child, criu, criu_timers, dumpdebris, files, image, mount
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.criu import DumpSpec
 from reconciler.kernel.hooked import Asked, Finished, HookedCriu
@@ -154,6 +154,8 @@ def failure(work: str, what: str, status: int, names: Mapping[str, str]) -> Comm
 
 def _commit(spec: Dump) -> None:
     """Keep the data as it is at this instant; a dump that ends the VE counts before its processes are killed."""
+    with suppress(KernelFormatError):  # of a criu that writes otherwise, which may not need it
+        criu_timers.correct(spec.criu.images)
     if spec.volume.device is not None:
         image.flush(spec.volume.device, quotas=spec.volume.quotas)
     btrfs.snapshot(spec.volume.path, f"{spec.unborn}/{VOLUME}", read_only=True, group=spec.volume.group)

@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int deleted, linked, named, memory, event, timer, watch, pipe_[2], local[2], shm, sem, msg, child[2];
+static int deleted, linked, named, memory, event, timer, ticking, watch, pipe_[2], local[2], shm, sem, msg, child[2];
 static pid_t son;
 static volatile sig_atomic_t alarms;
 static char answer[4096];
@@ -91,6 +91,9 @@ static void make_timers(void) {
     struct itimerspec once = {{0, 0}, {3600, 0}};
     timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     must(timerfd_settime(timer, 0, &once, NULL), "timerfd");
+    struct itimerspec every = {{0, 20000000}, {0, 20000000}};
+    ticking = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+    must(timerfd_settime(ticking, 0, &every, NULL), "timerfd");
     signal(SIGALRM, on_alarm);
     struct itimerval real = {{0, 20000}, {0, 20000}};
     must(setitimer(ITIMER_REAL, &real, NULL), "setitimer");
@@ -139,7 +142,10 @@ static void check_timers(void) {
     struct itimerspec left;
     struct timespec moment = {0, 100000000};
     int before = alarms;
+    uint64_t ticks = 0;
+    while (read(ticking, &ticks, sizeof ticks) > 0) ;
     while (nanosleep(&moment, &moment) < 0 && errno == EINTR) ;
+    check(read(ticking, &ticks, sizeof ticks) == sizeof ticks && ticks > 0, "ticking-timerfd");
     check(timerfd_gettime(timer, &left) == 0 && left.it_value.tv_sec > 3000, "timerfd");
     check(alarms > before, "itimer");
 }
