@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from reconciler.errors import VectlError
-from reconciler.host import cloning, kept, switching
+from reconciler.host import cloning, kept, resuming, switching
 from reconciler.host.site import Site
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Uid
@@ -30,6 +30,7 @@ def sweep(site: Site) -> None:
         with suppress(VectlError):
             switching.settle_now(site, uid)
             cloning.discard_unborn(site, uid)
+            resuming.sweep(site, uid)
             _sweep_snapshots(site, uid)
 
 

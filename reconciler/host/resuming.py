@@ -22,6 +22,7 @@ from reconciler.host import (
     kept,
     memory_files,
     network,
+    power,
     runtime,
     switching,
     views,
@@ -35,7 +36,7 @@ from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.restoring import Restore
 from reconciler.model.identity import Uid
 from reconciler.model.network import SetLoopbackUp
-from reconciler.model.power import CreateRuntime, StartRuntime, launch_to_json
+from reconciler.model.power import CreateRuntime, PowerState, StartRuntime, launch_to_json
 
 _RESTORE_S = 60.0
 _BYTES_PER_S = 20 << 20
@@ -77,6 +78,17 @@ def _put_back(site: Site, uid: Uid, data: str) -> None:
     files.exchange(new, volume)
     files.sync_directory(site.instance.ve_dir(uid))
     kept.delete(site, place)
+
+
+def sweep(site: Site, uid: Uid) -> None:
+    """Delete what a crash has left of a resume: data half put back, and a memory whose processes run.
+
+    Raises: KernelError; StateError.
+    """
+    kept.delete(site, kept.unborn(f"{site.instance.ve_dir(uid)}/{_BACK}"))
+    spent = memory_files.spent_dir(site, uid)
+    if os.path.isdir(spent) and power.observe(site, uid).state is PowerState.RUNNING:
+        kept.delete(site, spent)
 
 
 async def create(site: Site, effect: CreateRuntime, overlay: OverlayMount) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TypeAlias, assert_never
 
-from reconciler.errors import BusyError, StateError, TemplateError
+from reconciler.errors import BusyError, NotSuspendableError, StateError, TemplateError
 from reconciler.model.identity import Digest, SnapshotName, TemplateName, Uid
 from reconciler.model.snapshots import (
     CloneVolume,
@@ -86,8 +86,13 @@ def _take(machine: Machine, effect: TakeSnapshot) -> None:
 
 
 def remember(machine: Machine, uid: Uid) -> Memory:
-    """Give the memory of a VE that runs, as it is now."""
+    """Give the memory of a VE that runs, as it is now.
+
+    Raises: NotSuspendableError, if interfaces of the host are in it: what was set on them would be lost.
+    """
     runtime = machine.runtimes[uid]
+    if runtime.nics:
+        raise NotSuspendableError(f"remember VE {uid}: the host's {', '.join(sorted(runtime.nics))} is in it")
     links = runtime.network.interfaces.values()
     return Memory(
         launch=runtime.launch,

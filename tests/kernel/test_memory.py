@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import BusyError, CommandError, NotSuspendableError, StateError, TimeLimitError
-from reconciler.host import compute, preflight, resuming
+from reconciler.host import compute, debris, preflight, resuming
 from reconciler.host.host import RealHost
 from reconciler.host.site import Site
+from reconciler.kernel import btrfs
 from reconciler.model.identity import Uid
 from reconciler.model.power import (
     DeleteRuntime,
@@ -171,3 +172,17 @@ def test_a_memory_is_discarded_only_while_nothing_comes_from_it() -> None:
         await perform(host, launch(A), StartRuntime(uid=A))
 
     on_real_host(story)
+
+
+def test_what_a_crash_has_left_of_a_resume_is_swept() -> None:
+    async def story(host: RealHost) -> list[str]:
+        await perform(host, *running(A))
+        left = Path(host.site.instance.ve_dir(A))
+        for name in (".spent", ".back"):
+            (left / name / "memory").mkdir(parents=True)
+            (left / name / "memory" / "pages-1.img").write_bytes(b"x")
+            btrfs.create_subvolume(f"{left}/{name}/volume")
+        debris.sweep(host.site)
+        return [entry.name for entry in left.iterdir() if entry.name.startswith(".")]
+
+    assert on_real_host(story) == []
