@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,16 +25,22 @@ _OURS = ("reconciler.agent", "reconciler.cli.entry", "reconciler.host.keeper", "
 
 def sweep_place(place: str) -> None:
     """End what is left of all runs in a directory that nobody carries on."""
+    ours = _ours()
     for entry in scratch.runs(place):
         with scratch.lock_if_free(entry) as free:
             if free:
-                sweep(str(entry))
+                _sweep(str(entry), ours)
 
 
 def sweep(run: str) -> None:
     """End what is left of one run: its agents, keepers and lxcfs, its VEs, its mounts; its files stay for a look."""
-    for pid in _processes(run):
-        _kill(pid)
+    _sweep(run, _ours())
+
+
+def _sweep(run: str, ours: Mapping[int, Sequence[str]]) -> None:
+    for pid, words in ours.items():
+        if any(f"{run}/" in word for word in words):
+            _kill(pid)
     for name in _instances(run):
         _remove_cgroups(name)
     scratch.unmount_below(run)
@@ -42,13 +48,15 @@ def sweep(run: str) -> None:
         subprocess.run(["losetup", "--detach", device], check=False, capture_output=True, timeout=10)
 
 
-def _processes(run: str) -> Iterator[int]:
+def _ours() -> dict[int, Sequence[str]]:
+    """Find all processes of any run, with their command lines: once, however many runs are looked for."""
+    found: dict[int, Sequence[str]] = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # it has ended
             words = entry.read_bytes().decode(errors="replace").split("\0")
-            names = {os.path.basename(words[0]), *words}
-            if any(f"{run}/" in word for word in words) and not set(_OURS).isdisjoint(names):
-                yield int(entry.parent.name)
+            if not {os.path.basename(words[0]), *words}.isdisjoint(_OURS):
+                found[int(entry.parent.name)] = words
+    return found
 
 
 def _kill(pid: int) -> None:

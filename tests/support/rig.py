@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -76,6 +77,12 @@ def text_of(*documents: str) -> bytes:
 
 def fleet_of(*documents: str, revision: str = "r1") -> Fleet:
     """Load documents that lack the version; mistakes in them are the test's."""
+    return _loaded(documents, revision)
+
+
+@lru_cache(maxsize=64)
+def _loaded(documents: tuple[str, ...], revision: str) -> Fleet:
+    """Load documents once: a scenario that is cut short at each effect asks for the same ones a hundred times."""
     loaded = load_fleet({"fleet.yaml": text_of(*documents)}, revision=revision)
     assert loaded.fleet is not None, [f"{finding.path}: {finding.message}" for finding in loaded.findings]
     return loaded.fleet
