@@ -10,6 +10,7 @@ from reconciler.model.compute import RemoveCgroup
 from reconciler.model.effects import Effect
 from reconciler.model.identity import SnapshotName
 from reconciler.model.snapshots import CloneSource, ReplaceVolume, RollBack, RollbackRequest, SnapshotObservation
+from reconciler.model.units import format_duration
 from reconciler.model.volume import BuildTemplate, Record, TemplateSpec, WriteRecord
 from reconciler.plan import actions, boot, power, volume
 from reconciler.plan.actions import Context
@@ -100,15 +101,22 @@ def plan_recreation(present: Present, context: Context) -> Switch | None:
     action = _switch(present, record, effects, context, resumes=False)
     built = actions.make(spec, before, Operation.RECREATE, "template", None, None, (BuildTemplate(template=template),))
     action = replace(action, op=Operation.RECREATE, path="template", before=before.template, after=template.name)
-    over = f"{', '.join(spec.keep)} and nothing else" if spec.keep else "nothing (it declares no keep)"
-    danger = f"made anew from {template.name}; of its data {over} is carried over, and all of it put aside"
+    f"{', '.join(spec.keep)} and nothing else" if spec.keep else "nothing (it declares no keep)"
     action = replace(
         action,
         impact=Impact.RECREATE,
         effects=(*built.effects, *action.effects),
-        danger=_told(present, danger, aside, context),
+        danger=f"{spec.name}: {_loss(present, context)}",
     )
     return Switch(action=action, record=record)
+
+
+def _loss(present: Present, context: Context) -> str:
+    """Say what becomes of the data, in words that are the same as long as nobody has consented."""
+    spec = present.spec
+    over = f"{', '.join(spec.keep)} and nothing else" if spec.keep else "nothing (it declares no keep)"
+    kept = f"kept for {format_duration(context.keep_s)} as snapshot before-recreate-..."
+    return f"made anew from {spec.volume.template}; of its data {over} is carried over, and all of it is {kept}"
 
 
 def _replacement(present: Present, template: TemplateSpec, aside: SnapshotName) -> ReplaceVolume:

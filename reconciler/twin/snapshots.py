@@ -144,7 +144,7 @@ def _roll_back(machine: Machine, effect: RollBack) -> None:
     made = replace(kept.volume, mark=mark)
     _switch(machine, uid, effect.safety, made if made.is_image else volume.limited(made, effect.size, effect.total))
     if kept.memory is not None:
-        machine.memories[uid] = kept.memory
+        machine.memories[uid] = replace(kept.memory)
 
 
 def _replace(machine: Machine, effect: ReplaceVolume) -> None:

@@ -7,7 +7,8 @@ from reconciler.twin.machine import Machine, Memory
 
 def memories_of(machine: Machine) -> list[Memory]:
     """Give every memory that a host keeps, wherever it is."""
-    kept = [snapshot.memory for snapshots in machine.snapshots.values() for snapshot in snapshots.values()]
+    everywhere = [*machine.snapshots.values(), *(entry.snapshots for entry in machine.trash.values())]
+    kept = [snapshot.memory for snapshots in everywhere for snapshot in snapshots.values()]
     trashed = [entry.memory for entry in machine.trash.values()]
     found = [*machine.memories.values(), *kept, *trashed]
     return [memory for memory in found if memory is not None]

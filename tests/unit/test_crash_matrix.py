@@ -24,7 +24,6 @@ from reconciler.model.identity import Uid
 from reconciler.model.observation import ALL_FACETS, EVERYTHING
 from reconciler.model.power import PowerObservation
 from reconciler.model.seam import Effects
-from reconciler.model.snapshots import SnapshotKind
 from reconciler.model.volume import WriteRecord
 from reconciler.state.inventory import Entry, Inventory, Phase
 from reconciler.state.layout import inventory_dir
@@ -36,6 +35,7 @@ from tests.support.memories import assert_memories_kept
 from tests.support.rig import RecordingEffects, Rig, run, scratch_state
 from tests.support.scenarios import NOT_OURS, SCENARIOS, STRANGER, Scenario
 from tests.support.simulation import is_crash
+from tests.support.stored import stored
 
 MOMENTS = ("before", "middle", "after")
 PAIRS_PER_SCENARIO = 12
@@ -183,31 +183,11 @@ def files_in_force(rig: Rig, uid: Uid) -> tuple[str, ...]:
     return volume.content if volume is not None else ()
 
 
-def data_of(machine: Machine) -> dict[Uid, set[object]]:
-    """Give what each VE has stored, in force, in a snapshot or in the trash: how much, and its files.
-
-    What was put aside counts for seven days.
-    """
-    end = machine.clock.now() - 7 * 86_400.0
-    kept = {
-        uid: [one.volume for one in those.values() if one.kind is not SnapshotKind.SAFETY or one.taken_at > end]
-        for uid, those in machine.snapshots.items()
-    }
-    volumes = [*machine.volumes.items(), *((uid, volume) for uid, those in kept.items() for volume in those)]
-    for entry in machine.trash.values():
-        trashed = [entry.volume, *(one.volume for one in entry.snapshots.values())]
-        volumes += [(entry.record.uid, volume) for volume in trashed if volume is not None]
-    found: dict[Uid, set[object]] = {}
-    for uid, volume in volumes:
-        found.setdefault(uid, set()).update({volume.used, *volume.content} - {None})
-    return found
-
-
 def assert_no_data_lost(before: Machine, now: Machine) -> None:
     """I4: what a VE stored is in force, in a snapshot or in the trash, unless its time in the trash was over."""
     expired = {e.record.uid for e in before.trash.values() if before.clock.now() - e.trashed_at >= 7 * 86_400.0}
-    here = data_of(now)
-    lost = {uid: data - here.get(uid, set()) for uid, data in data_of(before).items() if uid not in expired}
+    here = stored(now)
+    lost = {uid: data - here.get(uid, set()) for uid, data in stored(before).items() if uid not in expired}
     assert {uid: data for uid, data in lost.items() if data} == {}
 
 

@@ -22,6 +22,8 @@ from reconciler.model.identity import Uid
 from reconciler.model.observation import Facet
 from reconciler.model.power import EndCause
 from reconciler.model.seam import Effects, Wake
+from reconciler.model.snapshots import SnapshotKind
+from reconciler.model.volume import Record
 from reconciler.state.inventory import Entry, Inventory, Phase
 from reconciler.state.layout import inventory_dir
 from reconciler.twin.host import crash
@@ -31,6 +33,7 @@ from tests.support.memories import assert_memories_kept
 from tests.support.rig import LAN, Rig, on_lan, text_of, ve
 from tests.support.scenarios import NOT_OURS, STRANGER, make_stranger
 from tests.support.simulation import Simulation, agent_on, clocked_rig
+from tests.support.stored import stored
 
 SEEDS = range(24)
 CHAPTERS, EVENTS = 4, 8
@@ -44,6 +47,11 @@ SPECS = (
     "power: stopped",
     "disk: {size: 1Gi}, description: small",
     "boot: {restart: always}",
+    "snapshots: [{name: one}]",
+    "snapshots: [{name: one}, {name: two, memory: true}]",
+    "snapshots: [{name: one}], rollback: {to: one, request: first}",
+    "snapshots: [{name: one}], rollback: {to: one, request: second}, rlimits: {nofile: 98}",
+    "snapshotSchedule: {every: 1d, keep: 1}",
     "power: suspended",
     "power: suspended, memory: {limit: 64Mi}, rlimits: {nofile: 99}",
 )
@@ -51,11 +59,15 @@ SPECS = (
 
 @dataclass
 class Story:
-    """What a seed tells. ``born``: the data of every VE that ever was, by uid. ``before``: the host a moment ago."""
+    """What a seed tells. ``born``: the data of every VE that ever was, by uid; ``written``: the files made in it.
+
+    ``before``: the host a moment ago.
+    """
 
     rig: Rig
     random: Random
     born: dict[Uid, int] = field(default_factory=dict)
+    written: dict[Uid, set[str]] = field(default_factory=dict)
     documents: tuple[str, ...] = ()
     before: Machine | None = None
 
@@ -92,6 +104,8 @@ class Story:
             lambda: world.set_volume_size(uid, 1 << 20) if uid in self.rig.machine.volumes else None,
             lambda: world.end_init(uid, random.choice([EndCause.KILLED, EndCause.REBOOT, EndCause.EXITED])),
             lambda: world.set_hostname(uid, "strange"),
+            lambda: self.write(uid),
+            lambda: self.write(uid),
             lambda: world.forbid_suspension(uid, random.choice(["it has a terminal open", ""])),
             lambda: world.hide(random.choice([Facet.POWER, Facet.COMPUTE, Facet.NETWORK]), uid),
             lambda: world.reveal(),
@@ -110,6 +124,13 @@ class Story:
         random.choice(things)()
         if random.random() < 0.7:
             agent.events.tell(Wake(uid=random.choice([uid, None])))
+
+    def write(self, uid: Uid) -> None:
+        """Let root of a VE make a file."""
+        if uid in self.rig.machine.volumes:
+            files = self.written.setdefault(uid, set())
+            files.add(f"/file{len(files)}")
+            self.rig.world.write_file(uid, f"/file{len(files) - 1}")
 
     def heal(self) -> None:
         """Let everything work again."""
@@ -169,7 +190,7 @@ async def end(story: Story, seed: int, files: dict[str, bytes]) -> None:
 
 def is_well(agent: Simulation) -> bool:
     """Say whether each VE of the manifests is ready, or held for a reason that time does not mend."""
-    held = {"MassRemoval", "LooksLikeRename", "HaltedInside"}
+    held = {"MassRemoval", "LooksLikeRename", "HaltedInside", "NeedsConsent", "SnapshotMissing", "NotRunning"}
     states = [agent.condition(name) for name in agent.reconciler.fleet.ves]
     return bool(states) and all(state.status == "True" or state.reason in held for state in states)
 
@@ -182,10 +203,14 @@ def assert_not_ours_untouched(story: Story) -> None:
 
 
 def assert_data_kept(story: Story) -> None:
-    machine = story.rig.machine
-    trashed = {entry.record.uid: entry.volume and entry.volume.used for entry in machine.trash.values()}
-    here = {uid: volume.used for uid, volume in machine.volumes.items()}
-    assert {uid: here.get(uid, trashed.get(uid)) for uid in story.born} == story.born
+    """I4: all that was ever written is in force, in a snapshot or in the trash; nobody consented to its end."""
+    here = stored(story.rig.machine)
+    for uid, used in story.born.items():
+        assert {used, *story.written.get(uid, ())} <= here[uid], uid
+    for record in story.rig.machine.records.values():
+        assert isinstance(record, Record)
+        aside = [k for k in story.rig.machine.snapshots.get(record.uid, {}).values() if k.kind is SnapshotKind.SAFETY]
+        assert len(aside) <= len(set(record.requests_done)) == len(record.requests_done)
 
 
 def assert_books_agree(rig: Rig) -> None:

@@ -32,6 +32,7 @@ from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import CreateRuntime, DeleteRuntime, EndCause, StopRuntime, SuspendRuntime
 from reconciler.model.snapshots import RollBack
 from reconciler.model.units import parse_size
+from reconciler.model.volume import TrashVe
 from reconciler.plan import planner
 from reconciler.plan.inputs import Inputs
 from reconciler.plan.render import is_bookkeeping
@@ -122,6 +123,17 @@ def _roll_back(rig: Rig, name: str, snapshot: str) -> None:
     rig.machine.runtimes[uid] = boots
 
 
+def _trash(rig: Rig, name: str) -> None:
+    uid = rig.uid(name)
+    for effect in (
+        StopRuntime(uid=uid, timeout_s=1.0),
+        DeleteRuntime(uid=uid),
+        RemoveCgroup(uid=uid),
+        TrashVe(uid=uid),
+    ):
+        host.perform(rig.machine, effect)
+
+
 HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "limit": _limit,
     "instance-limit": lambda rig, limit, value: rig.world.set_instance_limit(Limit(limit), int(parse_size(value))),
@@ -152,6 +164,7 @@ HAPPENINGS: Mapping[str, Callable[..., None]] = {
     "from-source": lambda rig, name, source: _put_record(rig, name, source=source),
     "lose-snapshot": lambda rig, name, snapshot: rig.world.lose_snapshot(rig.uid(name), SnapshotName(snapshot)),
     "roll-back": _roll_back,
+    "trash": _trash,
     "write": lambda rig, name, path: rig.world.write_file(rig.uid(name), path),
     "never-finished": lambda rig, name: _put_record(rig, name, applied={}),
 }

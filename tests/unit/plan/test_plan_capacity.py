@@ -30,6 +30,7 @@ from reconciler.model.identity import HostName, VeName
 from reconciler.model.volume import Record
 from reconciler.plan import planner
 from reconciler.plan.capacity import claimed
+from reconciler.plan.render import is_bookkeeping
 from reconciler.plan.spec import spec_values
 from tests.support.fleets import edits
 from tests.support.rig import Rig, fleet_of, run, scratch_state, ve
@@ -306,6 +307,26 @@ def test_an_image_takes_its_place_in_the_pool_at_once(rig: Rig) -> None:
         "c": "NoCapacity: guarantees of disk 10Gi + reserve 1Gi > 10Gi of node-a: a 6Gi, c 4Gi; "
         "lower disk.size of one of them, or move one to another host"
     }
+
+
+def test_each_snapshot_of_an_image_takes_its_place_in_the_pool_and_one_more_what_a_rollback_puts_aside(
+    rig: Rig,
+) -> None:
+    host, image = HOST.format(spec="capacity: {disk: 20Gi}"), "disk: {size: 6Gi, inodes: 1000}"
+    rig.converge(fleet_of(host, ve("a", image)))
+    rig.converge(fleet_of(host, ve("a", f"{image}, snapshots: [{{name: one}}]"), revision="r2"))
+    assert claimed(rig.record("a").applied).disk_guarantee == 18 * GI
+    more = f"{image}, snapshots: [{{name: one}}, {{name: two}}], processes: 99"
+    plan = rig.plan(fleet_of(host, ve("a", more), revision="r3"))
+    assert told(plan)["a"].startswith("NoCapacity: guarantees of disk 24Gi + reserve 0 > 20Gi of node-a")
+    assert [action.path for action in plan.actions if action.effects and not is_bookkeeping(action)] == ["processes"]
+
+
+def test_a_schedule_of_an_image_claims_what_it_keeps(rig: Rig) -> None:
+    image = "disk: {size: 1Gi, inodes: 1000}, snapshotSchedule: {every: 1h, keep: 3}"
+    rig.converge(fleet_of(ve("a", image)))
+    [spec] = fleet_of(ve("a", image)).ves.values()
+    assert claim(spec).disk_guarantee == claimed(rig.record("a").applied).disk_guarantee == 5 * GI
 
 
 @settings(QUICK, max_examples=25, phases=[Phase.generate], suppress_health_check=[HealthCheck.too_slow])
