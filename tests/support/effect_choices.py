@@ -299,7 +299,9 @@ class Choices:
         if not runtime.network.loopback_up:
             yield SetLoopbackUp(uid=uid)
         if not runtime.is_running:
-            yield DiscardMemory(uid=uid) if runtime.resumed and self.random.random() < 0.3 else StartRuntime(uid=uid)
+            yield StartRuntime(uid=uid)
+            if runtime.resumed:
+                yield from (DiscardMemory(uid=uid) for _ in range(3))
         elif self.random.random() < 0.15:
             yield SuspendRuntime(uid=uid)
         elif self.random.random() < 0.5:
