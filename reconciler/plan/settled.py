@@ -13,6 +13,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Uid
 from reconciler.model.observation import VeObservation
+from reconciler.model.snapshots import SnapshotKind
 from reconciler.plan import ve
 from reconciler.plan.actions import Context
 from reconciler.plan.ve import VePlan
@@ -64,5 +65,5 @@ def _room(observed: VeObservation) -> int | None:
 def _is_timeless(spec: VeSpec, observed: VeObservation) -> bool:
     """Say whether a VE that is as it should be stays so by itself: nothing is to be made or deleted at some time."""
     kept = observed.snapshots
-    has_snapshots = isinstance(kept, Unknown) or bool(kept.snapshots)
-    return spec.snapshots.schedule is None and not has_snapshots and not spec.power.depends_on
+    is_dated = isinstance(kept, Unknown) or any(one.kind is not SnapshotKind.NAMED for one in kept.snapshots.values())
+    return spec.snapshots.schedule is None and not is_dated and not spec.power.depends_on

@@ -118,6 +118,18 @@ def test_what_the_clock_alone_can_bring_about_is_asked_for_each_time(rig: Rig, a
         assert WEB in anew
 
 
+def test_a_ve_whose_snapshots_only_its_manifest_ends_is_not_planned_again(rig: Rig, anew: list[VeName]) -> None:
+    settled, kept = Settled(), fleet_of(ve("web", "snapshots: [{name: golden}]"), revision="r2")
+    rig.converge(kept)
+    planner.plan_host(inputs_of(rig, kept, settled))
+    anew.clear()
+    planner.plan_host(inputs_of(rig, kept, settled))
+    assert WEB not in anew
+    rig.world.lose_snapshot(rig.uid("web"), SnapshotName("golden"))
+    found = planner.plan_host(inputs_of(rig, kept, settled))
+    assert [refusal.rule for refusal in found.refused if refusal.ve == WEB] == ["SnapshotLost"]
+
+
 def test_a_ve_that_is_gone_is_forgotten(rig: Rig, anew: list[VeName]) -> None:
     settled = Settled()
     planner.plan_host(inputs_of(rig, FLEET, settled))
