@@ -69,17 +69,19 @@ class HookedCriu:
             raise TimeLimitError("run criu: it did not end within its time, and was killed")
         if self._ask in ready:
             return self._read_question()
-        return self._reap() if self._process in ready else None
+        return self._look_how_it_ended() if self._process in ready else None
 
     def _read_question(self) -> Asked:
         with translated("read", "question of criu"):
             action, _, pid = os.read(self._ask, _ASK_BYTES).decode().partition(" ")
         return Asked(action=action, pid=int(pid))
 
-    def _reap(self) -> Finished:
+    def _look_how_it_ended(self) -> Finished:
+        """Leave it a zombie: so long its number is nobody else's, and its helpers can be killed by it."""
         with translated("wait for", "criu"):
-            _, status = os.waitpid(self.pid, 0)
-        return Finished(status=os.waitstatus_to_exitcode(status))
+            seen = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert seen is not None, "waitid gives nothing only if it does not wait"
+        return Finished(status=seen.si_status if seen.si_code == os.CLD_EXITED else -seen.si_status)
 
     def answer(self, *, go_on: bool) -> None:
         """Let criu go on, or have it give up.

@@ -29,7 +29,7 @@ from tests.support.twins import A, launch, running
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
-_COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.02; done"
+_COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.02; done"
 COUNTER = f"setsid sh -c '{_COUNT}' >/dev/null 2>&1 </dev/null &"
 
 

@@ -16,6 +16,7 @@ from reconciler.host.keeper.children import Dumping, Restoring, Starting
 from reconciler.host.keeper.protocol import Answer, Done, Failed, Launched
 from reconciler.kernel import child, dumping, pidfd, restoring
 from reconciler.kernel.pidfd import Exit, ProcessId
+from reconciler.kernel.syscalls import translated
 
 _GRACE_S = 20.0  # beyond the child's own deadline, to clear up in
 _WELL = Exit(kind="exited", value=0)
@@ -107,7 +108,8 @@ class Memories:
         if restoring_ is None:
             return False
         if not restoring_.released:
-            restoring_.report.send(restoring.GO)
+            with translated("release", f"VE {uid}"):
+                restoring_.report.send(restoring.GO)
             restoring_.released = True
             restoring_.deadline = time.monotonic() + restoring_.spec.timeout_s + _GRACE_S
         restoring_.client, restoring_.request, restoring_.answered = client, number, False
@@ -118,10 +120,17 @@ class Memories:
         if starting.held or starting.program is None:
             return
         starting.held, starting.deadline = True, None
-        init = pidfd.identify(starting.program)
-        if init is not None:
+        try:
+            init = pidfd.identify(starting.program)
+            if init is None:
+                return  # and who leads it will say so
             self._parent.adopt(starting.uid, init)
-            self._answer(starting, Launched(init=init))
+        except VectlError as err:
+            starting.failure = Failed(kind="failed", message=str(err))
+            starting.kill()
+            self._mend(starting)
+            return
+        self._answer(starting, Launched(init=init))
         starting.answered = True
 
     def reaped(self, pid: int, exit_: Exit) -> bool:
