@@ -225,9 +225,11 @@ def test_a_suspension_is_taken_up_where_it_was_cut_off(fleet: Fleet, sleeper: Ve
 @pytest.mark.parametrize(
     "point",
     [
-        "CreateRuntime:after",
         "StartRuntime:after",
-        *(pytest.param(point, marks=LONG) for point in ("CreateRuntime:before", "AttachInterface:before")),
+        *(
+            pytest.param(point, marks=LONG)
+            for point in ("CreateRuntime:before", "CreateRuntime:after", "AttachInterface:before")
+        ),
     ],
 )
 def test_a_resume_is_taken_up_where_it_was_cut_off(fleet: Fleet, sleeper: Ve, point: str) -> None:
