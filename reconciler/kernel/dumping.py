@@ -23,7 +23,7 @@ from reconciler.kernel import btrfs, cgroup_layout, child, criu, criu_timers, du
 from reconciler.kernel.cgroup import CgroupTree
 from reconciler.kernel.criu import DumpSpec
 from reconciler.kernel.hooked import Asked, Finished, HookedCriu
-from reconciler.kernel.syscalls import file_errors
+from reconciler.kernel.syscalls import checked, file_errors, libc
 
 MEMORY = "memory"
 VOLUME = "volume"
@@ -164,8 +164,7 @@ def _commit(spec: Dump) -> None:
 
 
 def _give_birth(spec: Dump) -> None:
-    for directory in (spec.criu.images, spec.unborn):
-        _flush(directory)
+    _flush(spec.unborn)
     if spec.note is not None:
         files.write_volatile(spec.note.path, spec.note.text.encode())
     with file_errors("rename", spec.unborn):
@@ -174,15 +173,16 @@ def _give_birth(spec: Dump) -> None:
 
 
 def _flush(directory: str) -> None:
-    with file_errors("flush", directory), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False):
-                descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-    files.sync_directory(directory)
+    """Have all of the pool on disk: one commit, where flushing the hundred files of a memory would take one each.
+
+    Source: syncfs(2).
+    """
+    with file_errors("flush", directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        checked(libc.syncfs(descriptor), "flush", directory)
+    finally:
+        os.close(descriptor)
 
 
 def _is_suspended(spec: Dump) -> bool:
