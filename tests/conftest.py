@@ -19,7 +19,7 @@ from tests.support.patience import PATIENCE
 
 _HERE = Path(__file__).parent
 _NEED_ROOT = ("kernel", "e2e", "vm", "vm_smoke")
-_E2E_S = 300 * PATIENCE
+_E2E_S = 300
 """Many commands, and a module's VEs: what hangs is told by shorter deadlines, and a machine may be busy."""
 _RUN = pytest.StashKey[scratch.RunDirectory]()
 
@@ -70,7 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test below ``kernel``, ``e2e`` and ``vm`` by its directory, so that none can be forgotten."""
+    """Mark every test below ``kernel``, ``e2e`` and ``vm`` by its directory, and give it the time it needs here."""
     for item in items:
         if item.path.is_relative_to(_HERE):
             directory = item.path.relative_to(_HERE).parts[0]
@@ -78,6 +78,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(directory)
             if directory == "e2e" and item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(_E2E_S))
+            if limit := item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(limit.args[0] * PATIENCE), append=False)
 
 
 @pytest.hookimpl(tryfirst=True)
