@@ -20,7 +20,7 @@ def add_address(sock: RtnlSocket, index: int, address: rtnl.IpInterface, *, prot
     Raises: KernelError, with EEXIST if the link has this IPv6 address with another prefix: delete that one first.
     """
     doing = f"add address {address} to link {index}"
-    attributes: list[tuple[str, rtnlencode.Value]] = [*_key(address), ("IFA_PROTO", protocol)]
+    attributes: list[tuple[str, object]] = [*_key(address), ("IFA_PROTO", protocol)]
     if address.version == 6:
         attributes.append(("IFA_FLAGS", rtnl.IFA_F_NODAD))
     elif address.max_prefixlen - address.network.prefixlen > _POINT_TO_POINT_BITS:
@@ -54,7 +54,7 @@ def _encode(address: rtnl.IpInterface, index: int, attributes: rtnlencode.Attrib
     return rtnlencode.address(attributes, family=family, prefix=address.network.prefixlen, index=index)
 
 
-def _key(address: rtnl.IpInterface) -> list[tuple[str, rtnlencode.Value]]:
+def _key(address: rtnl.IpInterface) -> list[tuple[str, object]]:
     return [("IFA_LOCAL", str(address.ip)), ("IFA_ADDRESS", str(address.ip))]
 
 

@@ -43,8 +43,8 @@ def create_bridge(sock: RtnlSocket, name: str, *, mac: str, mtu: int, alias: str
     """
     doing = f"create bridge {name}"
     info = nested(("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", _bridge_data(PLAIN_SWITCH)))
-    names: Attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac)]
-    _create(sock, [*names, ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info)], doing=doing)
+    attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info)]
+    _create(sock, attributes, doing=doing)
     made = _require(sock, name, doing=doing)
     marked = made.alias == alias or (made.alias is None and made.mac == mac)
     if made.kind != "bridge" or not marked:
@@ -154,7 +154,7 @@ def move(sock: RtnlSocket, index: int, namespace: int, *, name: str) -> None:
 
     Raises: KernelError, with EEXIST if a link there has the name.
     """
-    attributes: Attributes = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", name)]
+    attributes = [("IFLA_NET_NS_FD", namespace), ("IFLA_IFNAME", name)]
     _change(sock, index, attributes, doing=f"move link {name} to another namespace", flags=0)
 
 
@@ -226,7 +226,7 @@ def _veth_attributes(pair: VethPair, peer_namespace: int) -> Attributes:
     ]
 
 
-def _bridge_data(options: rtnl.BridgeOptions) -> bytes:
+def _bridge_data(options: rtnl.BridgeOptions) -> object:
     return nested(
         ("IFLA_BR_STP_STATE", int(options.stp)),
         ("IFLA_BR_FORWARD_DELAY", options.forward_delay),

@@ -26,7 +26,7 @@ def add_proxy(sock: RtnlSocket, index: int, address: IpAddress, *, protocol: int
     Source: ip-neighbour(8), "proxy".
     """
     doing = f"add proxy for {address} on link {index}"
-    attributes: rtnlencode.Attributes = [("NDA_DST", str(address)), ("NDA_PROTOCOL", protocol)]
+    attributes = [("NDA_DST", str(address)), ("NDA_PROTOCOL", protocol)]
     sock.request(_RTM_NEWNEIGH, _proxy(index, address, attributes), doing=doing, flags=_UPSERT)
 
 

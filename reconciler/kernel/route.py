@@ -108,8 +108,8 @@ def _encode(route: Route) -> bytes:
     return rtnlencode.route(_attributes(route), fields)
 
 
-def _attributes(route: Route) -> list[tuple[str, rtnlencode.Value]]:
-    found: list[tuple[str, rtnlencode.Value]] = [("RTA_TABLE", route.table)]
+def _attributes(route: Route) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [("RTA_TABLE", route.table)]
     if route.destination.prefixlen:
         found.append(("RTA_DST", str(route.destination.network_address)))
     if route.gateway is not None:
@@ -123,7 +123,7 @@ def _attributes(route: Route) -> list[tuple[str, rtnlencode.Value]]:
     return found
 
 
-def _gateway(destination: IpNetwork, gateway: IpAddress) -> tuple[str, rtnlencode.Value]:
+def _gateway(destination: IpNetwork, gateway: IpAddress) -> tuple[str, object]:
     if destination.version == gateway.version:
         return "RTA_GATEWAY", str(gateway)
-    return "RTA_VIA", rtnlencode.via(socket.AF_INET6, str(gateway))
+    return "RTA_VIA", {"family": socket.AF_INET6, "addr": str(gateway)}
