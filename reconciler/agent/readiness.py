@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from reconciler.agent.desk import Desk
-from reconciler.errors import StateError, VectlError
+from reconciler.errors import BusyError, StateError, VectlError
 from reconciler.model.condition import ConditionType
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.seam import Preflight
@@ -60,6 +60,9 @@ class Readiness:
     async def _look_at(self, uid: Uid) -> None:
         try:
             condition = ready_condition(await self.preflight.find_obstacles(uid))
+        except BusyError:  # it is being written to disk: what was said of it stays until then
+            self._due[uid] = self.desk.clock.monotonic() + FIRST_S
+            return
         except StateError:  # it has ended since
             self._lift(uid)
             return

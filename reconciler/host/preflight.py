@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Thread
 
-from reconciler.errors import KernelError, NotSuspendableError, StateError, TimeLimitError, VectlError
+from reconciler.errors import BusyError, KernelError, NotSuspendableError, StateError, TimeLimitError, VectlError
 from reconciler.host import compute, grafts, lxcfs, nics, power
 from reconciler.host.site import Site
 from reconciler.kernel import criu_program, process_state, rtnl, socket_diag
@@ -52,7 +52,8 @@ _SET_ANYWAY = frozenset({_REDIRECT, _KERNEL, _ADVERTISED, ROUTE_PROTOCOL})
 async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
     """Name what keeps a VE from being suspended and resumed on this host; empty, if nothing is known to.
 
-    Raises: StateError, if it does not run; KernelError, if there is more in it than is looked at; TimeLimitError.
+    Raises: StateError, if it does not run; BusyError, if it stands still; KernelError, if there is more in it than is
+    looked at; TimeLimitError.
     """
     look = site.looks.get(uid) or _begin(site, uid)
     try:
@@ -135,7 +136,10 @@ def _open(site: Site, uid: Uid) -> _Inside:
     kept = site.namespaces.of(uid, init, site.rtnl)
     digest = record.template_digest
     has_template = digest is not None and os.path.exists(site.instance.template_image(digest))
-    pids = compute.tree(site, uid).processes()
+    tree = compute.tree(site, uid)
+    if tree.is_frozen():
+        raise BusyError(f"look for obstacles in VE {uid}: it stands still, as while it is written to disk")
+    pids = tree.processes()
     links = tuple(sorted(_made_inside(kept.rtnl.dump_links(), alias=link_alias(site.instance.name, uid))))
     with kept.root() as root:
         return _Inside(

@@ -170,9 +170,11 @@ def test_criu_gives_up_or_hangs_at_a_process_that_is_held_still(site: Site, one:
 
 def test_what_was_put_in_from_outside_is_named_while_it_runs(site: Site, one: Ve) -> None:
     running = one.begin("sleep", "600")
-    until(lambda: holding.obstacles(site, one), "the program to be seen")
-    assert "outside" in named(holding.obstacles(site, one), ObstacleKind.OUTSIDER, by="sleep")
-    one.run("killall", "sleep")
+    until(lambda: "sleep" in one.as_host("ps"), "the program to run")
+    try:
+        assert "outside" in named(holding.obstacles(site, one), ObstacleKind.OUTSIDER, by="sleep")
+    finally:
+        one.as_host("killall", "sleep")
     assert running.exception() is not None
     until(lambda: not holding.obstacles(site, one), "the program to be gone")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from reconciler.agent.readiness import EVERY_S, FIRST_S, SLICE, Readiness
-from reconciler.errors import KernelError, StateError
+from reconciler.errors import BusyError, KernelError, StateError
 from reconciler.model.condition import ConditionType, Status
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.migration import Obstacle, ObstacleKind
@@ -98,6 +98,17 @@ def test_a_ve_that_cannot_be_looked_at_is_unknown(watch: _Watch) -> None:
     watch.look()
     watch.look(FIRST_S)
     assert watch.told() == (Status.UNKNOWN, "look at open files: too many")
+
+
+def test_of_a_ve_that_is_being_written_to_disk_stays_what_was_said(watch: _Watch) -> None:
+    watch.look()
+    watch.look(FIRST_S)
+    said, watch.preflight.found = watch.told(), BusyError("it stands still")
+    watch.look(EVERY_S)
+    assert watch.told() == said
+    watch.preflight.found = (_OBSTACLE,)
+    watch.look(FIRST_S)
+    assert watch.told() == (Status.FALSE, _OBSTACLE.what)
 
 
 @pytest.mark.parametrize("by", ["pass", "look"])
