@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from reconciler.host import compute, ground
 from reconciler.host.host import RealHost
+from reconciler.host.keeper import protocol
 from reconciler.host.site import Site
 from reconciler.kernel import link, mount, netns, sysctl
 from reconciler.kernel.rtnlsocket import RtnlSocket
@@ -97,7 +98,8 @@ async def _take_down(site: Site) -> None:
         if cgroup.exists():
             cgroup.kill()
             cgroup.remove()
-    await (await site.keeper()).shut_down(force=True)
+    if os.path.exists(f"{site.instance.run_dir}/{protocol.SOCKET_NAME}"):  # or nothing has needed a keeper
+        await (await site.keeper()).shut_down(force=True)
     site.close()
     for directory in (site.instance.ves, site.instance.trash):
         for name in os.listdir(directory):
