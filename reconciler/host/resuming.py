@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from reconciler.errors import CommandError, StateError
 from reconciler.host import (
@@ -26,6 +26,7 @@ from reconciler.host import (
     runtime,
     switching,
     views,
+    volume,
 )
 from reconciler.host.keeper import protocol
 from reconciler.host.memory_files import Memory
@@ -67,17 +68,28 @@ def prepare(site: Site, uid: Uid) -> None:
 
 def _put_back(site: Site, uid: Uid, data: str) -> None:
     """Begin anew with the data that belong to a memory; what is done already, as the volume says, stays done."""
-    volume, mark = site.instance.volume(uid), kept.read_mark(site, uid)
+    present, mark = site.instance.volume(uid), kept.read_mark(site, uid)
     place = kept.begin(site, f"{site.instance.ve_dir(uid)}/{_BACK}")
     new = f"{place}/{kept.VOLUME}"
     kept.copy(site, data, new, read_only=False)
-    if os.path.isdir(f"{new}/work"):
-        overlay_index.renew(new)
-    if mark is not None:
-        switching.put_mark(new, mark)
-    files.exchange(new, volume)
+    with _limited_as(site, present, new):
+        if mark is not None:
+            switching.put_mark(new, mark)
+    files.exchange(new, present)
     files.sync_directory(site.instance.ve_dir(uid))
     kept.delete(site, place)
+
+
+@contextmanager
+def _limited_as(site: Site, present: str, new: str) -> Iterator[None]:
+    """Make a copy ready to be mounted, and give it the limits that are in force now, in place of those of its time."""
+    if not os.path.isdir(f"{new}/work"):  # an image has no other limit than its size
+        yield
+        return
+    size, total = volume.read_limits(site, present)
+    with volume.limited_afterwards(site, new, size=size, total=total):
+        overlay_index.renew(new)
+        yield
 
 
 def sweep(site: Site, uid: Uid) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 
 from reconciler.errors import StateError, TemplateError
@@ -37,29 +36,16 @@ async def roll_back(site: Site, effect: RollBack) -> None:
 
     def make(path: str) -> None:
         kept.copy(site, f"{source}/{kept.VOLUME}", path, read_only=False)
-        with nullcontext() if meta.is_image else _limited_afterwards(site, path, effect):
+        if meta.is_image:
+            switching.put_mark(path, mark)
+            return
+        with volume.limited_afterwards(site, path, size=effect.size, total=effect.total):
+            overlay_index.renew(path)
             switching.put_mark(path, mark)
 
     mark = VolumeMark(request=effect.request, template=meta.template, template_digest=meta.template_digest)
     memory = _memory_of(site, source, meta)
     await switching.switch(site, uid, safety=effect.safety, make=make, memory=memory)
-
-
-@contextmanager
-def _limited_afterwards(site: Site, made: str, effect: RollBack) -> Iterator[None]:
-    """Make the copy of a snapshot ready to be mounted, and give it its limits in the end.
-
-    It has none for the time: what is full takes no change. Of its VE nothing runs that could make use of that.
-    """
-    above = kept.group_above(site, made)
-    qgroup.set_limit(made, None)
-    if above is not None:
-        qgroup.set_group_limit(site.instance.pool, above, None)
-    try:
-        overlay_index.renew(made)
-        yield
-    finally:
-        volume.set_limits(site, made, size=effect.size, total=effect.total)
 
 
 def _memory_of(site: Site, source: str, meta: KeptMeta) -> Callable[[str], None] | None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from reconciler.errors import KernelError, StateError, TemplateError
-from reconciler.host import image, power, quota, templates
+from reconciler.host import image, kept, power, quota, templates
 from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, overlay, qgroup
 from reconciler.model.identity import Uid
@@ -167,6 +167,36 @@ def set_limits(site: Site, volume: str, *, size: int | None, total: int | None) 
     if above is not None:
         qgroup.set_group_limit(pool, above, total)
     qgroup.set_limit(volume, size)
+
+
+def read_limits(site: Site, volume: str) -> tuple[int | None, int | None]:
+    """Read the limit of a volume, and that of it and its snapshots together.
+
+    Units: bytes, None for unlimited.
+    Raises: KernelError.
+    """
+    number = btrfs.subvolume_id(volume)
+    groups = qgroup.read_qgroups(site.instance.pool, {number}).groups
+    size = groups[number].max_referenced if number in groups else None
+    return size, next((group.max_referenced for each, group in groups.items() if each != number), None)
+
+
+@contextmanager
+def limited_afterwards(site: Site, made: str, *, size: int | None, total: int | None) -> Iterator[None]:
+    """Lift the limits of a copy for the block, and set them in the end: what is full takes no change.
+
+    Nothing of the VE may run in the block.
+
+    Raises: StateError, if they cannot be held; KernelError.
+    """
+    above = kept.group_above(site, made)
+    qgroup.set_limit(made, None)
+    if above is not None:
+        qgroup.set_group_limit(site.instance.pool, above, None)
+    try:
+        yield
+    finally:
+        set_limits(site, made, size=size, total=total)
 
 
 def _group_above(pool: str, number: int, *, wanted: bool) -> int | None:

@@ -12,7 +12,7 @@ from reconciler.errors import BusyError, CommandError, NotSuspendableError, Stat
 from reconciler.host import compute, debris, preflight, resuming
 from reconciler.host.host import RealHost
 from reconciler.host.site import Site
-from reconciler.kernel import btrfs
+from reconciler.kernel import btrfs, qgroup
 from reconciler.model.identity import Uid
 from reconciler.model.power import (
     DeleteRuntime,
@@ -21,6 +21,7 @@ from reconciler.model.power import (
     StartRuntime,
     SuspendRuntime,
 )
+from reconciler.model.volume import SetVolumeSize
 from tests.support.inside import Ve
 from tests.support.patience import PATIENCE
 from tests.support.real_host import on_real_host, perform
@@ -29,6 +30,7 @@ from tests.support.twins import A, launch, running
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
+SIZE = 1 << 26
 _COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.02; done"
 COUNTER = f"setsid sh -c '{_COUNT}' >/dev/null 2>&1 </dev/null &"
 
@@ -170,6 +172,50 @@ def test_a_memory_is_discarded_only_while_nothing_comes_from_it() -> None:
         with pytest.raises(StateError, match="not suspended"):
             await perform(host, RESUME)
         await perform(host, launch(A), StartRuntime(uid=A))
+
+    on_real_host(story)
+
+
+_DIRECTORIES = "i=0; while mkdir /srv/$i; do i=$((i+1)); done"
+FILL = f"dd if=/dev/zero of=/srv/full bs=1M; dd if=/dev/zero of=/srv/rest bs=4k; sync; {_DIRECTORIES}"
+MORE = "dd if=/dev/zero of=/srv/more bs=64k count=16 conv=fsync"
+
+
+async def twice_held_back(host: RealHost) -> None:
+    """Suspend a VE, and have a resume given up, so that the next one puts its data back."""
+    await perform(host, SuspendRuntime(uid=A), DeleteRuntime(uid=A), RESUME, DeleteRuntime(uid=A))
+    assert Path(host.site.instance.suspended_dir(A), "tried").exists()
+
+
+def limit_of(host: RealHost) -> int | None:
+    volume = host.site.instance.volume(A)
+    return qgroup.read_qgroups(volume).groups[btrfs.subvolume_id(volume)].max_referenced
+
+
+def test_a_ve_whose_disk_is_full_is_resumed_with_its_data_put_back_and_stays_limited() -> None:
+    async def story(host: RealHost) -> None:
+        await perform(host, *running(A))
+        await shell(host, f"({FILL}) 2>/dev/null; setsid sleep 1234 >/dev/null 2>&1 </dev/null &")
+        await until(host, "ps | grep -q '[s]leep 1234'")
+        await twice_held_back(host)
+        before = btrfs.subvolume_id(host.site.instance.volume(A))
+        await perform(host, RESUME)
+        assert btrfs.subvolume_id(host.site.instance.volume(A)) != before
+        assert limit_of(host) == SIZE
+        await perform(host, DeleteRuntime(uid=A), *RESUMED)
+        await until(host, f"ps | grep -q '[s]leep 1234' && ! {MORE}")
+        assert nothing_left(host)
+
+    on_real_host(story)
+
+
+def test_a_disk_that_changed_under_a_memory_keeps_its_size_when_the_data_are_put_back() -> None:
+    async def story(host: RealHost) -> None:
+        await perform(host, *running(A))
+        await twice_held_back(host)
+        await perform(host, SetVolumeSize(uid=A, size=2 * SIZE), RESUME)
+        assert limit_of(host) == 2 * SIZE
+        await perform(host, DeleteRuntime(uid=A))
 
     on_real_host(story)
 
