@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler.host import (
     attachment,
+    capturing,
     cloning,
     compute,
     counters,
@@ -58,7 +59,7 @@ _Handler = Callable[[Site, Any], "Awaitable[None] | None"]
 
 _HANDLERS: Mapping[type, _Handler] = {
     volume_model.BuildTemplate: templates.build,
-    volume_model.CaptureTemplate: templates.capture,
+    volume_model.CaptureTemplate: capturing.capture,
     volume_model.RemoveTemplate: templates.remove,
     volume_model.WriteRecord: volume.write_record,
     volume_model.CreateVolume: volume.create_volume,

@@ -80,15 +80,6 @@ def _parse_note(data: bytes, *, where: str) -> tuple[TemplateName, str, float, b
     return note
 
 
-def basis(site: Site, directory: str) -> Digest | None:
-    """Give the image that the data of a snapshot is on; None, if there is no such snapshot.
-
-    Raises: StateError; KernelError.
-    """
-    found = site.parsed.read(f"{directory}/meta.json", _parse_use)
-    return None if found is None or found[1] is None else Digest(found[1])
-
-
 def touch(site: Site, *digests: Digest) -> None:
     """Take note that images were of use until now.
 

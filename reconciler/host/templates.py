@@ -13,23 +13,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from reconciler.errors import BusyError, KernelError, StateError, TemplateError
-from reconciler.host import image as disk
 from reconciler.host import images, trees
-from reconciler.host.lxcfs import TARGETS
 from reconciler.host.site import Site
 from reconciler.kernel import erofs, files, mount
 from reconciler.kernel.hashing import sha256_of
-from reconciler.kernel.merge import Merge, merge
 from reconciler.kernel.syscalls import file_errors
 from reconciler.manifests.canonical import template_key
 from reconciler.model.decode import parse_object, render_object
-from reconciler.model.identity import IDS_PER_VE, Digest, TemplateName
+from reconciler.model.identity import Digest, TemplateName
 from reconciler.model.volume import (
     BuildTemplate,
-    CaptureTemplate,
     ImageObservation,
     ImageSource,
-    Record,
     RemoveTemplate,
     TemplateSpec,
 )
@@ -38,7 +33,6 @@ _INDEX_FORMAT = 1
 _SCRATCH = "build-"
 _DIGITS = 64
 _IMAGE_FILE = re.compile(r"[0-9a-f]{64}\.(erofs|json)")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LOCK_S = 60.0
 
 
@@ -85,43 +79,6 @@ def _adopt(site: Site, key: Digest, digest: Digest, template: TemplateSpec) -> N
     images.touch(site, digest)
 
 
-async def capture(site: Site, effect: CaptureTemplate) -> None:
-    """Make an image of a snapshot of a VE; the VE goes on meanwhile.
-
-    Raises: StateError, if there is no such snapshot; TemplateError; CommandError; MissingToolError; NoSpaceError.
-    """
-    record = site.need_record(effect.uid)
-    data = f"{site.instance.snapshots_dir(effect.uid)}/{effect.snapshot}"
-    if not _NAME.fullmatch(effect.snapshot) or (lower := images.basis(site, data)) is None:
-        raise StateError(f"make a template of {record.name}@{effect.snapshot}: it has no such snapshot")
-    site.told(f"{effect.name}: merging {record.name}@{effect.snapshot} with its template")
-    await asyncio.to_thread(_capture, site, effect, record, lower)
-
-
-def _capture(site: Site, effect: CaptureTemplate, record: Record, lower: Digest) -> None:
-    volume = f"{site.instance.snapshots_dir(effect.uid)}/{effect.snapshot}/volume"
-    file = disk.path_in(volume)
-    with scratch_of(site.instance.templates) as scratch, file_errors("make template", effect.name):
-        os.mkdir(f"{scratch}/merging")
-        job = Merge(
-            lower=site.instance.template_image(lower),
-            volume=volume,
-            disk=file if os.path.exists(file) else None,
-            id_base=record.id_base,
-            id_count=IDS_PER_VE,
-            image=f"{scratch}/image.erofs",
-            uuid=str(uuid.uuid4()),
-            scratch=f"{scratch}/merging",
-            init=record.init[0],
-            directories=trees.DIRECTORIES,
-            files=TARGETS,
-        )
-        merge(job)
-        key = template_key(ImageSource(digest=sha256_of(job.image)))
-        source = f"VE {record.name}@{effect.snapshot}"
-        _publish(site, job.image, key, _note(effect.name, source, is_original=True))
-
-
 def _build_image(site: Site, template: TemplateSpec) -> None:
     begun = time.monotonic()
 
@@ -143,6 +100,15 @@ def _build_image(site: Site, template: TemplateSpec) -> None:
         erofs.make_image(place.tree, image, uuid=str(uuid.UUID(template.key[:32])), epoch=newest)
         _publish(site, image, template.key, _note(template.name, images.words(template.source)))
     tell(f"built in {time.monotonic() - begun:.1f} s")
+
+
+def publish_captured(site: Site, image: str, name: TemplateName, *, source: str) -> None:
+    """Make an image known that was made of a VE, and can be made of nothing else; it is put where it is looked for.
+
+    Raises: KernelError; NoSpaceError.
+    """
+    key = template_key(ImageSource(digest=sha256_of(image)))
+    _publish(site, image, key, _note(name, source, is_original=True))
 
 
 def _note(name: TemplateName, source: str, *, is_original: bool = False) -> ImageObservation:

@@ -157,5 +157,5 @@ def test_a_template_is_made_of_a_snapshot_of_a_ve(fleet: Fleet) -> None:
     fleet.await_ready("copy")
     assert fleet.ve("copy").run("cat", "/etc/who") == "golden\n"
     assert fleet.ve("copy").run("ls", "/opt") == "app\n"
-    assert "no such snapshot" in fleet.complaint("template", "build", "gold", "--from-ve", "model@silver")
+    assert "it has no snapshot silver" in fleet.complaint("template", "build", "gold", "--from-ve", "model@silver")
     assert listed(fleet)["gold"]["usedBy"] == ["copy"]

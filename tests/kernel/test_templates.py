@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import stat
 import subprocess
 import tarfile
 import threading
@@ -30,30 +29,21 @@ from reconciler.errors import (
     VectlError,
 )
 from reconciler.host import images, templates, trees
-from reconciler.host.host import RealHost
 from reconciler.host.site import Site
 from reconciler.kernel import erofs, files, mount
 from reconciler.manifests.canonical import template_spec
-from reconciler.model.identity import Digest, HostName, SnapshotName, TemplateName, Uid, VeName
+from reconciler.model.identity import Digest, HostName, TemplateName
 from reconciler.model.instance import Instance
-from reconciler.model.observation import HostObservation
-from reconciler.model.power import PowerObservation, StartRuntime
-from reconciler.model.record import encode_record
-from reconciler.model.snapshots import TakeSnapshot
 from reconciler.model.volume import (
     BuildTemplate,
-    CaptureTemplate,
-    ImageSource,
     OciSource,
-    Record,
     RemoveTemplate,
     SimplestreamsSource,
     TarballSource,
     TemplateSource,
     TemplateSpec,
-    WriteRecord,
 )
-from tests.support import real_host, storage
+from tests.support import storage
 from tests.support.archives import (
     ARCHITECTURE,
     Answer,
@@ -66,7 +56,6 @@ from tests.support.archives import (
     simplestreams,
     tar,
 )
-from tests.support.twins import SETTING, A, B, created
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -587,105 +576,6 @@ def test_what_is_known_of_an_image_is_observed(site: Site, tmp_path: Path) -> No
     assert images.observe(site, templates.read_index(site))[digest].used_at > before
 
 
-# Images made of a VE
-
-UID = Uid("6ba7b810-9dad-41d1-80b4-00c04fd430c8")
-BASE = 300_000
-
-
-def keep_snapshot(site: Site, lower: Digest, volume: Path) -> None:
-    """Put a snapshot of a VE into place, as whoever takes them does."""
-    record = Record(
-        uid=UID,
-        name=VeName("web1"),
-        id_base=BASE,
-        template=TemplateName("tried"),
-        template_digest=lower,
-        init=("/sbin/init",),
-        source="",
-        created_at=0.0,
-    )
-    storage.write(site.instance.record_file(UID), encode_record(record).decode())
-    kept = f"{site.instance.snapshots_dir(UID)}/golden"
-    storage.write(f"{kept}/meta.json", json.dumps({"name": "golden", "template_digest": lower}))
-    volume.rename(f"{kept}/volume")
-
-
-def fill_upper(upper: Path, *, owner: int) -> None:
-    """Make what a VE has changed: new and changed files, one removed, a directory replaced, an identity."""
-    for name in ("etc/ssh", "srv", "opt"):
-        (upper / name).mkdir(parents=True)
-    (upper / "etc/who").write_text("changed\n")
-    (upper / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
-    (upper / "etc/ssh/ssh_host_ed25519_key").write_text("secret")
-    (upper / "etc/ssh/sshd_config").write_text("kept")
-    (upper / "srv/new").write_text("new\n")
-    os.mknod(upper / "srv/gone", 0o600 | stat.S_IFCHR, os.makedev(0, 0))
-    (upper / "opt/now").write_text("now")
-    os.setxattr(upper / "opt", "trusted.overlay.opaque", b"y")
-    for path in (upper, *upper.rglob("*")):
-        os.chown(path, owner, owner)
-    os.chown(upper / "srv/new", owner + 1000, owner + 1000)
-
-
-CAPTURED = tar(INIT, file("etc/who"), file("etc/machine-id", b""), file("srv/gone"), file("srv/stays"), file("opt/old"))
-
-
-def captured(site: Site) -> Digest:
-    effect = CaptureTemplate(uid=UID, snapshot=SnapshotName("golden"), name=TemplateName("gold"))
-    asyncio.run(templates.capture(site, effect))
-    [(digest, note)] = [(d, n) for d, n in images.observe(site, templates.read_index(site)).items() if n.name == "gold"]
-    assert (note.source, note.is_original) == ("VE web1@golden", True)
-    return digest
-
-
-@pytest.mark.parametrize("on_image", [False, True], ids=["directory", "image"])
-def test_a_snapshot_becomes_an_image_without_the_ves_identity(site: Site, tmp_path: Path, on_image: bool) -> None:
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    if on_image:
-        fill_upper(tmp_path / "content/upper", owner=BASE)
-        make = ["mke2fs", "-q", "-t", "ext4", "-d", f"{tmp_path}/content", f"{volume}/disk.img", "16M"]
-        subprocess.run(make, check=True, timeout=60)
-    else:
-        fill_upper(volume / "upper", owner=0)
-    before = [(path, path.lstat().st_mtime_ns) for path in sorted(volume.rglob("*"))]
-    keep_snapshot(site, build(site, tarball(tmp_path / "a.tar", CAPTURED)), volume)
-    with seen(site, captured(site), tmp_path / "mnt") as tree:
-        assert (tree / "etc/who").read_text() == "changed\n"
-        assert (tree / "etc/machine-id").read_text() == ""
-        assert os.listdir(tree / "etc/ssh") == ["sshd_config"]
-        assert sorted(os.listdir(tree / "srv")) == ["new", "stays"]
-        assert os.listdir(tree / "opt") == ["now"]
-        assert ((tree / "srv/new").stat().st_uid, (tree / "etc/who").stat().st_uid) == (1000, 0)
-        assert os.listxattr(tree / "opt") == []
-    kept = Path(site.instance.snapshots_dir(UID)) / "golden/volume"
-    assert [(kept / path.relative_to(volume), at) for path, at in before] == [
-        (path, path.lstat().st_mtime_ns) for path in sorted(kept.rglob("*"))
-    ]
-
-
-def test_a_captured_image_is_a_source_by_its_digest(site: Site, tmp_path: Path) -> None:
-    fill_upper(tmp_path / "volume/upper", owner=0)
-    keep_snapshot(site, build(site, tarball(tmp_path / "a.tar", CAPTURED)), tmp_path / "volume")
-    digest = captured(site)
-    assert build(site, ImageSource(digest=digest)) == digest
-    with pytest.raises(TemplateError, match="not on this host"):
-        build(site, ImageSource(digest="0" * 64))
-
-
-@pytest.mark.parametrize("name", ["none", "..", ".golden", "a/b"])
-def test_what_is_no_snapshot_is_not_captured(site: Site, tmp_path: Path, name: str) -> None:
-    fill_upper(tmp_path / "volume/upper", owner=0)
-    keep_snapshot(site, build(site, tarball(tmp_path / "a.tar", CAPTURED)), tmp_path / "volume")
-    before = left(site)
-    with pytest.raises(StateError, match="no such snapshot"):
-        asyncio.run(
-            templates.capture(site, CaptureTemplate(uid=UID, snapshot=SnapshotName(name), name=TemplateName("x")))
-        )
-    assert left(site) == before
-
-
 # Export
 
 
@@ -707,40 +597,3 @@ def test_an_image_goes_into_a_file_and_comes_back(site: Site, tmp_path: Path, ki
 def test_an_export_into_another_kind_of_file_is_refused(site: Site, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"expected \.erofs, \.tar"):
         erofs.export("image", f"{tmp_path}/out.zip")
-
-
-async def live_and_copy(host: RealHost) -> str:
-    """Let one VE change a file, make a template of it, and start another from that; give what it has there."""
-    for effect in (*created(A), StartRuntime(uid=A)):
-        await host.perform(effect)
-    pid = pid_of(await host.observe(), A)
-    inside(pid, "echo from a >/etc/motd")
-    await host.perform(TakeSnapshot(uid=A, name=SnapshotName("golden")))
-    inside(pid, "echo later >/etc/motd")
-    await host.perform(CaptureTemplate(uid=A, snapshot=SnapshotName("golden"), name=TemplateName("gold")))
-    [digest] = [digest for digest, image in (await host.observe()).images.items() if image.name == "gold"]
-    made = spec(ImageSource(digest=digest))
-    await host.perform(BuildTemplate(template=made))
-    for effect in (WriteRecord(record=SETTING.record(B), template_key=made.key), *created(B), StartRuntime(uid=B)):
-        await host.perform(effect)
-    seen = await host.observe()
-    with pytest.raises(BusyError, match="uses it"):
-        await host.perform(RemoveTemplate(key=made.key))
-    return inside(pid_of(seen, B), "cat /etc/motd")
-
-
-def inside(pid: int, script: str) -> str:
-    """Run a script in the VE of an init."""
-    enter = ["nsenter", f"--target={pid}", "--all", "--root", "--wd", "--", "sh", "-c", script]
-    return subprocess.run(enter, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
-
-
-def pid_of(seen: HostObservation, uid: Uid) -> int:
-    power = seen.ves[uid].power
-    assert isinstance(power, PowerObservation)
-    assert power.pid is not None
-    return power.pid
-
-
-def test_a_ve_starts_from_a_template_that_was_made_of_another() -> None:
-    assert real_host.on_real_host(live_and_copy) == "from a\n"
