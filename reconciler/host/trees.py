@@ -94,6 +94,8 @@ def _unpack_tarball(source: TarballSource, place: Place) -> int:
         place.told("downloading")
         download.fetch(source.url, archive, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.progress)
     what = f"tarball {source.path or source.url}"
+    if not os.path.isfile(archive):
+        raise TemplateError(f"read {what}: there is no such file on this host; put it there, or correct the path")
     found = sha256_of(archive)
     if found != source.sha256:
         raise TemplateError(f"check {what}: expected sha256 {source.sha256}, got {found}")

@@ -71,7 +71,7 @@ def test_a_template_that_cannot_be_built_keeps_only_its_own_ve_down(fleet: Fleet
     bad = template("bad", tarball={"path": f"{tmp_path}/none.tar", "sha256": "0" * 64})
     fleet.put("bad.yaml", bad, ve("of-bad", template="bad"), ve("of-good", template="tarball"))
     fleet.await_ready("of-good")
-    assert "none.tar" in fleet.await_reason("of-bad", "KernelError").message
+    assert "none.tar" in fleet.await_reason("of-bad", "TemplateError").message
     fleet.drop("bad.yaml")
 
 
