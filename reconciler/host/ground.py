@@ -20,6 +20,7 @@ _PASSABLE = 0o711
 _QUOTA_S = 10.0
 _QUOTA_POLL_S = 0.01
 _HELD_POLL_S = 0.02
+_HELD_S = 10.0
 
 _CRIU_CONFIG = "network-lock nftables\nlink-remap\nghost-limit 67108864\n"
 
@@ -144,7 +145,7 @@ def remove(instance: Instance) -> None:
             left = [*os.listdir(instance.ves), *os.listdir(instance.trash)]
         if left:
             raise RefusedError(f"remove the pool {instance.pool}: {len(left)} VEs are in it or in its trash")
-        mount.unmount(instance.pool)
+        _unmount_pool(instance)
     lxcfs.end(instance)
     templates = f"{instance.run_dir}/templates"
     for entry in mount.read_mounts():
@@ -169,6 +170,17 @@ def held_devices(instance: Instance, *, wait_s: float = 0.0) -> list[str]:
         if not held or time.monotonic() >= deadline:
             return held
         time.sleep(_HELD_POLL_S)
+
+
+def _unmount_pool(instance: Instance) -> None:
+    """Unmount the pool, once the disks in it are let go: udev may look at one for a moment after its last user.
+
+    Raises: BusyError; KernelError.
+    """
+    pool, deadline = os.path.realpath(instance.pool), time.monotonic() + _HELD_S
+    while loop.find_below(pool) and time.monotonic() < deadline:
+        time.sleep(_HELD_POLL_S)
+    mount.unmount(instance.pool)
 
 
 def _remove_cgroup(instance: Instance) -> None:

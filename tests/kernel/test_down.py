@@ -17,7 +17,7 @@ from reconciler.cli import down
 from reconciler.errors import RefusedError, UsageError
 from reconciler.host import ground
 from reconciler.host.host import RealHost
-from reconciler.kernel import mount
+from reconciler.kernel import files, loop, mount
 from reconciler.model.volume import TrashVe, WriteRecord
 from reconciler.state.config import Config
 from tests.support import real_host, storage
@@ -110,6 +110,31 @@ def test_a_ve_whose_record_cannot_be_read_is_destroyed_only_by_name() -> None:
     assert refused.endswith(f"as their records cannot be read; destroy them with --destroy-data {B}")
     assert left == sorted([A, B])
     assert done.endswith("is gone\n")
+    assert not is_left
+
+
+def test_a_pool_is_not_unmounted_before_the_last_disk_in_it_is_let_go() -> None:
+    async def take(host: RealHost, image: str) -> tuple[str, bool]:
+        disk = f"{host.site.instance.pool}/disk"
+        files.allocate(disk, 1 << 20)
+        with contextlib.ExitStack() as held, pytest.MonkeyPatch.context() as patched:
+            device = held.enter_context(loop.attached(disk, read_only=False))
+            find = loop.find_below
+
+            def look(directory: str) -> list[str]:
+                found = find(directory)
+                if device in found:
+                    held.close()
+                return found
+
+            patched.setattr(loop, "find_below", look)
+            said = await say_down(host, yes=True)
+        is_left = Path(image).exists()
+        ground.prepare(host.site.instance)
+        return said, is_left
+
+    said, is_left = with_ves(take)
+    assert "is gone\n" in said
     assert not is_left
 
 

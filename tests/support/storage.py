@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from reconciler.kernel import btrfs, erofs, files, mount, qgroup
+from reconciler.kernel import btrfs, erofs, files, loop, mount, qgroup
+from tests.support.patience import PATIENCE
 
 T = TypeVar("T")
 
 POOL_BYTES = 256 << 20
+_RELEASE_S = 5.0 * PATIENCE
 UUID = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
 
@@ -62,7 +65,15 @@ def mounted(image: str, target: str, *, fstype: str, read_only: bool) -> Iterato
     try:
         yield target
     finally:
+        _await_release(target)
         mount.unmount(target)
+
+
+def _await_release(directory: str) -> None:
+    """Wait until no loop device keeps a file below a directory: udev may look at one after its last user."""
+    deadline = time.monotonic() + _RELEASE_S
+    while loop.find_below(directory) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @contextmanager
