@@ -22,6 +22,7 @@ from reconciler.errors import KernelFormatError
 from reconciler.kernel import btrfs
 from reconciler.kernel.syscalls import file_errors
 
+_INDEX = ("work", "index")
 _UPPER = "trusted.overlay.upper"
 _UUID = "trusted.overlay.uuid"
 
@@ -41,7 +42,7 @@ def renew(volume: str) -> int:
     Raises: KernelError; NoSpaceError; KernelFormatError, if a handle is not one of btrfs.
     """
     number = btrfs.subvolume_id(volume)
-    return sum(_renew(path, number) for path in _holders(f"{volume}/work/index"))
+    return sum(_renew(path, number) for path in _holders(os.path.join(volume, *_INDEX)))
 
 
 def give_identity(upper: str) -> None:
