@@ -101,7 +101,6 @@ def plan_recreation(present: Present, context: Context) -> Switch | None:
     action = _switch(present, record, effects, context, resumes=False)
     built = actions.make(spec, before, Operation.RECREATE, "template", None, None, (BuildTemplate(template=template),))
     action = replace(action, op=Operation.RECREATE, path="template", before=before.template, after=template.name)
-    f"{', '.join(spec.keep)} and nothing else" if spec.keep else "nothing (it declares no keep)"
     action = replace(
         action,
         impact=Impact.RECREATE,
