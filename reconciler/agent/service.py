@@ -22,7 +22,8 @@ from reconciler.agent.source import WatchedDirectory
 from reconciler.errors import ConfigError
 from reconciler.host.events import HostEvents
 from reconciler.model.condition import Condition
-from reconciler.state.config import Config, DirectoryLocation
+from reconciler.state.config import Config
+from reconciler.state.location import DirectoryLocation
 from reconciler.state.lock import instance_lock
 
 

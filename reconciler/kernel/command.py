@@ -83,6 +83,22 @@ def run(
     Raises: CommandError, if it ends otherwise than with status 0; TimeLimitError, after its whole group was killed;
     MissingToolError, if there is no such program.
     """
+    return _text(run_bytes(argv, timeout_s=timeout_s, input=input, env=env, with_errors=with_errors))
+
+
+def run_bytes(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    with_errors: bool = False,
+) -> bytes:
+    """Run a command as `run` does, and return what it printed as it is.
+
+    Units: seconds.
+    Raises: as `run`.
+    """
     with started(argv[0]):
         process = subprocess.Popen(
             argv,
@@ -100,7 +116,8 @@ def run(
     except BaseException:
         _end(process)
         raise
-    return _result(argv, process.returncode, out, err_out or b"")
+    _judge(argv, process.returncode, out, err_out or b"")
+    return out
 
 
 @contextmanager
@@ -174,7 +191,7 @@ def run_telling(
         output = os.pread(said.fileno(), OUTPUT_READ, 0)
         if was_late:
             raise _too_late(argv, timeout_s, _text(output))
-        _result(argv, status, b"", output)
+        _judge(argv, status, b"", output)
 
 
 async def run_async(
@@ -206,7 +223,8 @@ async def run_async(
         await _end_async(process, talk)
         raise
     assert process.returncode is not None
-    return _result(argv, process.returncode, out, err_out)
+    _judge(argv, process.returncode, out, err_out)
+    return _text(out)
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
@@ -214,9 +232,9 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {**inherited, "LC_ALL": "C.UTF-8", "LANGUAGE": "", **(extra or {})}
 
 
-def _result(argv: Sequence[str], status: int, out: bytes, err_out: bytes) -> str:
+def _judge(argv: Sequence[str], status: int, out: bytes, err_out: bytes) -> None:
     if status == 0:
-        return _text(out)
+        return
     ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     output = (_text(out) + _text(err_out))[-OUTPUT_KEPT:]
     last = output.strip().rpartition("\n")[2]

@@ -6,11 +6,14 @@ from collections.abc import Callable, Collection, Mapping
 
 from reconciler.errors import VectlError
 from reconciler.manifests import load
+from reconciler.model.commit import TrustState
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.fleet import Finding, Fleet
 from reconciler.model.identity import VeName
 from reconciler.sources.settle import Absences, Stillness
 from reconciler.sources.snapshot import Snapshot, digest_of
+
+_TRUSTED = {TrustState.TRUSTED: Status.TRUE, TrustState.REFUSED: Status.FALSE, TrustState.UNKNOWN: Status.UNKNOWN}
 
 _NOT_READ = Snapshot(reason="SourceNotRead", problem="the source was not looked at yet")
 
@@ -109,18 +112,19 @@ class Revisions:
         failed = Status.UNKNOWN if newest is _NOT_READ else Status.FALSE
         return Condition(
             type=ConditionType.FETCHED,
-            status=Status.TRUE if newest.complete else failed,
-            reason="Read" if newest.complete else newest.reason,
+            status=failed if newest.reason else Status.TRUE,
+            reason=newest.reason or "Read",
             message=newest.problem or _skipped_message(newest.skipped),
             revision=newest.revision,
         )
 
     def _verified(self) -> Condition:
+        trust = self._newest.trust
         return Condition(
             type=ConditionType.VERIFIED,
-            status=Status.TRUE,
-            reason="LocalFiles",
-            message="whoever may write the files is trusted",
+            status=_TRUSTED[trust.state],
+            reason=trust.reason,
+            message=trust.message,
             revision=self._newest.revision,
         )
 

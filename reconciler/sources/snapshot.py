@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from reconciler.model.commit import LOCAL_FILES, Commit, Step, Trust, TrustState
+
 FILE_MAX = 1 << 20
 """The largest file of manifests that is read. Units: bytes."""
 
@@ -29,6 +31,8 @@ class Snapshot:
     ``digest`` is the SHA-256 of paths and contents, ``revision`` its short form with the kind of the source.
     ``reason`` is a PascalCase word for a condition and ``problem`` its sentence. ``root``: device and inode of the
     directory. ``skipped``: paths that look like manifests or folders of them but are not followed.
+    ``commit``: what was read, if the source is a repository; ``way``: how it came about, from the commit after the one
+    in force on. ``trust``: whether it may be acted upon.
     """
 
     files: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -38,11 +42,14 @@ class Snapshot:
     problem: str = ""
     root: tuple[int, int] | None = None
     skipped: tuple[str, ...] = ()
+    commit: Commit | None = None
+    way: tuple[Step, ...] = ()
+    trust: Trust = LOCAL_FILES
 
     @property
     def complete(self) -> bool:
-        """Whether everything that is there was read: only then is what is not in it gone."""
-        return not self.reason
+        """Whether everything that is there was read and may be trusted: only then is what is not in it gone."""
+        return not self.reason and self.trust.state is TrustState.TRUSTED
 
 
 def snapshot_of(kind: str, files: Mapping[str, bytes]) -> Snapshot:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from reconciler.errors import ConfigError, UsageError
 from reconciler.kernel import files
@@ -14,6 +14,7 @@ from reconciler.model.fleet import Finding
 from reconciler.model.identity import HostName
 from reconciler.model.instance import DEFAULT_LIB, Instance
 from reconciler.state import scalars
+from reconciler.state.location import DirectoryLocation, Location, parse_location
 from reconciler.state.settings import Section, parse_settings, refuse
 
 DEFAULT_FILE = "/etc/vectl/config.yaml"
@@ -21,26 +22,6 @@ DEFAULT_POLICY = "/etc/vectl/policy.yaml"
 DEFAULT_INSTANCE = "vectl"
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirectoryLocation:
-    """A directory of manifests."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitLocation:
-    """A git repository of manifests. ``subdir``: where in it, "" for all. ``trust``: the file of allowed signers."""
-
-    url: str
-    branch: str = "main"
-    subdir: str = ""
-    trust: str | None = None
-
-
-Location: TypeAlias = DirectoryLocation | GitLocation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +128,7 @@ def _parse(top: Section, instance: Instance) -> Config:
     default = Config(instance=instance)
     return replace(
         default,
-        source=_parse_source(top),
+        source=parse_location(top),
         etcd=_parse_coordinator(top),
         listen=top.value("listen", scalars.listen),
         policy=top.value("policy", scalars.absolute_path) or default.policy,
@@ -159,32 +140,6 @@ def _parse(top: Section, instance: Instance) -> Config:
         max_restarts=top.value("maxRestarts", scalars.count(1, 1000)) or default.max_restarts,
         workers=top.value("workers", scalars.count(1, 64)) or default.workers,
     )
-
-
-def _parse_source(top: Section) -> Location | None:
-    if top.setting("source") is None:
-        return None
-    section = top.section("source")
-    path = section.value("path", scalars.absolute_path)
-    if section.setting("git") is None:
-        section.require("path")
-    elif section.setting("path") is not None:
-        section.refuse("path", "expected either 'path' or 'git', got both")
-    location = _parse_git(section.section("git")) if section.setting("git") else None
-    section.end()
-    return DirectoryLocation(path=path) if path else location
-
-
-def _parse_git(git: Section) -> GitLocation:
-    git.require("url")
-    location = GitLocation(
-        url=git.value("url", scalars.text) or "",
-        branch=git.value("branch", scalars.text) or "main",
-        subdir=git.value("subdir", scalars.subdir) or "",
-        trust=git.value("trust", scalars.absolute_path),
-    )
-    git.end()
-    return location
 
 
 def _parse_coordinator(top: Section) -> EtcdAddress | None:

@@ -13,6 +13,11 @@ _INSTANCE = re.compile(r"[a-z][a-z0-9-]{0,11}\Z")
 _HOST = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/]+):([0-9]{1,5})\Z")
 _RUNTIMES = ("runc", "crun")
+_GIT_URL = re.compile(
+    r"(?:(?:https?|ssh)://(?:[^\s:/@]+(?::(?P<password>[^\s/@]*))?@)?[\w.\[\]:-]+(?:/\S*)?|[\w.-]+@[\w.-]+:(?!/)\S+)\Z"
+)
+_REF = re.compile(r"(?!-)[A-Za-z0-9._/+=-]+\Z")
+_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _DAY_S = 86400.0
 
 _POOL_MIN = 256 << 20
@@ -133,4 +138,41 @@ def text(text: str) -> str:
     """
     if not text.strip():
         raise ValueError("expected some text")
+    return text
+
+
+def git_url(text: str) -> str:
+    """Check the address of a git repository: ssh, https, or a directory of this machine; never with a password.
+
+    Raises: ValueError.
+    """
+    if text.startswith(("/", "file:///")):
+        return text
+    match = _GIT_URL.match(text)
+    if match is None:
+        raise ValueError(f"expected ssh://, https:// or an absolute path, got {text.partition('@')[2] or text!r}")
+    if match["password"] is not None:
+        raise ValueError("expected no password in an address; put it into a file and name that as 'credentials'")
+    return text
+
+
+def ref_name(text: str) -> str:
+    """Check the name of a branch or a tag.
+
+    Raises: ValueError.
+    Source: git-check-ref-format(1).
+    """
+    is_odd = ".." in text or "//" in text or "@{" in text or text.endswith((".lock", "/", "."))
+    if _REF.match(text) is None or is_odd:
+        raise ValueError(f"expected the name of a branch or tag such as main, got {text!r}")
+    return text
+
+
+def commit_id(text: str) -> str:
+    """Check the whole name of a commit.
+
+    Raises: ValueError.
+    """
+    if _COMMIT.match(text) is None:
+        raise ValueError(f"expected the 40 or 64 hexadecimal digits of a commit, got {text!r}")
     return text

@@ -10,13 +10,12 @@ import pytest
 from reconciler.errors import ConfigError, UsageError
 from reconciler.state.config import (
     Config,
-    DirectoryLocation,
     EtcdAddress,
-    GitLocation,
     Overrides,
     load_config,
     parse_config,
 )
+from reconciler.state.location import DirectoryLocation, GitLocation
 
 NONE = Overrides()
 EVERYTHING = b"""\
@@ -89,7 +88,7 @@ def test_git_and_etcd_are_taken() -> None:
         "coordinator: {etcd: {endpoints: ['https://10.0.0.1:2379', 'https://10.0.0.2:2379'], ca: /etc/ca.pem}}\n"
     )
     assert config.source == GitLocation(
-        url="ssh://git@example.org/fleet", branch="prod", subdir="eu/lab", trust="/etc/vectl/signers"
+        urls=("ssh://git@example.org/fleet",), ref="refs/heads/prod", subdir="eu/lab", trust="/etc/vectl/signers"
     )
     assert config.etcd == EtcdAddress(endpoints=("https://10.0.0.1:2379", "https://10.0.0.2:2379"), ca="/etc/ca.pem")
 

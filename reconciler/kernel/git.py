@@ -1,0 +1,138 @@
+"""A git repository, read by the git command line: commits, trees and blobs from the object store, without a checkout.
+
+Source: git(1), git-cat-file(1), git-ls-tree(1), git-rev-list(1).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.errors import CommandError, KernelFormatError
+from reconciler.kernel import command
+from reconciler.kernel.git_object import TreeEntry, parse_commit, parse_tree
+from reconciler.model.commit import Commit
+
+ISOLATED: Mapping[str, str] = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_ASKPASS": "",
+    "SSH_ASKPASS": "",
+    "HOME": os.devnull,
+}
+"""What keeps the machine's and a user's settings, and questions to a terminal, out of what an agent does."""
+
+_READ_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A repository by its git directory, or by a directory that git finds it from.
+
+    ``environment``: `ISOLATED` for an agent's mirror; nothing for a person's own clone, whose settings say whom git
+    trusts. Every command ends by a deadline.
+    """
+
+    path: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, *arguments: str, timeout_s: float = _READ_S, input: bytes | None = None) -> bytes:
+        """Run a git command in the repository; give what it printed.
+
+        Raises: CommandError, TimeLimitError, MissingToolError.
+        """
+        argv = ["git", "-C", self.path, *_NOTHING_RUNS, *arguments]
+        return command.run_bytes(argv, timeout_s=timeout_s, input=input, env=self.environment)
+
+    def resolve(self, revision: str) -> str | None:
+        """Name the commit that a branch, tag or beginning of a commit's name stands for; None, if there is none.
+
+        Raises: TimeLimitError, MissingToolError.
+        """
+        try:
+            found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        except CommandError:
+            return None
+        return found.decode("ascii").strip()
+
+    def commits(self, oids: Sequence[str]) -> tuple[Commit, ...]:
+        """Read commits, in the order asked for.
+
+        Raises: CommandError, KernelFormatError.
+        """
+        found = self.objects(oids)
+        return tuple(parse_commit(oid, found[oid]) for oid in oids)
+
+    def tree(self, commit: str, subdir: str = "") -> tuple[TreeEntry, ...]:
+        """List all entries of a commit's tree below ``subdir``, folders too; paths are relative to it.
+
+        Raises: CommandError, if there is no such commit or folder.
+        """
+        return parse_tree(self.run("ls-tree", "-r", "-t", "-z", "--long", f"{commit}:{subdir}"))
+
+    def objects(self, oids: Iterable[str]) -> dict[str, bytes]:
+        """Read objects by name.
+
+        Raises: CommandError; KernelFormatError, if one is not there.
+        """
+        wanted = list(dict.fromkeys(oids))
+        if not wanted:
+            return {}
+        names = "".join(f"{oid}\n" for oid in wanted).encode("ascii")
+        return _parse_batch(self.run("cat-file", "--batch", input=names, timeout_s=4 * _READ_S), wanted)
+
+    def first_parents(self, old: str | None, new: str) -> tuple[str, ...]:
+        """Name the commits from the one after ``old`` to ``new`` along first parents, oldest first.
+
+        With ``old`` None, or no first-parent ancestor of ``new``, down to the root.
+        Raises: CommandError.
+        """
+        beyond = () if old is None else (f"^{old}",)
+        listed = self.run("rev-list", "--first-parent", "--reverse", "--end-of-options", new, *beyond)
+        return tuple(listed.decode("ascii").split())
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Say whether ``new`` was built on ``old``, or is the same.
+
+        Raises: CommandError, if one of them is not there.
+        """
+        try:
+            self.run("merge-base", "--is-ancestor", old, new)
+        except CommandError as error:
+            if error.status == 1:
+                return False
+            raise
+        return True
+
+    def changed_paths(self, commit: str) -> tuple[str, ...]:
+        """Name the files that differ from the first parent, or all of a first commit.
+
+        Raises: CommandError.
+        """
+        listed = self.run(
+            "log", "-1", "--format=", "--diff-merges=first-parent", "--no-renames", "--name-only", "-z", commit
+        )
+        return tuple(name.decode(errors="surrogateescape") for name in listed.split(b"\0") if name)
+
+
+_NOTHING_RUNS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+"""No hook, no helper and no housekeeping of the repository's own runs because we read it."""
+
+
+def _parse_batch(data: bytes, wanted: Sequence[str]) -> dict[str, bytes]:
+    """Parse what ``git cat-file --batch`` prints: a line of name, type and size, the content, and a line feed."""
+    found: dict[str, bytes] = {}
+    at = 0
+    for oid in wanted:
+        end = data.index(b"\n", at) if b"\n" in data[at : at + 200] else len(data)
+        words = data[at:end].split()
+        if len(words) != 3 or not words[2].isdigit():
+            raise KernelFormatError(f"read git object {oid}: expected its name, type and size, got {data[at:end]!r}")
+        size = int(words[2])
+        found[oid] = data[end + 1 : end + 1 + size]
+        at = end + 1 + size + 1
+    return found

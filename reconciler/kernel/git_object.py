@@ -1,0 +1,100 @@
+"""The text of git's objects and of what it lists, taken apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from reconciler.errors import KernelFormatError
+from reconciler.model.commit import Commit
+
+_PERSON = re.compile(r"(?P<who>.*?) (?P<at>\d+) [+-]\d{4}\Z")
+_SIGNATURES = ("gpgsig", "gpgsig-sha256")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeEntry:
+    """An entry of a tree. ``mode`` as git writes it, e.g. ``100644``; ``size`` None for what is no blob.
+
+    Units: bytes.
+    """
+
+    mode: str
+    kind: str
+    oid: str
+    size: int | None
+    path: str
+
+
+def parse_tree(data: bytes) -> tuple[TreeEntry, ...]:
+    """Parse what ``git ls-tree -r -t -z --long`` prints.
+
+    Raises: KernelFormatError.
+    """
+    return tuple(_entry(line) for line in data.split(b"\0") if line)
+
+
+def _entry(line: bytes) -> TreeEntry:
+    head, tab, path = line.partition(b"\t")
+    words = head.decode("ascii", errors="replace").split()
+    if not tab or len(words) != 4:
+        raise KernelFormatError(f"read git ls-tree: expected mode, kind, object, size and path, got {line[:80]!r}")
+    mode, kind, oid, size = words
+    return TreeEntry(
+        mode=mode,
+        kind=kind,
+        oid=oid,
+        size=None if size == "-" else int(size),
+        path=path.decode(errors="surrogateescape"),
+    )
+
+
+def parse_commit(oid: str, data: bytes) -> Commit:
+    """Parse a commit object.
+
+    Raises: KernelFormatError.
+    Source: gitformat-signature(5); git-commit-tree(1) for the headers.
+    """
+    head, _, message = data.partition(b"\n\n")
+    headers = _headers(head)
+    first = dict(reversed(headers))
+    author, committer = (_person(first.get(name, ""), oid) for name in ("author", "committer"))
+    return Commit(
+        id=oid,
+        tree=first.get("tree", ""),
+        parents=tuple(value for name, value in headers if name == "parent"),
+        author=author[0],
+        committer=committer[0],
+        committed_at=committer[1],
+        message=message.decode(errors="replace"),
+        signature=next((value for name, value in headers if name in _SIGNATURES), ""),
+        payload=_without_signatures(head) + b"\n\n" + message,
+    )
+
+
+def _headers(head: bytes) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for line in head.decode(errors="replace").split("\n"):
+        if line.startswith(" ") and found:
+            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line[1:]}")
+        else:
+            name, _, value = line.partition(" ")
+            found.append((name, value))
+    return found
+
+
+def _without_signatures(head: bytes) -> bytes:
+    kept: list[bytes] = []
+    signing = False
+    for line in head.split(b"\n"):
+        signing = (signing and line.startswith(b" ")) or line.partition(b" ")[0].decode(errors="replace") in _SIGNATURES
+        if not signing:
+            kept.append(line)
+    return b"\n".join(kept)
+
+
+def _person(text: str, oid: str) -> tuple[str, float]:
+    match = _PERSON.match(text)
+    if match is None:
+        raise KernelFormatError(f"read commit {oid[:12]}: expected a name with a time, got {text[:80]!r}")
+    return match["who"], float(match["at"])

@@ -1,0 +1,111 @@
+"""A repository is read as git has it, and what is not there is an error with a name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from reconciler.errors import CommandError, KernelFormatError
+from reconciler.kernel.git import ISOLATED, Repository
+from reconciler.model.commit import trailers
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "Ann",
+    "GIT_AUTHOR_EMAIL": "ann@example.org",
+    "GIT_COMMITTER_NAME": "Ann",
+    "GIT_COMMITTER_EMAIL": "ann@example.org",
+    "GIT_COMMITTER_DATE": "1700000000 +0100",
+}
+
+
+class Clone:
+    """A clone in which commits are made."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.git("init", "--quiet", "--initial-branch=main", str(path))
+
+    def git(self, *arguments: str) -> str:
+        env = {**os.environ, **ISOLATED, **IDENTITY}
+        argv = ["git", "-C", str(self.path), *arguments]
+        if arguments[0] == "init":
+            argv = ["git", *arguments]
+        return subprocess.run(argv, env=env, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    def commit(self, files: dict[str, str], message: str = "change") -> str:
+        for name, text in files.items():
+            file = self.path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path / "clone")
+
+
+@pytest.fixture
+def repository(clone: Clone) -> Repository:
+    return Repository(path=str(clone.path), environment=ISOLATED)
+
+
+def test_blobs_are_read_from_the_store_whatever_lies_in_the_work_tree(clone: Clone, repository: Repository) -> None:
+    first = clone.commit({"a/web.yaml": "one\n", "b.yaml": "\x00two"})
+    (clone.path / "b.yaml").write_text("not committed")
+    entries = {entry.path: entry for entry in repository.tree(first) if entry.kind == "blob"}
+    assert {path: (entry.mode, entry.size) for path, entry in entries.items()} == {
+        "a/web.yaml": ("100644", 4),
+        "b.yaml": ("100644", 4),
+    }
+    found = repository.objects(entry.oid for entry in entries.values())
+    assert {path: found[entry.oid] for path, entry in entries.items()} == {"a/web.yaml": b"one\n", "b.yaml": b"\x00two"}
+    assert [entry.path for entry in repository.tree(first, "a")] == ["web.yaml"]
+
+
+def test_a_commit_says_who_made_it_when_and_from_what(clone: Clone, repository: Repository) -> None:
+    first = clone.commit({"a.yaml": ""})
+    second = clone.commit({"a.yaml": "x"}, "resize web1\n\nmore words\n\nReviewed-by: Bob\nVectl-Reviewed: abc")
+    (commit,) = repository.commits([second])
+    assert (commit.id, commit.parents, commit.committer) == (second, (first,), "Ann <ann@example.org>")
+    assert (commit.subject, commit.committed_at, commit.signature) == ("resize web1", 1700000000.0, "")
+    assert trailers(commit.message) == (("Reviewed-by", "Bob"), ("Vectl-Reviewed", "abc"))
+
+
+def test_the_way_between_two_commits_goes_along_first_parents(clone: Clone, repository: Repository) -> None:
+    first = clone.commit({"a.yaml": ""})
+    clone.git("checkout", "--quiet", "-b", "feature")
+    side = clone.commit({"b.yaml": ""})
+    clone.git("checkout", "--quiet", "main")
+    second = clone.commit({"c.yaml": ""})
+    clone.git("merge", "--quiet", "--no-ff", "-m", "merge", "feature")
+    merge = clone.git("rev-parse", "HEAD")
+    assert repository.first_parents(first, merge) == (second, merge)
+    assert repository.changed_paths(merge) == ("b.yaml",)
+    assert repository.changed_paths(first) == ("a.yaml",)
+    assert repository.is_ancestor(first, merge)
+    assert not repository.is_ancestor(side, second)
+
+
+def test_what_is_not_there_has_no_name(clone: Clone, repository: Repository) -> None:
+    first = clone.commit({"a.yaml": ""})
+    assert repository.resolve("main") == first
+    assert repository.resolve("--help") is None
+    assert repository.resolve("nothing") is None
+    with pytest.raises(CommandError):
+        repository.tree(first, "nowhere")
+    with pytest.raises(KernelFormatError, match="expected its name"):
+        repository.objects(["0" * 40])
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["subject only", "subject\n\nText: with\nother lines", "Key: value", "subject\n\nsee http://example.org"],
+)
+def test_only_a_last_paragraph_of_nothing_else_is_trailers(message: str) -> None:
+    assert trailers(message) == ()
