@@ -136,7 +136,7 @@ def _debootstrap(source: DebootstrapSource, place: Place) -> int:
     packages = ",".join((*_DEBIAN_PACKAGES, *source.packages))
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _DEBIAN_EXCLUDED]
     argv = ["mmdebstrap", "--quiet", f"--variant={source.variant}", "--mode=root", f"--include={packages}", *excluded]
-    argv += [source.suite, place.tree]
+    argv += ["--", source.suite, place.tree]  # what comes from a manifest is no option: some of them run commands
     sources = [source.mirror] if source.mirror else _sources(source.suite)
     place.told(f"installing {source.suite}, which takes a minute or more")
     _run_mmdebstrap([*argv, *sources], source.suite)

@@ -27,6 +27,12 @@ _SUITE = r"^[a-z][a-z0-9.-]{1,63}$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _OCI_DIGEST = r"^sha256:[0-9a-f]{64}$"
 _SERVER = r"^https?://[A-Za-z0-9.:_\[\]-]+(/[^\s?#@]*)?$"
+_MIRROR = (
+    r"^(deb (\[signed-by=/(usr/share|etc/apt)/keyrings/[A-Za-z0-9_+-][A-Za-z0-9._+-]*\] )?"
+    r"(https?://[A-Za-z0-9.:_\[\]-]+|file://)(/[^\s?#@\[\]]*)?( [A-Za-z0-9./_-]+)+"
+    r"|(https?://[A-Za-z0-9.:_\[\]-]+|file://)(/[^\s?#@\[\]]*)?)$"
+)
+"""One line of apt's, with no other option than the key: what is installed runs its scripts as root of the host."""
 _URL = r"^(https?://[A-Za-z0-9.:_\[\]-]+|file://)/[^\s#]+$"
 _OCI_IMAGE = r"^[A-Za-z0-9][^\s@]{0,1023}$"
 _WORD = r"^[A-Za-z0-9._-]{1,63}$"
@@ -46,6 +52,7 @@ PATTERN_WORDS: Mapping[str, str] = {
     _SHA256: "a SHA-256 of 64 hexadecimal digits",
     _OCI_DIGEST: "a digest of the form sha256: and 64 hexadecimal digits",
     _SERVER: "an address such as https://images.example.org, without a user's name",
+    _MIRROR: "an address such as https://deb.example.org/debian, or a line of apt's with no option but signed-by",
     _URL: "an address such as https://example.org/a.tar.xz or file:///srv/a.tar, without a user's name",
     _OCI_IMAGE: "the name of an image such as registry.example.org/app, without a digest",
     _WORD: "a word of at most 63 letters, digits, '.', '_' and '-'",
@@ -84,6 +91,7 @@ NewSnapshot = Annotated[SnapshotWord, AfterValidator(parsers.new_snapshot)]
 AbsolutePath = Annotated[str, StringConstraints(pattern=_PATH, max_length=4095), AfterValidator(parsers.without_dots)]
 Package = Annotated[str, StringConstraints(pattern=_PACKAGE)]
 Suite = Annotated[str, StringConstraints(pattern=_SUITE)]
+Mirror = Annotated[str, StringConstraints(pattern=_MIRROR, max_length=1024)]
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 Url = Annotated[str, StringConstraints(pattern=_URL, max_length=2048)]
 ServerUrl = Annotated[str, StringConstraints(pattern=_SERVER, max_length=1024)]

@@ -12,6 +12,7 @@ from reconciler.manifests.fields import (
     Duration,
     Init,
     Items,
+    Mirror,
     Name,
     NewSnapshot,
     OciDigest,
@@ -101,7 +102,11 @@ class Debootstrap(Section):
 
     suite: Suite = Field(description="Name of the suite, such as trixie.")
     packages: Items[Package] = Field((), description="Packages beside those of the variant.")
-    mirror: Text | None = Field(None, description="Package source; those of the host, if left out.")
+    mirror: Mirror | None = Field(
+        None,
+        description="Package source, an address or a line of apt's with no option but signed-by, "
+        "that a key of the host has signed; those of the host, if left out.",
+    )
     variant: Literal["minbase", "standard", "essential", "apt", "important", "buildd"] = Field(
         "minbase", description="Which set of packages is the base. See mmdebstrap(1)."
     )
