@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A directory or file of manifests, or - for standard input.")
 ]
-PruneOption = Annotated[bool, typer.Option("--prune", help="Move VEs that no manifest names any more to the trash.")]
+PruneOption = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="Move VEs that no manifest names any more to the trash, and delete such snapshots with consent.",
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show bookkeeping too.")]
 _Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="2: there are changes, 3: they need consent.")]
 _Observed = Annotated[

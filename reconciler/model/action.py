@@ -204,7 +204,8 @@ class UnknownFact:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What to do on one host for one revision. ``waiting``: VE name to what it waits for. ``orphans``: VEs that no
-    manifest names any more and that are left alone because nobody asked to prune.
+    manifest names any more and that are left alone because nobody asked to prune. ``orphan_snapshots``: the same of
+    snapshots, as VE@SNAPSHOT.
 
     ``ve_hashes``: by VE name, for consent.
     """
@@ -217,6 +218,7 @@ class Plan:
     warned: tuple[Drift, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
     orphans: tuple[str, ...] = ()
+    orphan_snapshots: tuple[str, ...] = ()
     ve_hashes: Mapping[str, str] = field(default_factory=dict)
     action_hash: str = ""
 

@@ -31,27 +31,33 @@ _TAKEN, _EXPIRED = f"{SCHEDULE}.taken", "snapshots"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotsPlan:
-    """``takes`` come before anything else, ``deletes`` after it. ``births``: as the record has them afterwards."""
+    """``takes`` come before anything else, ``deletes`` after it. ``births``: as the record has them afterwards.
+
+    ``orphans``: those that nobody wants any more and that are left alone because nobody asked to prune.
+    """
 
     takes: tuple[Action, ...] = ()
     deletes: tuple[Action, ...] = ()
     refused: tuple[Refusal, ...] = ()
     waiting: str = ""
+    orphans: tuple[SnapshotName, ...] = ()
     births: Mapping[str, float]
 
 
 def plan_snapshots(present: Present, context: Context) -> SnapshotsPlan:
     """Plan what is taken and what is deleted."""
     taken, refused, waiting = _named(present, context)
-    unwanted, protected = _unwanted(present, context)
-    gone = {effect.name for action in unwanted for effect in action.effects if isinstance(effect, DeleteSnapshot)}
+    found = (*_removed(present), *_schedule_removed(present))
+    protected = _protected(present, found) if context.prunes else ()
+    unwanted = found if context.prunes and not protected else ()
     scheduled = () if awaits_rollback(present.spec, present.record) else _scheduled(present, context)
     return SnapshotsPlan(
         takes=(*taken.values(), *scheduled),
         deletes=(*unwanted, *_expired(present, context)),
         refused=(*refused, *protected),
         waiting=waiting,
-        births=_births(present, taken.keys(), gone, context.now),
+        orphans=() if context.prunes else tuple(_lost_by(found)),
+        births=_births(present, taken.keys(), _lost_by(unwanted), context.now),
     )
 
 
@@ -126,17 +132,18 @@ def _is_due(present: Present, schedule: SnapshotSchedule, now: float) -> bool:
     return not any(abs(now - at) < schedule.every_s for at in taken)
 
 
-def _unwanted(present: Present, context: Context) -> tuple[list[Action], list[Refusal]]:
-    """Give the deletion of what left the manifest, or the refusal of it."""
-    found = [*_removed(present), *_schedule_removed(present)]
-    if not context.prunes:
-        return [], []
-    if not is_protected(present.spec, present.record):
-        return found, []
-    names = [effect.name for action in found for effect in action.effects if isinstance(effect, DeleteSnapshot)]
+def _protected(present: Present, deletions: Iterable[Action]) -> tuple[Refusal, ...]:
+    """Refuse the deletion of what left the manifest of a VE that is protected."""
+    names = _lost_by(deletions)
+    if not names or not is_protected(present.spec, present.record):
+        return ()
     message = f"the manifest names {', '.join(names)} no more, but the VE is protected, and its snapshots with it"
     remedy = "put it back, or let it go with protect: false"
-    return [], [present.refuse("Protected", message, remedy)] if names else []
+    return (present.refuse("Protected", message, remedy),)
+
+
+def _lost_by(deletions: Iterable[Action]) -> list[SnapshotName]:
+    return [effect.name for action in deletions for effect in action.effects if isinstance(effect, DeleteSnapshot)]
 
 
 def is_protected(spec: VeSpec, record: Record) -> bool:

@@ -106,7 +106,7 @@ def _lists(plan: Plan) -> Iterator[str]:
         ("Changed by hand, left alone", [f"{d.ve} {d.path}" for d in plan.warned]),
         ("Waiting", [f"{name}: {why}" for name, why in sorted(plan.waiting.items())]),
         ("Not known, so left alone", [str(fact) for fact in plan.unknown]),
-        ("Named by no manifest any more", list(plan.orphans)),
+        ("Named by no manifest any more", [*plan.orphans, *plan.orphan_snapshots]),
     )
     for title, lines in sections:
         if lines:

@@ -153,6 +153,7 @@ def _assemble(
         warned=tuple(drift for part in parts.values() for drift in part.warned),
         waiting={name: part.waiting for name, part in parts.items() if part.waiting} | dict(removal.waiting),
         orphans=removal.orphans,
+        orphan_snapshots=tuple(f"{name}@{snapshot}" for name, part in parts.items() for snapshot in part.orphans),
         ve_hashes=by_ve,
         action_hash=whole,
     )

@@ -43,6 +43,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "refused": [refusal.to_json() for refusal in plan.refused],
         "waiting": dict(plan.waiting),
         "orphans": list(plan.orphans),
+        "orphan_snapshots": list(plan.orphan_snapshots),
         "unknown": [str(fact) for fact in plan.unknown],
     }
 
@@ -89,6 +90,9 @@ def render_text(plan: Plan, *, paint: Paint, verbose: bool = False) -> str:
             lines += [paint(title + ":", "strong"), *body, ""]
     if plan.orphans:
         lines += [f"No manifest names {', '.join(plan.orphans)} any more; --prune would move them to the trash.", ""]
+    if plan.orphan_snapshots:
+        left = ", ".join(plan.orphan_snapshots)
+        lines += [f"No manifest names snapshots {left} any more; --prune would delete them, with consent.", ""]
     lines.append(_summary_line(plan, paint))
     return "\n".join(lines)
 

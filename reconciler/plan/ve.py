@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from reconciler.model.action import Action, Drift, Impact, Operation, Origin, Reason, Refusal, UnknownFact
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
-from reconciler.model.identity import Allocation
+from reconciler.model.identity import Allocation, SnapshotName
 from reconciler.model.observation import Facet, VeObservation
 from reconciler.model.power import Power, PowerObservation, PowerState, StartRuntime
 from reconciler.model.snapshots import CloneSource
@@ -27,13 +27,14 @@ _INSIDE = frozenset({"network", "mounts", "devices"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VePlan:
-    """The part of a plan that one VE has."""
+    """The part of a plan that one VE has. ``orphans``: its snapshots that are left alone, as in `Plan`."""
 
     actions: tuple[Action, ...] = ()
     refused: tuple[Refusal, ...] = ()
     unknown: tuple[UnknownFact, ...] = ()
     warned: tuple[Drift, ...] = ()
     waiting: str = ""
+    orphans: tuple[SnapshotName, ...] = ()
 
 
 def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
@@ -133,6 +134,7 @@ def plan_existing(spec: VeSpec, observed: VeObservation, context: Context) -> Ve
         unknown=unknown,
         warned=tuple(warned),
         waiting=waiting,
+        orphans=time.orphans,
     )
 
 
@@ -148,6 +150,7 @@ class _Time:
     after: tuple[Action, ...] = ()
     refused: tuple[Refusal, ...] = ()
     waiting: str = ""
+    orphans: tuple[SnapshotName, ...] = ()
     record: Record
 
 
@@ -166,6 +169,7 @@ def _plan_time(spec: VeSpec, known: Known, context: Context) -> _Time:
         after=(*((anew.action,) if anew else ()), *kept.deletes),
         refused=(*kept.refused, *((to,) if isinstance(to, Refusal) else ())),
         waiting=kept.waiting or (to if isinstance(to, str) else ""),
+        orphans=kept.orphans,
         record=replace(done.record if done else known.record, snapshot_births=kept.births),
     )
 

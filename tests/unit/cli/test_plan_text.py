@@ -112,12 +112,15 @@ def test_what_is_left_alone_is_told() -> None:
         waiting={"web2": "waits for db1"},
         unknown=(UnknownFact(ve="web3", path="power", reason="gone"),),
         orphans=("old",),
+        orphan_snapshots=("web1@golden", "web1@older"),
     )
     shown = text(made)
     assert "  web1 cpu.limit: 1.5" in shown
     assert "  web2: waits for db1" in shown
     assert "  web3.power: gone" in shown
     assert "No manifest names old any more; --prune would move them to the trash." in shown
+    left = "No manifest names snapshots web1@golden, web1@older any more; --prune would delete them, with consent."
+    assert left in shown
 
 
 @pytest.mark.parametrize(

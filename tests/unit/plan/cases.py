@@ -8,8 +8,8 @@ A case is one YAML file:
 - ``desired``: the manifests now; left out, they are those of before;
 - ``inputs``: ``prune``, ``pending``, ``paused``, ``removed``, ``host``, ``source``, ``consent``, ``later`` (seconds),
   ``cgroup: v1``, ``inventory: []``, ``cannot: {field: reason}``;
-- ``actions``, ``refused``, ``unknown``, ``waiting``, ``warned``, ``orphans``: everything that the plan holds, in its
-  order; of each action the fields that are given, but always ``ve``, ``op`` and ``path``.
+- ``actions``, ``refused``, ``unknown``, ``waiting``, ``warned``, ``orphans``, ``orphan_snapshots``: everything that the
+  plan holds, in its order; of each action the fields that are given, but always ``ve``, ``op`` and ``path``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FOLDER = Path(__file__).parents[2] / "cases" / "plan"
 
 CaseFile: TypeAlias = Mapping[str, Any]  # checked by the keys that are allowed
 KEYS = {"why", "before", "since", "desired", "inputs", "actions"}
-TOLD = {"refused", "unknown", "waiting", "warned", "orphans"}
+TOLD = {"refused", "unknown", "waiting", "warned", "orphans", "orphan_snapshots"}
 
 
 def _limit(rig: Rig, name: str, limit: str, value: str) -> None:
@@ -241,6 +241,7 @@ class Case:
             "waiting": dict(plan.waiting),
             "warned": [f"{drift.ve} {drift.path} {drift.policy}" for drift in plan.warned],
             "orphans": list(plan.orphans),
+            "orphan_snapshots": list(plan.orphan_snapshots),
         }
 
 
