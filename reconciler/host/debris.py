@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from reconciler.errors import VectlError
-from reconciler.host import capturing, cloning, kept, resuming, switching
+from reconciler.host import capturing, cloning, dumps, kept, resuming, switching
 from reconciler.host.site import Site
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Uid
@@ -31,6 +31,7 @@ def sweep(site: Site) -> None:
             switching.settle_now(site, uid)
             capturing.sweep(site, uid)
             cloning.discard_unborn(site, uid)
+            dumps.sweep(site, uid)
             resuming.sweep(site, uid)
             _sweep_snapshots(site, uid)
 

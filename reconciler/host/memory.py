@@ -114,7 +114,7 @@ def _spec(site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: N
             program=externals.program(site),
             pid=init.pid,
             images=images,
-            work=runtime.file(site, uid, "criu"),
+            work=memory_files.work_dir(site, uid),
             freezer=tree.freezer_directory,
             externals={target: target for target in memory.externals},
             hook=memory_files.write_hook(site),

@@ -201,3 +201,8 @@ def size_of(images: str) -> int:
 def spent_dir(site: Site, uid: Uid) -> str:
     """Give the name of a memory whose processes run, until it is removed."""
     return f"{site.instance.ve_dir(uid)}/{_SPENT}"
+
+
+def work_dir(site: Site, uid: Uid) -> str:
+    """Give the directory that criu works in at a VE."""
+    return runtime.file(site, uid, "criu")

@@ -149,7 +149,7 @@ def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restor
         criu=RestoreSpec(
             program=externals.program(site),
             images=images,
-            work=runtime.file(site, uid, "criu"),
+            work=memory_files.work_dir(site, uid),
             root=overlay.target,
             externals=shown.paths,
             hook=memory_files.write_hook(site),

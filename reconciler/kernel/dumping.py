@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -28,6 +28,8 @@ from reconciler.kernel.syscalls import checked, file_errors, libc
 MEMORY = "memory"
 VOLUME = "volume"
 
+_BEGUN = "begun"
+_LOCK_S = 30.0
 _FREEZE_S = 10.0
 _VFORK_S = 0.002
 _FORKS = {"x86_64": frozenset({"56", "58", "435"}), "aarch64": frozenset({"220", "435"})}
@@ -85,7 +87,29 @@ def dump(spec: Dump) -> NoReturn:
     os.umask(0o022)
     child.replace_stdio(output=None)
     mount.enter_private_namespace()
+    with leading(spec.criu.work, wait_s=_LOCK_S):
+        _dump(spec)
+    os._exit(0)
+
+
+@contextmanager
+def leading(work: str, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Be the one who leads a dump with that work directory, or brings one to its end; so long no other one is.
+
+    Raises: BusyError, naming who does; KernelError.
+    """
+    with files.lock(f"{work}.lock", wait_s=wait_s):
+        yield
+
+
+def was_begun(work: str) -> bool:
+    """Say whether a dump with that work directory was begun, and neither ended nor was undone."""
+    return os.path.exists(f"{work}/{_BEGUN}")
+
+
+def _dump(spec: Dump) -> None:
     dumpdebris.empty_directory(spec.criu.work)
+    files.write_volatile(f"{spec.criu.work}/{_BEGUN}", b"")
     tree = CgroupTree(cgroup_layout.detect(), spec.cgroup)
     try:
         _freeze(tree)
@@ -97,7 +121,6 @@ def dump(spec: Dump) -> NoReturn:
     if not spec.criu.leave_running:
         tree.thaw()  # the signal that ends them is taken only then
     dumpdebris.empty_directory(spec.criu.work, keep=(criu.log_name("dump"),))
-    os._exit(0)
 
 
 def _freeze(tree: CgroupTree) -> None:
@@ -198,10 +221,19 @@ def mend(spec: Dump) -> None:
     if _is_suspended(spec):
         tree.kill()
         return
-    dumpdebris.unlock(spec.criu.pid, tree.processes())
+    let_go(tree, spec.criu.pid, work=spec.criu.work, note=None if spec.note is None else spec.note.path)
+
+
+def let_go(tree: CgroupTree, init: int, *, work: str, note: str | None) -> None:
+    """Let a VE go on as if nothing had been asked, of which a dump came to nothing.
+
+    Shape: ``note`` is the path of what was to be there once the dump counts.
+    Raises: VectlError.
+    """
+    dumpdebris.unlock(init, tree.processes())
     with suppress(KernelError):  # a VE that has ended meanwhile
         tree.thaw()
-    if spec.note is not None:
+    if note is not None:
         with suppress(FileNotFoundError):
-            os.unlink(spec.note.path)
-    dumpdebris.empty_directory(spec.criu.work, keep=(criu.log_name("dump"),))
+            os.unlink(note)
+    dumpdebris.empty_directory(work, keep=(criu.log_name("dump"),))

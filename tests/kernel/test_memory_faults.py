@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import CommandError, VectlError
-from reconciler.host import compute, externals, memory, resuming
+from reconciler.host import compute, debris, externals, memory, preflight, resuming
 from reconciler.host.host import RealHost
 from reconciler.model.power import PowerState, SuspendRuntime
 from tests.kernel.test_memory import counting, goes_on, nothing_left
@@ -131,6 +131,27 @@ def test_a_dump_of_which_somebody_is_killed_leaves_the_ve_going(kills: str) -> N
             return not compute.tree(host.site, A).is_frozen() and nothing_left(host)
 
         await eventually(thawed)
+        await is_unharmed(host)
+
+    on_real_host(story)
+
+
+@pytest.mark.parametrize("comes_upon_it", ["an agent that starts", "a look at what runs in it"])
+def test_a_dump_whose_keeper_is_killed_as_well_is_undone_by_whoever_comes_upon_it(comes_upon_it: str) -> None:
+    async def story(host: RealHost) -> None:
+        await counting(host)
+        with instead_of_criu(host, HANGS_AT_THE_END) as here:
+            dumping = asyncio.create_task(host.perform(SuspendRuntime(uid=A)))
+            leader = parent_of(await pid_in(here))
+            for pid in (parent_of(leader), leader):
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises(VectlError):
+                await dumping
+        assert not nothing_left(host)
+        if comes_upon_it == "a look at what runs in it":
+            assert not await preflight.find_obstacles(host.site, A)
+        debris.sweep(host.site)
+        await host.site.keeper()
         await is_unharmed(host)
 
     on_real_host(story)
