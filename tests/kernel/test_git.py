@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,38 +9,7 @@ import pytest
 from reconciler.errors import CommandError, KernelFormatError
 from reconciler.kernel.git import ISOLATED, Repository
 from reconciler.model.commit import trailers
-
-IDENTITY = {
-    "GIT_AUTHOR_NAME": "Ann",
-    "GIT_AUTHOR_EMAIL": "ann@example.org",
-    "GIT_COMMITTER_NAME": "Ann",
-    "GIT_COMMITTER_EMAIL": "ann@example.org",
-    "GIT_COMMITTER_DATE": "1700000000 +0100",
-}
-
-
-class Clone:
-    """A clone in which commits are made."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.git("init", "--quiet", "--initial-branch=main", str(path))
-
-    def git(self, *arguments: str) -> str:
-        env = {**os.environ, **ISOLATED, **IDENTITY}
-        argv = ["git", "-C", str(self.path), *arguments]
-        if arguments[0] == "init":
-            argv = ["git", *arguments]
-        return subprocess.run(argv, env=env, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
-
-    def commit(self, files: dict[str, str], message: str = "change") -> str:
-        for name, text in files.items():
-            file = self.path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "-m", message)
-        return self.git("rev-parse", "HEAD")
+from tests.support.gitrepo import Clone
 
 
 @pytest.fixture

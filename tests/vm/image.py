@@ -21,6 +21,7 @@ HOST_PACKAGES = (
     *("btrfs-progs", "e2fsprogs", "xfsprogs", "erofs-utils", "quota", "zstd", "xz-utils", "bzip2"),
     *("squashfs-tools-ng", "attr", "acl"),
     *("iproute2", "iputils-ping", "iputils-arping", "nftables", "iptables", "openssl", "openssh-client"),
+    "dropbear-bin",
     *("python3", "python3-venv", "busybox-static", "fdisk", "fuse3", "groff-base"),
     *("make", "git", "gpg", "tar", "gcc", "libc6-dev"),
 )
