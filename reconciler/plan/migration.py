@@ -6,7 +6,7 @@ Each rule was seen to hold: criu refuses to dump a VE in that state, hangs at it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.migration import MountState, Obstacle, ObstacleKind, OpenFile, Process, ProcessState, RunningState
@@ -90,28 +90,23 @@ def _of_process(seen: ProcessState) -> Iterator[Obstacle]:
             yield from _of_file(seen.process, file)
 
 
+_OF_STATE: Mapping[str, tuple[ObstacleKind, str, str]] = {
+    "t": (ObstacleKind.TRACED, "is traced by a debugger", "end the debugger (strace, gdb)"),
+    "T": (ObstacleKind.STOPPED, "is stopped by a signal", "continue it (kill -CONT, fg)"),
+    "D": (
+        ObstacleKind.STUCK,
+        "waits in the kernel and cannot be stopped",
+        "see to what it waits for: a device, a file system, a child of vfork",
+    ),
+}
+"""What a process does that cannot be stopped, by the letter of its state. Source: proc_pid_stat(5)."""
+
+
 def _of_state(seen: ProcessState) -> Iterator[Obstacle]:
-    if seen.is_traced or seen.state == "t":
-        yield Obstacle(
-            kind=ObstacleKind.TRACED,
-            what="is traced by a debugger",
-            remedy="end the debugger (strace, gdb)",
-            process=seen.process,
-        )
-    elif seen.state == "T":
-        yield Obstacle(
-            kind=ObstacleKind.STOPPED,
-            what="is stopped by a signal",
-            remedy="continue it (kill -CONT, fg)",
-            process=seen.process,
-        )
-    elif seen.state == "D":
-        yield Obstacle(
-            kind=ObstacleKind.STUCK,
-            what="waits in the kernel and cannot be stopped",
-            remedy="see to what it waits for: a device, a file system, a child of vfork",
-            process=seen.process,
-        )
+    found = _OF_STATE.get("t" if seen.is_traced else seen.state)
+    if found is not None:
+        kind, what, remedy = found
+        yield Obstacle(kind=kind, what=what, remedy=remedy, process=seen.process)
 
 
 def _namespace(process: Process, kind: str) -> Obstacle:
