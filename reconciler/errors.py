@@ -108,6 +108,10 @@ class MissingToolError(TerminalError):
     """A program or a kernel feature that is needed is not there; the message says how to get it."""
 
 
+class TooLargeError(TerminalError):
+    """There is more of something than is ever read."""
+
+
 class NoSpaceError(RetryableError):
     """The pool, or a quota on it, is full."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from reconciler.errors import CommandError, MissingToolError, TimeLimitError
+from reconciler.errors import CommandError, MissingToolError, TimeLimitError, TooLargeError
 from reconciler.kernel.syscalls import kernel_error
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ _PRIVATE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_
 # What is left to read after the group was killed is in the pipes already, unless a process that left the group
 # holds them open: that one is not waited for.
 _DRAIN_SECONDS = 1.0
+
+_MEMORY_MAX = 1 << 30
+"""What a bounded command may use of memory that is its own. Units: bytes."""
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
@@ -118,6 +122,51 @@ def run_bytes(
         raise
     _judge(argv, process.returncode, out, err_out or b"")
     return out
+
+
+def run_bounded(
+    argv: Sequence[str],
+    *,
+    timeout_s: float,
+    output_max: int,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+) -> bytes:
+    """Run a command as `run_bytes` does, and end it when it has printed ``output_max`` or needs too much memory.
+
+    For where others decide how much there is to print. The command may write no larger files either.
+
+    Units: bytes; seconds.
+    Raises: TooLargeError; else as `run`.
+    """
+    with tempfile.TemporaryFile() as out, started(argv[0]):
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=_environment(env),
+            process_group=0,
+        )
+        try:
+            # The kernel counts, rather than we: whoever of the group writes, no file grows past it.
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (output_max, output_max))
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (_MEMORY_MAX, _MEMORY_MAX))
+            _, err_out = process.communicate(input, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise _too_late(argv, timeout_s, _end(process)) from None
+        except BaseException:
+            _end(process)
+            raise
+        said = err_out or b""
+        if b"out of memory" in said.lower():
+            raise TooLargeError(f"run {argv[0]}: expected that {_MEMORY_MAX} bytes of memory are enough")
+        if os.fstat(out.fileno()).st_size >= output_max:
+            raise TooLargeError(f"run {argv[0]}: expected {output_max} bytes at most, got more")
+        _judge(argv, process.returncode, b"", said)
+        out.seek(0)
+        return out.read()
 
 
 @contextmanager
@@ -284,7 +333,7 @@ def _end(process: subprocess.Popen[bytes]) -> str:
             if pipe is not None:
                 pipe.close()
         return ""
-    return _text(out + (err_out or b""))[-OUTPUT_KEPT:]
+    return _text((out or b"") + (err_out or b""))[-OUTPUT_KEPT:]
 
 
 async def _end_async(process: asyncio.subprocess.Process, talk: asyncio.Future[tuple[bytes, bytes]]) -> str:

@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reconciler.errors import CommandError, KernelFormatError
+from reconciler.errors import CommandError, KernelFormatError, TooLargeError
 from reconciler.kernel import command
-from reconciler.kernel.git_object import TreeEntry, parse_commit, parse_tree
+from reconciler.kernel.git_object import TreeEntry, parse_changes, parse_commit, parse_tree
 from reconciler.model.commit import Commit
 
 ISOLATED: Mapping[str, str] = {
@@ -19,6 +19,7 @@ ISOLATED: Mapping[str, str] = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_ASKPASS": "",
     "SSH_ASKPASS": "",
@@ -26,6 +27,16 @@ ISOLATED: Mapping[str, str] = {
 }
 """What keeps the machine's and a user's settings, and questions to a terminal, out of what an agent does."""
 
+AS_SIGNED: Mapping[str, str] = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull}
+"""What lets git see commits as they were signed, whatever a person's clone puts in their places."""
+
+OUTPUT_MAX = 128 << 20
+"""The most that is read at once. Units: bytes."""
+
+WAY_MAX = 10_000
+"""How many commits are looked at, from one that is known to the newest."""
+
+_COMMITS_MAX = 16 << 20
 _READ_S = 30.0
 
 
@@ -40,13 +51,18 @@ class Repository:
     path: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: str, timeout_s: float = _READ_S, input: bytes | None = None) -> bytes:
+    def run(
+        self, *arguments: str, timeout_s: float = _READ_S, input: bytes | None = None, output_max: int = OUTPUT_MAX
+    ) -> bytes:
         """Run a git command in the repository; give what it printed.
 
-        Raises: CommandError, TimeLimitError, MissingToolError.
+        A few objects can stand for a tree without end: only so much of what git prints is ever taken. Files that it
+        writes are bounded likewise.
+
+        Raises: CommandError, TimeLimitError, TooLargeError, MissingToolError.
         """
         argv = ["git", "-C", self.path, *_NOTHING_RUNS, *arguments]
-        return command.run_bytes(argv, timeout_s=timeout_s, input=input, env=self.environment)
+        return command.run_bounded(argv, timeout_s=timeout_s, output_max=output_max, input=input, env=self.environment)
 
     def resolve(self, revision: str) -> str | None:
         """Name the commit that a branch, tag or beginning of a commit's name stands for; None, if there is none.
@@ -62,38 +78,44 @@ class Repository:
     def commits(self, oids: Sequence[str]) -> tuple[Commit, ...]:
         """Read commits, in the order asked for.
 
-        Raises: CommandError, KernelFormatError.
+        Raises: CommandError, KernelFormatError, TooLargeError.
         """
-        found = self.objects(oids)
+        found = self.objects(oids, output_max=_COMMITS_MAX)
         return tuple(parse_commit(oid, found[oid]) for oid in oids)
 
     def tree(self, commit: str, subdir: str = "") -> tuple[TreeEntry, ...]:
         """List all entries of a commit's tree below ``subdir``, folders too; paths are relative to it.
 
-        Raises: CommandError, if there is no such commit or folder.
+        Raises: CommandError, if there is no such commit or folder; TooLargeError.
         """
         return parse_tree(self.run("ls-tree", "-r", "-t", "-z", "--long", f"{commit}:{subdir}"))
 
-    def objects(self, oids: Iterable[str]) -> dict[str, bytes]:
+    def objects(self, oids: Iterable[str], *, output_max: int = OUTPUT_MAX) -> dict[str, bytes]:
         """Read objects by name.
 
-        Raises: CommandError; KernelFormatError, if one is not there.
+        Units: bytes.
+        Raises: CommandError; KernelFormatError, if one is not there; TooLargeError.
         """
         wanted = list(dict.fromkeys(oids))
         if not wanted:
             return {}
         names = "".join(f"{oid}\n" for oid in wanted).encode("ascii")
-        return _parse_batch(self.run("cat-file", "--batch", input=names, timeout_s=4 * _READ_S), wanted)
+        batch = self.run("cat-file", "--batch", input=names, timeout_s=4 * _READ_S, output_max=output_max)
+        return _parse_batch(batch, wanted)
 
     def first_parents(self, old: str | None, new: str) -> tuple[str, ...]:
         """Name the commits from the one after ``old`` to ``new`` along first parents, oldest first.
 
-        With ``old`` None, or no first-parent ancestor of ``new``, down to the root.
-        Raises: CommandError.
+        With ``old`` None, or no ancestor of ``new``, down to the root.
+        Raises: CommandError; TooLargeError, if they are more than `WAY_MAX`.
         """
         beyond = () if old is None else (f"^{old}",)
-        listed = self.run("rev-list", "--first-parent", "--reverse", "--end-of-options", new, *beyond)
-        return tuple(listed.decode("ascii").split())
+        most = f"--max-count={WAY_MAX + 1}"
+        listed = self.run("rev-list", "--first-parent", "--reverse", most, "--end-of-options", new, *beyond)
+        found = tuple(listed.decode("ascii").split())
+        if len(found) > WAY_MAX:
+            raise TooLargeError(f"list commits up to {new[:12]}: expected {WAY_MAX} at most")
+        return found
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Say whether ``new`` was built on ``old``, or is the same.
@@ -111,12 +133,25 @@ class Repository:
     def changed_paths(self, commit: str) -> tuple[str, ...]:
         """Name the files that differ from the first parent, or all of a first commit.
 
-        Raises: CommandError.
+        Raises: CommandError, TooLargeError.
         """
+        return self.changes((commit,))[commit]
+
+    def changes(self, commits: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Name for each commit the files that differ from its first parent, or all of a first commit.
+
+        Raises: CommandError, TooLargeError.
+        """
+        if not commits:
+            return {}
+        # The plumbing, and every choice spelt out: a person's settings must not hide a path.
         listed = self.run(
-            "log", "-1", "--format=", "--diff-merges=first-parent", "--no-renames", "--name-only", "-z", commit
+            *("diff-tree", "--stdin", "--root", "-r", "-z", "--raw", "--no-abbrev", "--no-renames"),
+            *("--diff-merges=first-parent", "--ignore-submodules=none", "--no-relative"),
+            input="".join(f"{oid}\n" for oid in commits).encode("ascii"),
+            timeout_s=4 * _READ_S,
         )
-        return tuple(name.decode(errors="surrogateescape") for name in listed.split(b"\0") if name)
+        return dict.fromkeys(commits, ()) | parse_changes(listed)
 
 
 _NOTHING_RUNS = ("-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")

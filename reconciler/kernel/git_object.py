@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 
 from reconciler.errors import KernelFormatError
 from reconciler.model.commit import Commit
 
 _PERSON = re.compile(r"(?P<who>.*?) (?P<at>\d+) [+-]\d{4}\Z")
+_OID = re.compile(rb"[0-9a-f]{40}|[0-9a-f]{64}")
 _SIGNATURES = ("gpgsig", "gpgsig-sha256")
 
 
@@ -44,9 +46,28 @@ def _entry(line: bytes) -> TreeEntry:
         mode=mode,
         kind=kind,
         oid=oid,
-        size=None if size == "-" else int(size),
+        # "-" of what has none, "BAD" of what is not there.
+        size=int(size) if size.isdecimal() else None,
         path=path.decode(errors="surrogateescape"),
     )
+
+
+def parse_changes(data: bytes) -> dict[str, tuple[str, ...]]:
+    """Parse what ``git diff-tree --stdin -r -z --raw`` prints: a commit, then a line and a path for each change.
+
+    Raises: KernelFormatError.
+    """
+    found: dict[str, list[str]] = {}
+    words = iter(data.split(b"\0"))
+    paths: list[str] = []
+    for word in words:
+        if word.startswith(b":"):
+            paths.append(next(words, b"").decode(errors="surrogateescape"))
+        elif _OID.fullmatch(word):
+            paths = found[word.decode("ascii")] = []
+        elif word:
+            raise KernelFormatError(f"read git diff-tree: expected a commit or a change, got {word[:80]!r}")
+    return {oid: tuple(names) for oid, names in found.items()}
 
 
 def parse_commit(oid: str, data: bytes) -> Commit:
@@ -62,12 +83,12 @@ def parse_commit(oid: str, data: bytes) -> Commit:
     return Commit(
         id=oid,
         tree=first.get("tree", ""),
-        parents=tuple(value for name, value in headers if name == "parent"),
+        parents=tuple(value for _, value in takewhile(lambda header: header[0] == "parent", headers[1:])),
         author=author[0],
         committer=committer[0],
         committed_at=committer[1],
         message=message.decode(errors="replace"),
-        signature=next((value for name, value in headers if name in _SIGNATURES), ""),
+        signature="\n".join(value for name, value in headers if name in _SIGNATURES),
         payload=_without_signatures(head) + b"\n\n" + message,
     )
 

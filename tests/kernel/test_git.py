@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.errors import CommandError, KernelFormatError
-from reconciler.kernel.git import ISOLATED, Repository
+from reconciler.errors import CommandError, KernelFormatError, TooLargeError
+from reconciler.kernel.git import AS_SIGNED, ISOLATED, Repository
+from reconciler.kernel.git_object import parse_commit
 from reconciler.model.commit import trailers
 from tests.support.gitrepo import Clone
 
@@ -76,3 +77,46 @@ def test_what_is_not_there_has_no_name(clone: Clone, repository: Repository) -> 
 )
 def test_only_a_last_paragraph_of_nothing_else_is_trailers(message: str) -> None:
     assert trailers(message) == ()
+
+
+def test_a_tree_without_end_is_given_up_on(clone: Clone, repository: Repository) -> None:
+    """Ten folders that each hold ten folders, and so on, are a dozen objects and 10^10 paths."""
+    oid, mode, kind = clone.git("hash-object", "-w", "--stdin", input=b"x"), "100644", "blob"
+    for _ in range(10):
+        listing = "".join(f"{mode} {kind} {oid}\td{number}\n" for number in range(10))
+        oid, mode, kind = clone.git("mktree", input=listing.encode()), "040000", "tree"
+    bomb = clone.git("commit-tree", oid, "-m", "bomb")
+    small = 1 << 20
+    with pytest.raises(TooLargeError, match="got more"):
+        repository.run("ls-tree", "-r", "-t", "-z", "--long", bomb, output_max=small)
+    with pytest.raises(TooLargeError):
+        repository.run("diff-tree", "--stdin", "--root", "-r", input=f"{bomb}\n".encode(), output_max=small)
+
+
+def test_no_setting_of_a_clone_hides_what_a_commit_changes(clone: Clone) -> None:
+    first = clone.commit({"a.yaml": "", "web/b.yaml": ""})
+    second = clone.commit({"c.yaml": "", "a.yaml": None})
+    third = clone.commit({})
+    for setting in ("log.showRoot=false", "diff.relative=true", "diff.noprefix=true", "diff.renames=copies"):
+        clone.git("config", *setting.split("="))
+    found = Repository(path=str(clone.path / "web")).changes((first, second, third))
+    assert found == {first: ("a.yaml", "web/b.yaml"), second: ("a.yaml", "c.yaml"), third: ()}
+
+
+def test_neither_grafts_nor_replacements_show_another_way(clone: Clone) -> None:
+    first, second, third = (clone.commit({"a.yaml": text}) for text in "123")
+    clone.git("replace", second, first)
+    (clone.path / ".git/info").mkdir(exist_ok=True)
+    (clone.path / ".git/info/grafts").write_text(f"{third} {first}\n")
+    found = Repository(path=str(clone.path), environment=AS_SIGNED)
+    assert found.first_parents(None, third) == (first, second, third)
+    assert found.commits([second])[0].parents == (first,)
+
+
+def test_what_is_signed_twice_or_has_parents_elsewhere_is_read_as_git_does(clone: Clone) -> None:
+    first = clone.commit({"a.yaml": ""})
+    tree = clone.git("rev-parse", f"{first}^{{tree}}")
+    who = "Ann <ann@example.org> 1700000000 +0000"
+    head = f"tree {tree}\nparent {first}\nauthor {who}\ncommitter {who}\nparent {tree}\n"
+    commit = parse_commit("0" * 40, f"{head}gpgsig A\n B\ngpgsig C\n\nmessage\n".encode())
+    assert (commit.parents, commit.signature) == ((first,), "A\nB\nC")
