@@ -74,6 +74,16 @@ class Policy:
 
 DEFAULT_POLICY = Policy()
 
+_DEPTH = 8
+"""Of the deepest device file that there is, in directories below the root. Units: path components."""
+
+EVERYTHING_ALLOWED = Policy(
+    mounts=(MountRule(source="/"),),
+    devices=tuple(DeviceRule(path="/*" * depth, access="".join(DEVICE_ACCESS)) for depth in range(1, _DEPTH + 1)),
+    nics=("*",),
+)
+"""What a plan goes by that is made where no host's root has a say; the host's own holds when it is carried out."""
+
 
 def nothing_allowed(broken: str, *, file: str) -> Policy:
     """Give the policy of a host whose own cannot be read."""

@@ -47,7 +47,7 @@ def short(inputs: Inputs, *, only: frozenset[VeName] | None) -> dict[VeName, Ref
         return {}
     request = capacity.Request(
         host=inputs.host,
-        specs=specs_here(inputs),
+        specs=(*specs_here(inputs), *inputs.beside),
         records=records,
         supply=supply,
         is_held_back=_is_held_back(inputs),

@@ -23,7 +23,7 @@ from reconciler.plan import actions, compute, devices, mounts, network, power, s
 from reconciler.plan.actions import Context
 from reconciler.plan.books import carried_out
 from reconciler.plan.field import Difference, Field, Value, Values, changed_paths, find_field, to_json
-from reconciler.plan.spec import FIELDS, drift_policy, origin_of
+from reconciler.plan.spec import FIELDS, drift_policy, origin_of, spec_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +157,15 @@ def _explained(difference: Difference) -> tuple[Json, Json]:
     return to_json(explain(difference.path, difference.observed)), to_json(explain(difference.path, difference.desired))
 
 
+def _told(spec: VeSpec, seen: Known, difference: Difference) -> tuple[Json, Json]:
+    """Give both values for a plan: what the manifests want reads the same on every host, and before there is a uid."""
+    wanted = network.as_written(spec_values(spec), difference.path)
+    had = network.as_written(seen.record.applied, difference.path)
+    if difference.origin is Origin.GIT and wanted is not None and had is not None:
+        return had, wanted
+    return _explained(difference)
+
+
 def live_actions(
     spec: VeSpec, seen: Known, found: Iterable[Difference], context: Context, *, volume_only: bool
 ) -> Iterator[Action]:
@@ -168,7 +177,7 @@ def live_actions(
 
 
 def _live_action(spec: VeSpec, seen: Known, difference: Difference, context: Context) -> Action:
-    before, after = _explained(difference)
+    before, after = _told(spec, seen, difference)
     effects, impact = _carry_out(spec, seen, difference, context)
     action = actions.make(spec, seen.record, Operation.UPDATE, difference.path, before, after, effects)
     risk = impact is Impact.LIVE_RISK

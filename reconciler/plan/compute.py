@@ -113,11 +113,14 @@ def desired_values(spec: ComputeSpec, capabilities: Capabilities, cpu_weight: in
 
 
 def recorded_as(path: str) -> tuple[str, ...]:
-    """Name the paths of the record on which a limit rests: a guarantee raises the weight, v1 sums memory and swap."""
+    """Name the paths of the record on which a limit rests: v1 sums memory and swap.
+
+    What a guarantee makes of a weight is no manifest's wish: it depends on the CPUs of the host and on its other VEs.
+    """
     return (path, *_RESTS_ON.get(path, ()))
 
 
-_RESTS_ON = {Limit.CPU_WEIGHT.value: ("cpu.guarantee",), Limit.SWAP.value: (Limit.MEMORY_LIMIT.value,)}
+_RESTS_ON = {Limit.SWAP.value: (Limit.MEMORY_LIMIT.value,)}
 
 
 def recorded_weight(spec: ComputeSpec, cpu_weight: int) -> int | None:

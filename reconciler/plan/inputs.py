@@ -36,8 +36,10 @@ class Inputs:
     name; ``"*"`` pauses all. ``consents``: hashes that a person approved and that have not expired.
     ``removed_recently``: how many VEs left this host within a day; of those ``removed_from_source`` came from
     ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``known``: what an earlier look
-    tells of the host beyond that scope. ``applied_networks``: what was carried out last, as
-    `host_network.record_values` gives it. ``settled``: what former plans found out; it saves time and decides nothing.
+    tells of the host beyond that scope. ``beside``: VEs of the host that are as their specs say; they are neither in
+    the fleet nor in the observation, and count only where all are counted. ``applied_networks``: what was carried out
+    last, as `host_network.record_values` gives it. ``settled``: what former plans found out; it saves time and decides
+    nothing.
     Units: seconds; ``now`` since the epoch.
     """
 
@@ -60,6 +62,7 @@ class Inputs:
     trash_keep_s: float = TRASH_KEEP_S
     running_elsewhere: frozenset[VeName] = frozenset()
     known: Known = NOTHING_KNOWN
+    beside: tuple[VeSpec, ...] = ()
     applied_networks: Mapping[NetworkName, JsonMap] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
     settled: Settled = field(default_factory=Settled, repr=False, compare=False)

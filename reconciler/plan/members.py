@@ -64,4 +64,9 @@ def applied_names(ves: Iterable[VeObservation]) -> frozenset[NetworkName]:
 
 def used_names(members: Iterable[Member]) -> frozenset[NetworkName]:
     """Name the networks that somebody is on."""
-    return frozenset(link.network for member in members for link in member.network.interfaces.values())
+    return frozenset(name for member in members for name in spec_networks(member.network))
+
+
+def spec_networks(spec: VeNetworkSpec) -> frozenset[NetworkName]:
+    """Name the networks that a VE is to be on."""
+    return frozenset(link.network for link in spec.interfaces.values())

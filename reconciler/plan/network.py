@@ -176,6 +176,19 @@ def explain(path: str, value: Value) -> Value:
     return value
 
 
+def as_written(values: Mapping[str, Json], path: str) -> Json:
+    """Give a value in the words of manifests, where what is compared is derived from the host or the VE's uid, or None.
+
+    ``values``: those of a record, by path.
+    """
+    match path.split("."):
+        case ["interfaces", _, "network"] if path in values:
+            return f"{values[path]} ({values[path.removesuffix('network') + 'mode']})"
+        case ["interfaces", _, "mac"]:
+            return values.get(path)
+    return None
+
+
 def impact(difference: Difference) -> Impact:
     """Judge a change: connections drop only where an address or a link goes away."""
     desired, observed = difference.desired, difference.observed

@@ -88,8 +88,8 @@ def rules_of(inputs: Inputs) -> PruneRules:
         inventory=inputs.inventory,
         on=inputs.prune,
         pending=inputs.prune_pending,
-        of_host=Stock(present=len(records), removed=inputs.removed_recently),
-        of_source=Stock(present=ours, removed=inputs.removed_from_source),
+        of_host=Stock(present=len(records) + len(inputs.beside), removed=inputs.removed_recently),
+        of_source=Stock(present=ours + len(inputs.beside), removed=inputs.removed_from_source),
     )
 
 

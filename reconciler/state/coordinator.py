@@ -115,13 +115,14 @@ class DryCoordinator:
 
     async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
         """Give placeholders."""
-        return {name: _placeholder(name, uid) for name, uid in wanted.items()}
+        return {name: placeholder(name, uid) for name, uid in wanted.items()}
 
     async def release(self, name: VeName) -> None:
         """Do nothing: nothing was given."""
 
 
-def _placeholder(name: VeName, uid: Uid | None) -> Allocation:
+def placeholder(name: VeName, uid: Uid | None = None) -> Allocation:
+    """Give what stands for the allocation of a VE that is only planned. ``uid``: the one that its manifest pins."""
     slot = ids.spread(name, ids.FIRST_SLOT)
     return Allocation(uid=uid or Uid(str(uuid.uuid5(_PLACEHOLDERS, name))), id_base=slot * IDS_PER_VE)
 

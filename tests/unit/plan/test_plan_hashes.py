@@ -172,3 +172,44 @@ def test_a_plan_depends_on_nothing_but_its_inputs(state: Path) -> None:
 async def _inputs(rig: Rig) -> tuple[Inputs, Plan]:
     reconciler = rig.reconciler(AFTER)
     return await reconciler.plan(await reconciler.observe())
+
+
+@pytest.mark.parametrize(
+    ("path", "reviewed", "found"),
+    [
+        pytest.param("memory.barrier", Impact.LIVE, Impact.NONE, id="not-enforceable"),
+        pytest.param("memory.limit", Impact.LIVE, Impact.LIVE_RISK, id="below-use"),
+    ],
+)
+def test_what_a_host_makes_of_a_live_change_does_not_change_the_hash(
+    path: str, reviewed: Impact, found: Impact
+) -> None:
+    action = Action(
+        ve="web1",
+        uid=None,
+        op=Operation.UPDATE,
+        path=path,
+        before=None,
+        after=1,
+        reason=Reason.SPEC_CHANGED,
+        impact=reviewed,
+        origin=Origin.GIT,
+    )
+    assert hashes.ve_hashes(NODE, [action]) == hashes.ve_hashes(NODE, [replace(action, impact=found)])
+    assert hashes.ve_hashes(NODE, [action]) != hashes.ve_hashes(NODE, [replace(action, impact=Impact.RESTART)])
+
+
+def test_data_that_is_found_in_the_trash_does_not_change_the_hash() -> None:
+    made = Action(
+        ve="web1",
+        uid=None,
+        op=Operation.CREATE,
+        path="",
+        before=None,
+        after={},
+        reason=Reason.NEW_MANIFEST,
+        impact=Impact.NONE,
+        origin=Origin.GIT,
+    )
+    found = replace(made, op=Operation.RESTORE, before={"trashedSecondsAgo": 60}, reason=Reason.IN_TRASH)
+    assert hashes.ve_hashes(NODE, [made]) == hashes.ve_hashes(NODE, [found])
