@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from reconciler.agent.recording import Recorder
 from reconciler.errors import VectlError
 from reconciler.model.action import Action, Impact, Operation
 from reconciler.model.condition import Event
@@ -20,6 +21,7 @@ from reconciler.plan.power import resumes
 from reconciler.plan.words import value_text
 from reconciler.state import layout
 from reconciler.state.approvals import Approvals
+from reconciler.state.audit import Audit
 from reconciler.state.conditions import Conditions
 from reconciler.state.events import EventLog
 from reconciler.state.history import History
@@ -48,6 +50,7 @@ class Desk:
     removals: Removals
     conditions: Conditions
     events: EventLog
+    recorder: Recorder
     last_good: LastGood
     networks: AppliedNetworks
     policy: PolicyFile
@@ -110,6 +113,7 @@ def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coo
         removals=Removals(instance.state_dir),
         conditions=Conditions(layout.conditions_dir(instance)),
         events=EventLog(layout.events_file(instance)),
+        recorder=Recorder(Audit(instance.state_dir), clock),
         last_good=LastGood(instance.state_dir),
         networks=AppliedNetworks(instance.state_dir),
         policy=policy,

@@ -102,6 +102,7 @@ class Agent:
             tasks.create_task(self._follow_source())
             tasks.create_task(self._follow_events())
             tasks.create_task(self._resync())
+            tasks.create_task(self.reconciler.desk.recorder.run())
             if self.shortages is not None:
                 tasks.create_task(self.shortages.run())
             for _ in range(self.reconciler.workers):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from reconciler.agent.reconciler import Reconciler, Result
 from reconciler.errors import RefusedError, StateError
@@ -16,6 +19,24 @@ from reconciler.model.volume import PurgeTrash, Record, RestoreVe, TrashEntry, W
 from reconciler.plan import power
 from reconciler.plan.snapshots import standing
 from reconciler.state.pause import Pause, pause_of
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Operation = Callable[Concatenate["Operations", _P], Coroutine[Any, Any, _R]]
+
+
+def _audited(operation: _Operation[_P, _R]) -> _Operation[_P, _R]:
+    """Write down in the audit log who asked for an operation, of what, how, and what came of it."""
+
+    @wraps(operation)
+    async def recorded(self: Operations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        target, by = str(args[0] or "*"), str(kwargs.get("by"))
+        told = [f"{key}: {value}" for key, value in kwargs.items() if key != "by" and value not in (None, "")]
+        what, recorder = operation.__name__.replace("_", "-"), self.reconciler.desk.recorder
+        with recorder.request(what, by=by, ve=target, detail=", ".join(told)):
+            return await operation(self, *args, **kwargs)
+
+    return recorded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +58,7 @@ class Operations:
             await self.reconciler.effects.perform(replace(effect, serves=f"{name}:{reason}"))
         self.reconciler.desk.tell(name, reason, message)
 
+    @_audited
     async def stop(self, name: VeName, *, by: str, reason: str = "", cold: bool = False) -> None:
         """Stop a VE and pause it, so that it stays down. ``cold``: give up the memory of one that is suspended.
 
@@ -62,6 +84,7 @@ class Operations:
         if _known_power(seen).memory is not None:
             await self._perform(name, "MemoryDiscarded", f"by {by}", DiscardMemory(uid=seen.uid))
 
+    @_audited
     async def start(self, name: VeName, *, by: str, cold: bool = False) -> Result:
         """Lift a pause that came with a stop, forget a halt from inside, and reconcile: boot or resume it.
 
@@ -98,6 +121,7 @@ class Operations:
             if pause.ve == name and pause.by_stop:
                 desk.pauses.lift(name)
 
+    @_audited
     async def restart(self, name: VeName, *, by: str) -> Result:
         """Stop a VE and let the reconciler start it again.
 
@@ -116,6 +140,7 @@ class Operations:
         pause = Pause(ve=name, reason=reason, since=now, until=until, by=by, by_stop=by_stop)
         self.reconciler.desk.pauses.put(pause)
 
+    @_audited
     async def pause(self, name: VeName | None, *, by: str, reason: str, until: float | None = None) -> None:
         """Stop reconciling a VE, or with None all. Units: ``until`` seconds since the epoch.
 
@@ -127,6 +152,7 @@ class Operations:
         self.reconciler.desk.tell(name or "*", "Paused", f"by {by}: {reason}")
         await self._pass(name)
 
+    @_audited
     async def unpause(self, name: VeName | None, *, by: str) -> None:
         """Reconcile a VE, or with None all, again.
 
@@ -142,6 +168,7 @@ class Operations:
         for one in self.reconciler.fleet.ves if name is None else (name,):
             await self.reconciler.pass_ve(one)
 
+    @_audited
     async def set_protection(self, name: VeName, *, protect: bool, by: str) -> None:
         """Protect a VE, or lift its protection, in its record.
 
@@ -156,6 +183,7 @@ class Operations:
             word = "Protected" if protect else "Unprotected"
             await self._perform(name, word, f"by {by}", WriteRecord(record=replace(record, protect=protect)))
 
+    @_audited
     async def forget(self, name: VeName, *, by: str) -> None:
         """Let go of a VE without touching it: no source owns it any more, and nothing prunes it."""
         if name in self.reconciler.fleet.ves:
@@ -175,6 +203,7 @@ class Operations:
             raise StateError(f"list the trash: {observed.trash.reason}")
         return observed.trash
 
+    @_audited
     async def restore(self, trash_id: str, *, by: str) -> None:
         """Bring a VE back from the trash; one without a manifest is paused, so that it is not removed again at once.
 
@@ -192,6 +221,7 @@ class Operations:
         await self._perform(name, "Restored", f"by {by}", effect)
         await self.reconciler.take_in(entry.record.uid)
 
+    @_audited
     async def purge(self, trash_id: str, *, by: str) -> None:
         """Delete an entry of the trash for good."""
         await self._perform("trash", "Purged", f"{trash_id} by {by}", PurgeTrash(trash_id=trash_id))

@@ -157,10 +157,16 @@ class Reconciler:
         """Apply a plan and write down what came of it."""
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
         outcomes = await self.applier().apply(plan, inputs)
+        self._record(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes)
         await self._take_in_restored(outcomes)
         self._publish(result, specs_here(inputs))
         return result
+
+    def _record(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
+        """Write down for the audit what was carried out of a plan of the whole host."""
+        self.desk.recorder.planned(plan)
+        self.desk.recorder.outcomes(plan, outcomes)
 
     def _publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
         """Write down what came of a pass over the host."""
@@ -176,6 +182,7 @@ class Reconciler:
         wanted = tuple(dict.fromkeys(VeName(action.ve) for action in plan.actions if not _is_of_host(action)))
         own, holds = self._hold_back([action for action in plan.actions if _is_of_host(action)])
         outcomes = await self._apply_own(replace(plan, actions=own), inputs)
+        self._record(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         self._publish(result, (spec for spec in specs_here(inputs) if spec.name not in wanted))
         return result, wanted
@@ -203,6 +210,7 @@ class Reconciler:
         allowed, holds = self._hold_back(plan.actions)
         plan = replace(plan, actions=allowed)
         outcomes = await self._apply_ve(name, plan, inputs)
+        self.desk.recorder.outcomes(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         await self._take_in_restored(outcomes)
         publish.publish(self.desk, result, (spec for spec in specs_here(inputs) if spec.name == name))

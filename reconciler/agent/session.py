@@ -102,15 +102,18 @@ async def look_session(
             max_restarts=config.max_restarts,
             trash_keep_s=config.trash_days * 86400.0,
         )
-        yield Session(
-            config=config,
-            site=site,
-            desk=desk,
-            reconciler=reconciler,
-            operations=Operations(reconciler=reconciler),
-            counter=counter,
-            host=host,
-        )
+        try:
+            yield Session(
+                config=config,
+                site=site,
+                desk=desk,
+                reconciler=reconciler,
+                operations=Operations(reconciler=reconciler),
+                counter=counter,
+                host=host,
+            )
+        finally:
+            desk.recorder.flush()
     finally:
         site.close()
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import structlog
 
 from reconciler.agent.desk import Desk
+from reconciler.agent.recording import behalf_of
 from reconciler.errors import VectlError
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
@@ -63,6 +64,8 @@ class ManifestSource(ABC):
             structlog.get_logger().warning("revision.not_kept", error=str(error))
         if self.revisions.findings != before:
             self._tell()
+        if snapshot.commit is not None and snapshot.complete:
+            self._desk.recorder.take(snapshot.revision, behalf_of(snapshot.commit, snapshot.way))
         self._desk.conditions.put(SOURCE, self.revisions.conditions(), now=self._desk.clock.now())
         return self.revisions.in_force
 

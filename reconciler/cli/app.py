@@ -10,6 +10,7 @@ import typer
 from reconciler.cli import (
     applying,
     approve,
+    audit,
     beancounters,
     capacity,
     context,
@@ -75,6 +76,7 @@ _COMMANDS: Mapping[str, Callable[..., int]] = {
     "get": get.get,
     "describe": describe.describe,
     "events": events.events,
+    "audit": audit.audit,
     "logs": logs.logs,
     "exec": inside.execute,
     "enter": inside.enter,

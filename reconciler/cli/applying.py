@@ -219,9 +219,11 @@ def _changes_something(made: Plan) -> bool:
 
 def _remember(task: _Task, session: Session) -> None:
     """Keep the manifests as the last good revision, so that `get` knows what is desired."""
+    from reconciler.agent.recording import Behalf
     from reconciler.state.lastgood import Kept
 
     desk, revision = session.desk, session.reconciler.fleet.revision
+    desk.recorder.take(revision, Behalf(who=context.who()))
     if task.source != "stdin":
         desk.last_good.keep(Kept(revision=revision, source=desk.source, files=task.files, at=desk.clock.now()))
 

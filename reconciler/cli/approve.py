@@ -30,12 +30,16 @@ def approve(
 
     Recreation, loss of data, risk to the host and removal of many VEs wait for it.
     """
+    from reconciler.agent.clock import SystemClock
+    from reconciler.agent.recording import recorded
     from reconciler.state.approvals import Approvals
 
     context.need_root()
     config = context.load_config()
     whole, what = _whole(config, hash_, path, prune=prune)
-    given = Approvals(config.instance.state_dir).approve(whole, by=context.who(), now=time.time())
+    state_dir, who = config.instance.state_dir, context.who()
+    with recorded(state_dir, SystemClock(), "approve", by=who, detail=f"{what}: {whole}"):
+        given = Approvals(state_dir).approve(whole, by=who, now=time.time())
     output.words(f"approved until {output.moment(given.expires)}: {what}")
     context.run(_wake(config))
     return int(ExitCode.OK)

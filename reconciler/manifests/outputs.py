@@ -30,6 +30,7 @@ def json_schemas() -> dict[str, Schema]:
     bodies["beancounters"] = _beancounters()
     bodies["capacity"] = _capacity()
     bodies["quota"] = _quota()
+    bodies["audit"] = _audit()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -218,6 +219,39 @@ def _quota() -> Schema:
         "items": _list(_map(item, "A user or group."), "Users, then groups, that have files or limits."),
     }
     return _map(fields, "What `vectl quota -o json` prints.")
+
+
+def _audit() -> Schema:
+    action = {
+        "op": _word((op.value for op in Operation), "What happened to the object."),
+        "path": _text("Path of the field; empty for the object as a whole."),
+        "impact": _word((impact.word for impact in Impact), "What it did to the VE, from harmless to worst."),
+        "origin": _word((origin.value for origin in Origin), "Who wanted it."),
+        "reason": _word((reason.value for reason in Reason), "Why it was planned."),
+        "before": _any("Value before; a long one by its SHA-256 and size."),
+        "after": _any("Value after; a long one by its SHA-256 and size."),
+        "outcome": _word(("done", "failed"), "How it ended."),
+    }
+    fields: dict[str, Schema] = {
+        "format": _format(),
+        "at": _number("When, in seconds since the epoch.", kind="number"),
+        "who": _text("Who committed the revision or asked; `vectl` for drift and schedules; empty where nobody knows."),
+        "signer": _text("Whose signature vouches for the revision; empty for none."),
+        "revision": _text("Revision of the manifests; of a git source the commit. Empty for a request."),
+        "plan": _text("Hash of the plan that the revision made on this host."),
+        "ve": _text("Name of the VE, or of an object of the host."),
+        "ve_hash": _text("Hash of the VE's part of the plan."),
+        "request": _text("What a person asked for, one word; empty for actions."),
+        "detail": _text("How it was asked for."),
+        "actions": _list(_map(action, "An action."), "What was carried out."),
+        "outcome": _word(("done", "failed"), "How it ended."),
+        "error": _text("What went wrong; empty for nothing."),
+        "lost": _number("Entries before this one that could not be written."),
+        "seq": _number("Number of the entry, from 1."),
+        "prev": _text("Hash of the entry before."),
+        "hash": _text("SHA-256 of this entry without `format` and `hash`: JSON with sorted keys."),
+    }
+    return _map(fields, "Each line that `vectl audit -o json` prints.")
 
 
 def _validate() -> Schema:

@@ -286,6 +286,30 @@ def test_events_tell_what_happened(fleet: Fleet) -> None:
     assert fleet.vectl("events", "-n", "1").splitlines()[0].split() == ["TIME", "VE", "KIND", "REASON", "MESSAGE"]
 
 
+def test_the_audit_log_tells_who_had_what_done_and_that_it_is_whole(fleet: Fleet) -> None:
+    fleet.vectl("protect", "db1")
+    fleet.vectl("unprotect", "db1")
+    lines = [json.loads(line) for line in fleet.vectl("audit", "--ve", "db1", "-o", "json").splitlines()]
+    assert [misfit for line in lines for misfit in misfits("audit", line)] == []
+    assert [(line["request"], line["detail"], line["outcome"]) for line in lines[-2:]] == [
+        ("set-protection", "protect: True", "done"),
+        ("set-protection", "protect: False", "done"),
+    ]
+    made = next(line for line in lines if any(action["op"] == "create" for action in line["actions"]))
+    assert made["who"]
+    assert made["ve_hash"]
+    assert made["revision"].startswith("dir:")
+    assert fleet.vectl("audit").splitlines()[0].split() == ["TIME", "WHO", "REVISION", "VE", "WHAT", "OUTCOME"]
+    fleet.vectl("audit", "--verify")
+    log = Path(fleet.instance.state_dir) / "audit.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b'"protect: True"', b'"protect: Tree"'))
+    try:
+        assert "was changed after it was written" in fleet.complaint("audit", "--verify", code=1)
+    finally:
+        log.write_bytes(whole)
+
+
 def test_the_host_is_examined(fleet: Fleet) -> None:
     found = read(fleet, "doctor")
     assert found["ok"]
