@@ -132,6 +132,17 @@ class DownloadError(RetryableError):
     """A server, or the way to it, did not give what was asked for."""
 
 
+class FetchError(RetryableError):
+    """A repository, or the way to it, did not give what was asked for.
+
+    ``reason`` is a PascalCase word for a condition.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class KeeperError(RetryableError):
     """The keeper could not be reached or refused a request."""
 

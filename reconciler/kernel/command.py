@@ -42,6 +42,7 @@ _PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "nft": "nftables",
+    "prlimit": "util-linux",
     "resize2fs": "e2fsprogs",
     "runc": "runc",
     "setquota": "quota",
@@ -263,7 +264,7 @@ async def run_async(
             env=_environment(env),
             process_group=0,
         )
-    talk = asyncio.ensure_future(process.communicate(input))
+    talk = asyncio.ensure_future(_converse(process, input))
     try:
         out, err_out = await asyncio.wait_for(asyncio.shield(talk), timeout_s)
     except TimeoutError:
@@ -274,6 +275,33 @@ async def run_async(
     assert process.returncode is not None
     _judge(argv, process.returncode, out, err_out)
     return _text(out)
+
+
+async def _converse(process: asyncio.subprocess.Process, input: bytes | None) -> tuple[bytes, bytes]:
+    """Give a command what it reads, and take what it prints: of its stderr the end, which may come from a stranger."""
+    import asyncio
+
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err_out, _ = await asyncio.gather(process.stdout.read(), _end_of(process.stderr), _feed(process, input))
+    await process.wait()
+    return out, err_out
+
+
+async def _feed(process: asyncio.subprocess.Process, input: bytes | None) -> None:
+    if process.stdin is None:
+        return
+    with suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(input or b"")
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _end_of(stream: asyncio.StreamReader) -> bytes:
+    kept = b""
+    while more := await stream.read(OUTPUT_READ):
+        kept = (kept + more)[-OUTPUT_READ:]
+    return kept
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import pytest
 
-from reconciler.errors import CommandError, MissingToolError, TimeLimitError
+from reconciler.errors import CommandError, MissingToolError, TimeLimitError, TooLargeError
 from reconciler.kernel import command
 
 pytestmark = pytest.mark.kernel
@@ -141,3 +141,23 @@ def test_a_cancelled_command_is_killed_with_its_group(tmp_path: Path) -> None:
     started = [int(word) for word in pids.read_text().split()]
     assert len(started) == 2
     wait_until(lambda: not any(is_alive(pid) for pid in started))
+
+
+def test_a_command_that_prints_more_than_is_wanted_is_ended() -> None:
+    assert command.run_bounded(["cat"], output_max=6, timeout_s=10, input=b"12345") == b"12345"
+    with pytest.raises(TooLargeError, match="expected 5 bytes at most"):
+        command.run_bounded(["sh", "-c", "while :; do echo 1; done"], output_max=5, timeout_s=60)
+
+
+def test_a_bounded_command_ends_by_its_deadline_and_with_its_status() -> None:
+    with pytest.raises(TimeLimitError, match=r"last said 'so far'"):
+        command.run_bounded(["sh", "-c", "echo so far >&2; sleep 60"], output_max=5, timeout_s=0.3)
+    with pytest.raises(CommandError, match="broken") as caught:
+        command.run_bounded(["sh", "-c", "echo broken >&2; exit 3"], output_max=5, timeout_s=10)
+    assert caught.value.status == 3
+
+
+def test_of_a_flood_of_complaints_the_end_is_kept() -> None:
+    script = "i=0; while [ $i -lt 20000 ]; do echo line $i of many >&2; i=$((i+1)); done; exit 1"
+    with pytest.raises(CommandError, match="line 19999 of many"):
+        asyncio.run(command.run_async(["sh", "-c", script], timeout_s=60))

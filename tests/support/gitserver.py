@@ -72,7 +72,10 @@ def certificate(directory: Path) -> Certificate:
 
 
 class HttpServer(ThreadingHTTPServer):
-    """``login``: the ``user:password`` that every request needs, "" for none. ``asked``: methods and paths so far."""
+    """``login``: the ``user:password`` that every request needs, "" for none. ``asked``: methods and paths so far.
+
+    ``on_request``: called before each answer, while the client waits.
+    """
 
     daemon_threads = True
 
@@ -83,6 +86,7 @@ class HttpServer(ThreadingHTTPServer):
         self.server_address = listener.getsockname()
         self.root, self.login = root, login
         self.asked: list[str] = []
+        self.on_request: Callable[[], object] = lambda: None
         self._tls = None if tls is None else _context(tls)
         self._serving: threading.Thread | None = None
 
@@ -171,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         self.server.asked.append(f"{self.command} {self.path}")
+        self.server.on_request()
         if not self._may():
             self.send_response(HTTPStatus.UNAUTHORIZED)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -330,7 +335,7 @@ def ssh(directory: Path, root: Path, *, listener: socket.socket | None = None) -
     home = directory / "home" / ".ssh"
     home.mkdir(parents=True, mode=0o700)
     (directory / "home").chmod(0o700)
-    _make_key(made.key)
+    make_key(made.key)
     _make_host_key(directory)
     (home / "authorized_keys").write_text(made.key.with_suffix(".pub").read_text())
     with raw(made.serve, listener=listener) as server:
@@ -340,7 +345,8 @@ def ssh(directory: Path, root: Path, *, listener: socket.socket | None = None) -
         yield made
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
+    """Make a key pair for a client."""
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "client", "-f", str(path)]
     subprocess.run(argv, check=True, timeout=30)
 
