@@ -31,6 +31,7 @@ OF_ONE_VE = frozenset(
         "protect",
         "quota",
         "restart",
+        "set",
         "start",
         "stop",
         "unpause",

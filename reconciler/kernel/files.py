@@ -34,21 +34,34 @@ def write_atomic(path: str, data: bytes, *, mode: int = 0o600) -> None:
     sync_directory(os.path.dirname(path) or ".")
 
 
-def write_whole(path: str, data: bytes, *, mode: int = 0o600) -> None:
+def write_whole(path: str, data: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Replace a file as `write_atomic` does, but after a power cut it may be the old one, or none if there was none.
 
+    Shape: ``owner`` is a user's and a group's id, None for our own.
     Raises: KernelError, NoSpaceError.
     """
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.urandom(4).hex()}.tmp")
     with file_errors("write", path):
         try:
-            _write_new(temporary, data, mode)
+            _write_new(temporary, data, mode, owner)
             os.rename(temporary, path)
         except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def rewrite_atomic(path: str, data: bytes) -> None:
+    """Replace the content of a file that is there, as `write_atomic` does; its mode and its owner stay.
+
+    Raises: KernelError, NoSpaceError.
+    """
+    with file_errors("write", path):
+        info = os.stat(path)
+    where, owner = os.path.realpath(path), (info.st_uid, info.st_gid)
+    write_whole(where, data, mode=stat.S_IMODE(info.st_mode), owner=owner)
+    sync_directory(os.path.dirname(where))
 
 
 def write_volatile(path: str, data: bytes, *, mode: int = 0o600) -> None:
@@ -210,11 +223,14 @@ def directories_below(top: int, path: str) -> Iterator[int]:
             os.close(fd)
 
 
-def _write_new(path: str, data: bytes, mode: int) -> None:
+def _write_new(path: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
+        made = os.fstat(fd)
+        if owner not in (None, (made.st_uid, made.st_gid)):
+            os.fchown(fd, *owner)
         os.fchmod(fd, mode)
         os.fsync(fd)
 

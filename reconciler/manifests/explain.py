@@ -45,15 +45,15 @@ def describe(path: str) -> FieldDoc:
     kinds = {**{kind.lower(): kind for kind in schemas}, **_SHORT_NAMES}
     kind = kinds.get(first.lower())
     if kind is not None:
-        return _walk_kind(_Node.root(kind, schemas[kind]), rest, path)
-    root = _Node.root(_VE, schemas[_VE])
+        return _walk_kind(Node.root(kind, schemas[kind]), rest, path)
+    root = Node.root(_VE, schemas[_VE])
     parts = [first, *rest]
     if first not in root.children():
         parts = ["spec", *parts]
     return _walk(root, parts, path, also=tuple(schemas))
 
 
-def _walk_kind(root: _Node, parts: list[str], asked: str) -> FieldDoc:
+def _walk_kind(root: Node, parts: list[str], asked: str) -> FieldDoc:
     """Walk from a kind, whose ``spec`` may be left out."""
     short = bool(parts) and parts[0] not in root.children()
     return _walk(root, ["spec", *parts] if short else parts, asked)
@@ -61,16 +61,21 @@ def _walk_kind(root: _Node, parts: list[str], asked: str) -> FieldDoc:
 
 def reference(kind: str) -> Iterator[FieldDoc]:
     """Give every field of a kind, each before those below it."""
-    yield from _below(_Node.root(kind, schema.json_schemas()[kind]))
+    yield from _below(Node.root(kind, schema.json_schemas()[kind]))
 
 
-def _below(node: _Node) -> Iterator[FieldDoc]:
+def root(kind: str) -> Node:
+    """Give the place in the schema where a kind begins."""
+    return Node.root(kind, schema.json_schemas()[kind])
+
+
+def _below(node: Node) -> Iterator[FieldDoc]:
     for child in node.children().values():
         yield child.doc()
         yield from _below(child)
 
 
-def _walk(node: _Node, parts: list[str], asked: str, *, also: tuple[str, ...] = ()) -> FieldDoc:
+def _walk(node: Node, parts: list[str], asked: str, *, also: tuple[str, ...] = ()) -> FieldDoc:
     for position, part in enumerate(parts, start=1):
         children = node.children()
         found = children.get(part) or children.get("*")
@@ -86,7 +91,7 @@ def _walk(node: _Node, parts: list[str], asked: str, *, also: tuple[str, ...] = 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
+class Node:
     """A place in a schema. ``field``: the schema there; ``root``: of the kind, for references into it."""
 
     kind: str
@@ -97,14 +102,17 @@ class _Node:
     required: bool = False
 
     @classmethod
-    def root(cls, kind: str, root: Mapping[str, Json]) -> _Node:
+    def root(cls, kind: str, root: Mapping[str, Json]) -> Node:
+        """Give the place where a kind begins."""
         return cls(kind=kind, path="", name=kind, field=root, schema=root)
 
     @property
     def is_list(self) -> bool:
+        """Whether a list is there."""
         return self._items() is not None
 
     def doc(self, *, with_fields: bool = False) -> FieldDoc:
+        """Describe the place, or with the fields right below it."""
         core = self._core()
         default = self.field.get("default")
         return FieldDoc(
@@ -119,7 +127,8 @@ class _Node:
             fields=tuple(child.doc() for child in self.children().values()) if with_fields else (),
         )
 
-    def children(self) -> dict[str, _Node]:
+    def children(self) -> dict[str, Node]:
+        """Give the places right below by key, of a list those below its entries; ``*`` stands for free keys."""
         items = self._items()
         below, suffix = (self._core(), "") if items is None else (items, "[]")
         prefix = f"{self.path}{suffix}." if self.path else ""
@@ -135,9 +144,9 @@ class _Node:
             nodes["*"] = self._child(f"{prefix}*", "*", free, required=False)
         return nodes
 
-    def _child(self, path: str, name: str, field: Json, *, required: bool) -> _Node:
+    def _child(self, path: str, name: str, field: Json, *, required: bool) -> Node:
         assert isinstance(field, dict)  # JSON Schema's own rule
-        return _Node(kind=self.kind, path=path, name=name, field=field, schema=self.schema, required=required)
+        return Node(kind=self.kind, path=path, name=name, field=field, schema=self.schema, required=required)
 
     def _core(self) -> Mapping[str, Json]:
         return _core(self.field, self.schema)

@@ -18,6 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from reconciler.manifests.problem import Mark, Problem, ascii_controls
 from reconciler.manifests.yaml_builder import INVISIBLE, PROBLEMS_MAX, AbandonedError, Builder, RawDocument
+from reconciler.manifests.yaml_layout import Node, compose
 
 BYTES_MAX: Final = 1 << 20
 
@@ -75,6 +76,17 @@ def read(data: bytes) -> RawFile:
         return _refused("expected UTF-8 text", "save the file as UTF-8", mark=_mark_after(data[: err.start].decode()))
     invisible = tuple(_invisible_characters(text))
     return RawFile(problems=invisible) if invisible else _read_text(text)
+
+
+def lay_out(text: str) -> tuple[Node, ...]:
+    """Give where everything stands in a text that `read` found no problems in, document by document as there.
+
+    Shape: ``text`` is without a byte order mark.
+    """
+    try:
+        return compose(_events(text), text)
+    except _LOADER_ERRORS:
+        return compose(YAML(typ="safe", pure=True).parse(text), text)
 
 
 def _refused(message: str, hint: str = "", *, mark: Mark = (1, 1)) -> RawFile:
