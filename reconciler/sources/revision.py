@@ -36,7 +36,7 @@ class Revisions:
         self._stillness = Stillness()
         self._absences = Absences()
         self._newest = _NOT_READ
-        self._judged = ""
+        self._judged = ("", "")
         self._unkept: Snapshot | None = None
         self._keep_problem = ""
         self.in_force: Fleet | None = None
@@ -55,7 +55,7 @@ class Revisions:
             return False
         if self._stillness.left(now, self._settle_s) > 0:
             return False
-        changed = snapshot.digest != self._judged and self._judge(snapshot)
+        changed = (snapshot.digest, snapshot.revision) != self._judged and self._judge(snapshot)
         self._look_for_absences(known, now)
         if changed:
             self._unkept = snapshot
@@ -81,11 +81,12 @@ class Revisions:
         return (self._fetched(), self._verified(), self._valid())
 
     def _is_judged(self) -> bool:
-        return self._newest.complete and self._newest.digest == self._judged
+        return self._newest.complete and (self._newest.digest, self._newest.revision) == self._judged
 
     def _judge(self, snapshot: Snapshot) -> bool:
         loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
-        self._judged, self.findings = snapshot.digest, tuple(loaded.findings)
+        # Two commits may have the same content: the newer one is what people look for.
+        self._judged, self.findings = (snapshot.digest, snapshot.revision), tuple(loaded.findings)
         if loaded.fleet is None:
             return False
         before, self.in_force = self.in_force, loaded.fleet
