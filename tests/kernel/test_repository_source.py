@@ -9,7 +9,6 @@ import pytest
 from reconciler.errors import CommandError
 from reconciler.kernel.git import ISOLATED, Repository
 from reconciler.model.commit import Commit
-from reconciler.sources import repository as sources
 from reconciler.sources.repository import RepositorySource
 from tests.support.gitrepo import Clone
 
@@ -69,7 +68,7 @@ def test_a_blob_is_read_once_as_long_as_it_is_in_use(
     first = commit(repository, clone.commit({"a.yaml": "one", "b.yaml": "two"}))
     second = commit(repository, clone.commit({"b.yaml": "three", "moved/a.yaml": "one", "a.yaml": None}))
     source = RepositorySource(repository)
-    monkeypatch.setattr(sources.Repository, "objects", counting)
+    monkeypatch.setattr(Repository, "objects", counting)
     source.look(first)
     assert len(read) == 2
     assert source.look(second).files == {"b.yaml": b"three", "moved/a.yaml": b"one"}
