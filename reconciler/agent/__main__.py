@@ -13,12 +13,14 @@ sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to 
 import asyncio
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from reconciler.agent.company import Companion
 from reconciler.agent.logging import configure
 from reconciler.agent.service import run_agent
 from reconciler.errors import ExitCode, VectlError
-from reconciler.state.config import Overrides, load_config
+from reconciler.state.config import Config, Overrides, load_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,8 @@ class Wish:
     failpoints: str
 
 
-def main(argument: str) -> int:
-    """Run the agent until it is stopped; give its exit code."""
+def main(argument: str, companions: Callable[[Config], Sequence[Companion]] = lambda config: ()) -> int:
+    """Run the agent until it is stopped; give its exit code. ``companions``: what is to run beside it."""
     wish = Wish(**json.loads(argument))
     overrides = Overrides(
         instance=wish.instance,
@@ -50,7 +52,7 @@ def main(argument: str) -> int:
     configure(wish.log_level, terminal=wish.terminal, color=wish.color)
     try:
         config = load_config(wish.config, overrides, environment=os.environ)
-        asyncio.run(run_agent(config, failpoints=wish.failpoints))
+        asyncio.run(run_agent(config, failpoints=wish.failpoints, companions=companions(config)))
     except VectlError as error:
         sys.stderr.write(f"vectl: {error}\n")
         return int(error.exit_code)

@@ -7,11 +7,13 @@ import gc
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
+from reconciler.agent.company import Companion, accompany
 from reconciler.agent.loop import Agent, Timing
 from reconciler.agent.notify import notify, watchdog_s
 from reconciler.agent.readiness import Readiness
@@ -27,8 +29,8 @@ from reconciler.state.location import DirectoryLocation
 from reconciler.state.lock import instance_lock
 
 
-async def run_agent(config: Config, *, failpoints: str = "") -> None:
-    """Run the agent until SIGTERM or SIGINT.
+async def run_agent(config: Config, *, failpoints: str = "", companions: Sequence[Companion] = ()) -> None:
+    """Run the agent until SIGTERM or SIGINT. ``companions``: what runs beside it.
 
     Raises: ConfigError, without a source; BusyError, if another agent runs; VectlError.
     """
@@ -46,7 +48,7 @@ async def run_agent(config: Config, *, failpoints: str = "") -> None:
             told=lambda text: log.info("ground.prepared", what=text),
         ) as session:
             _tell_of_templates(session)
-            await _serve(config, session, config.source.path)
+            await _serve(config, session, config.source.path, companions)
 
 
 def _tell_of_templates(session: Session) -> None:
@@ -69,7 +71,7 @@ def source_name(location: DirectoryLocation) -> str:
     return f"dir:{os.path.realpath(location.path)}"
 
 
-async def _serve(config: Config, session: Session, path: str) -> None:
+async def _serve(config: Config, session: Session, path: str, companions: Sequence[Companion]) -> None:
     log = structlog.get_logger()
     for action in session.desk.recover():
         log.info("journal.unfinished", action=action)
@@ -82,7 +84,8 @@ async def _serve(config: Config, session: Session, path: str) -> None:
     readiness = Readiness(session.desk, session.host, session.reconciler.names, session.reconciler.running)
     server = Server(agent, session.operations, config.instance)
     await server.open()
-    working = asyncio.create_task(_work(agent, readiness))
+    beside = [accompany(companion, agent, config) for companion in companions]
+    working = asyncio.create_task(_work(agent.run(), readiness.run(), *beside))
     beating = asyncio.create_task(_beat(agent))
     stopping = _stop_on_signals(working)
     try:
@@ -97,10 +100,10 @@ async def _serve(config: Config, session: Session, path: str) -> None:
         source.close()
 
 
-async def _work(agent: Agent, readiness: Readiness) -> None:
+async def _work(*parts: Coroutine[Any, Any, None]) -> None:
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(agent.run())
-        tasks.create_task(readiness.run())
+        for part in parts:
+            tasks.create_task(part)
 
 
 def _log_condition(subject: str, condition: Condition) -> None:

@@ -31,7 +31,7 @@ def agent(
 ) -> NoReturn:
     """Hold this host to the manifests until stopped."""
     context.need_root()
-    context.load_config(source)  # what is wrong with it is told here
+    config = context.load_config(source)  # what is wrong with it is told here
     given = context.given()
     wish = {
         "config": given.config_file,
@@ -45,15 +45,16 @@ def agent(
         "color": output.has_color(sys.stderr),
         "failpoints": os.environ.get("VECTL_FAILPOINTS", "") if enable_failpoints else "",
     }
-    _become_agent(json.dumps(wish))
+    _become_agent(json.dumps(wish), speaks_http=config.listen is not None)
 
 
-def _become_agent(wish: str) -> NoReturn:
+def _become_agent(wish: str, *, speaks_http: bool) -> NoReturn:
     """Replace this process by the agent, which then carries nothing of the command line for as long as it runs.
 
     One arena is enough for a process of one busy thread; glibc would make one for each helper thread.
     Source: mallopt(3), MALLOC_ARENA_MAX.
     """
     isolated = ["-I"] if sys.flags.isolated else []
-    argv = [sys.executable, *isolated, "-m", "reconciler.agent", wish]
+    room = "reconciler.web" if speaks_http else "reconciler.agent"
+    argv = [sys.executable, *isolated, "-m", room, wish]
     os.execve(sys.executable, argv, {"MALLOC_ARENA_MAX": "1", **os.environ})  # noqa: S606  # no shell is wanted

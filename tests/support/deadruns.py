@@ -20,7 +20,7 @@ from tests.support import scratch
 
 _INSTANCE = re.compile(r"t[0-9a-f]{4}|vt[0-9a-f]{6}|vectl-test-\d+-[0-9a-f]{6}")
 _DEPTHS = ("*", "t/*", "t/*/*")
-_OURS = ("reconciler.agent", "reconciler.cli.entry", "reconciler.host.keeper", "lxcfs")
+_OURS = ("reconciler.agent", "reconciler.web", "reconciler.cli.entry", "reconciler.host.keeper", "lxcfs")
 
 
 def sweep_place(place: str) -> None:

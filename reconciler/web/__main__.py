@@ -1,0 +1,11 @@
+"""The agent as a process that speaks HTTP as well: more than most hosts need, so only where the configuration asks."""
+
+from __future__ import annotations
+
+import sys
+
+from reconciler.agent.__main__ import main
+from reconciler.web.companions import companions
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], companions))

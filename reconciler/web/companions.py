@@ -1,0 +1,42 @@
+"""What runs beside the agent where the configuration asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from reconciler.agent.company import Companion
+from reconciler.agent.loop import Agent
+from reconciler.agent.source import ManifestSource
+from reconciler.state.config import Config
+from reconciler.state.location import GitLocation
+from reconciler.web.server import Limits, Server, listen_at
+from reconciler.web.webhook import Waker, Webhook, secrets_of
+
+HOOK_PATH = "/hooks/source"
+_SPACING_S = 1.0
+
+
+def companions(config: Config) -> Sequence[Companion]:
+    """Give what a configuration asks for."""
+    return (_listen,) if config.listen is not None else ()
+
+
+async def _listen(agent: Agent, config: Config) -> None:
+    """Answer requests at the configured address.
+
+    Raises: KernelError, if it is not to be had; ConfigError, RefusedError, if the webhook's secret cannot be used.
+    """
+    assert config.listen is not None
+    handlers = {}
+    location, source = config.source, agent.source
+    if isinstance(location, GitLocation) and location.webhook_secret and isinstance(source, ManifestSource):
+        secrets_of(location.webhook_secret)  # what is wrong with it is told at the start
+        waker = Waker(source.hint, spacing_s=_SPACING_S)
+        handlers[HOOK_PATH] = Webhook(secret_file=location.webhook_secret, accepted=waker.hint)
+    else:
+        structlog.get_logger().warning("web.no_webhook", remedy="set source.git.webhookSecret")
+    with await listen_at(config.listen) as listener:
+        structlog.get_logger().info("web.listening", address=config.listen)
+        await Server(handlers, limits=Limits()).run(listener)
