@@ -26,6 +26,7 @@ from reconciler.host import (
     observing,
     preflight,
     quota,
+    reach,
     rollback,
     settings,
     shaping,
@@ -43,6 +44,7 @@ from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
 from reconciler.model import power as power_model
 from reconciler.model import quota as quota_model
+from reconciler.model import reach as reach_model
 from reconciler.model import settings as settings_model
 from reconciler.model import snapshots as snapshots_model
 from reconciler.model import views as views_model
@@ -95,6 +97,8 @@ _HANDLERS: Mapping[type, _Handler] = {
     network_model.SetUplink: host_network.set_uplink,
     network_model.RemoveNetwork: host_network.remove,
     network_model.LoadFilter: filter.load,
+    reach_model.RestoreAddress: reach.restore_address,
+    reach_model.RestoreRoute: reach.restore_route,
     network_model.CreateInterface: network.create,
     network_model.RemoveInterface: network.remove,
     network_model.AttachInterface: attachment.attach,
@@ -131,6 +135,7 @@ class RealHost:
         self.site = site
         site.learn_disks()
         site.learn_criu()
+        site.own_ve = reach.find_own_ve(site)
         self._capabilities = compute.capabilities(site)
 
     async def perform(self, effect: Effect) -> None:

@@ -24,6 +24,7 @@ from reconciler.host import (
     network,
     nics,
     power,
+    reach,
     settings,
     snapshots,
     templates,
@@ -45,6 +46,7 @@ from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import HostNetworkObservation, VeNetworkObservation
 from reconciler.model.observation import Capabilities, Facet, HostObservation, Scope, VeObservation
 from reconciler.model.power import EndCause, PowerObservation
+from reconciler.model.reach import ReachObservation
 from reconciler.model.settings import SettingsObservation
 from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.views import Views
@@ -94,6 +96,8 @@ async def observe(site: Site, capabilities: Capabilities, scope: Scope, facets: 
         images={} if isinstance(built, Unknown) else images.observe(site, built),
         trash=look.trash(quotas),
         pool=_known(volume.observe_pool, site) if scope.host else _NOT_ASKED,
+        reach=look.reach(links),
+        within=site.own_ve,
     )
 
 
@@ -195,6 +199,12 @@ class _Look:
         if not self.scope.host or isinstance(links, Unknown):
             return links if isinstance(links, Unknown) else _NOT_ASKED
         return _known(host_network.observe, self.site, links)
+
+    def reach(self, links: list[rtnl.Link] | Unknown) -> ReachObservation | Unknown:
+        """Look at how the host is reached."""
+        if not self.scope.host or isinstance(links, Unknown):
+            return links if isinstance(links, Unknown) else _NOT_ASKED
+        return _known(reach.observe, self.site, links)
 
     def trash(self, quotas: volume.Quotas | Unknown) -> tuple[TrashEntry, ...] | Unknown:
         """Look at the trash; without quotas nobody can tell what its entries use."""

@@ -20,6 +20,7 @@ from reconciler.kernel import cgroup_layout, cgroup_limits, criu_program, descri
 from reconciler.kernel.nftread import Fingerprints, NftSocket, TableName
 from reconciler.kernel.parsed import ParsedFiles
 from reconciler.kernel.rtnlsocket import RtnlSocket
+from reconciler.kernel.sessions import SessionSocket
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.compute import Limit
 from reconciler.model.identity import Digest, Uid
@@ -61,6 +62,8 @@ class Site:
         self.looks: dict[Uid, asyncio.Future[RunningState]] = {}
         self._rtnl: RtnlSocket | None = None
         self._nft: NftSocket | None = None
+        self._sessions: SessionSocket | None = None
+        self.own_ve: Uid | None = None
         self.cannot_suspend = ""
         self._fingerprints: Fingerprints | None = None
 
@@ -114,6 +117,13 @@ class Site:
             self._nft = NftSocket.open_here()
         return self._nft
 
+    @property
+    def sessions(self) -> SessionSocket:
+        """The host's own socket to ask for connections with."""
+        if self._sessions is None:
+            self._sessions = SessionSocket()
+        return self._sessions
+
     @cached_property
     def boot_time(self) -> float:
         """When the machine booted. Units: seconds since the epoch. Source: proc_stat(5), "btime"."""
@@ -145,7 +155,7 @@ class Site:
         self.namespaces.close()
         self.sockets.close()
         self.inits.close()
-        for opened in (self._rtnl, self._nft):
+        for opened in (self._rtnl, self._nft, self._sessions):
             if opened is not None:
                 opened.close()
 

@@ -117,7 +117,8 @@ class Action:
     ``host/cgroup`` or ``template/<name>@<digest>``.
 
     Shape: ``before`` and ``after`` are canonical JSON. ``effects`` in their order; ``uid`` None for host objects.
-    ``danger``: a sentence for the top of the plan, empty for harmless actions.
+    ``danger``: a sentence for the top of the plan, empty for harmless actions. ``base``: the impact that it has by its
+    kind, where what the host uses at the moment makes it worse; hashes count that.
     """
 
     ve: str
@@ -133,6 +134,7 @@ class Action:
     downtime: Downtime = NO_DOWNTIME
     reversible: Reversible = Reversible.YES
     danger: str = ""
+    base: Impact | None = None
     effects: tuple[Effect, ...] = field(default=(), repr=False)
 
     @property

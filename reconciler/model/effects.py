@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, devices, mounts, network, power, quota, settings, snapshots, views, volume
+from reconciler.model import compute, devices, mounts, network, power, quota, reach, settings, snapshots, views, volume
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -44,6 +44,8 @@ Effect: TypeAlias = (
     | network.SetUplink
     | network.RemoveNetwork
     | network.LoadFilter
+    | reach.RestoreAddress
+    | reach.RestoreRoute
     | network.CreateInterface
     | network.RemoveInterface
     | network.AttachInterface

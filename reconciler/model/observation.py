@@ -13,6 +13,7 @@ from reconciler.model.identity import Digest, NetworkName, Uid
 from reconciler.model.mounts import MountsObservation
 from reconciler.model.network import FilterObservation, HostNetworkObservation, VeNetworkObservation
 from reconciler.model.power import PowerObservation
+from reconciler.model.reach import ReachObservation
 from reconciler.model.settings import SettingsObservation
 from reconciler.model.snapshots import SnapshotsObservation
 from reconciler.model.views import Views
@@ -101,7 +102,7 @@ class HostObservation:
     """One host. ``ves`` holds those in scope; ``complete``: it holds every VE that is on the host.
 
     ``templates``: digest of the image by key of the source; ``images``: each of them. Parts outside the scope are
-    `Unknown`.
+    `Unknown`. ``reach``: how the host itself is reached. ``within``: the VE that whoever looks is a process of.
     """
 
     capabilities: Capabilities
@@ -114,3 +115,5 @@ class HostObservation:
     trash: tuple[TrashEntry, ...] | Unknown
     images: Mapping[Digest, ImageObservation] = field(default_factory=dict, compare=False)
     pool: PoolObservation | Unknown = field(compare=False)
+    reach: ReachObservation | Unknown = field(default_factory=ReachObservation)
+    within: Uid | None = None

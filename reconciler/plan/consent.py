@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from reconciler.model.action import CONSENT_IMPACTS, Action, Operation, Origin, Reason, Refusal
+from reconciler.model.action import CONSENT_IMPACTS, Action, Impact, Operation, Origin, Reason, Refusal
+from reconciler.model.host_risk import Reverted
 from reconciler.plan.snapshots import is_apart
+
+REVERTED = "HostRiskReverted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """``ve_hashes`` by VE, ``whole``: the plan's own hash. ``given``: hashes that were approved.
 
-    ``mass``: the number of removals if there are so many that they need consent, else 0.
+    ``mass``: the number of removals if there are so many that they need consent, else 0. ``reverted``: what was made
+    once and taken back, by object: the consent to that is used up.
     """
 
     ve_hashes: Mapping[str, str]
     whole: str
     given: frozenset[str]
     mass: int
+    reverted: Mapping[str, Reverted] = field(default_factory=dict)
 
 
 def part(actions: Iterable[Action], terms: Terms) -> tuple[list[Action], list[Refusal]]:
@@ -70,7 +75,14 @@ def _loss(action: Action) -> str:
 
 
 def _refusal(action: Action, terms: Terms) -> Refusal | None:
-    if action.origin is not Origin.GIT or {terms.whole, terms.ve_hashes[action.ve]} & terms.given:
+    if action.origin is not Origin.GIT:
+        return None
+    known = {terms.whole, terms.ve_hashes[action.ve]}
+    before = terms.reverted.get(action.ve)
+    if before is not None and before.hash in known and action.impact is Impact.HOST_RISK and not known & before.renewed:
+        remedy = f"`vectl approve {terms.ve_hashes[action.ve]}` to try it again; else change its manifest"
+        return Refusal(ve=action.ve, uid=action.uid, rule=REVERTED, message=before.message, remedy=remedy)
+    if known & terms.given:
         return None
     if terms.mass and action.op is Operation.DESTROY and action.uid is not None:
         return Refusal(

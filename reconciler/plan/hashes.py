@@ -25,7 +25,8 @@ def ve_hashes(host: HostName, actions: Iterable[Action]) -> dict[str, str]:
 
     Nothing that differs between a review and the host takes part: no uid, before, time, drift or downtime. Whether a
     live change is a risk rests on what the VE uses at the moment, whether it is one at all on whether the VE runs and
-    the host can enforce the field, and whether a new VE finds its data in the trash on the host.
+    the host can enforce the field, whether a new VE finds its data in the trash on the host, and whether a change of
+    the host's own could cut it off on what it is reached by.
     """
     by_ve: dict[str, list[Json]] = defaultdict(list)
     for action in actions:
@@ -45,8 +46,9 @@ def hashed_op(action: Action) -> Operation:
 
 
 def hashed_impact(action: Action) -> Impact:
-    """Give the impact of an action as far as it is the same in a review and on the host."""
-    return Impact.LIVE if action.impact <= Impact.LIVE_RISK else action.impact
+    """Give the impact of an action as far as it is the same in a review and on the host: what it is by its kind."""
+    impact = action.impact if action.base is None else action.base
+    return Impact.LIVE if impact <= Impact.LIVE_RISK else impact
 
 
 def action_hash(hashes: Iterable[str]) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from reconciler.model.facts import JsonMap, Unknown
 from reconciler.model.fleet import Fleet, VeSpec
+from reconciler.model.host_risk import NO_RISKS, RiskState
 from reconciler.model.identity import Allocation, HostName, NetworkName, Uid, VeName
+from reconciler.model.network import Address
 from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.power import PowerObservation, PowerState
@@ -38,8 +40,9 @@ class Inputs:
     ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``known``: what an earlier look
     tells of the host beyond that scope. ``beside``: VEs of the host that are as their specs say; they are neither in
     the fleet nor in the observation, and count only where all are counted. ``applied_networks``: what was carried out
-    last, as `host_network.record_values` gives it. ``settled``: what former plans found out; it saves time and decides
-    nothing.
+    last, as `host_network.record_values` gives it. ``management``: the addresses by which the host is looked after,
+    where its root says so. ``risks``: how changes stand that could cut it off. ``settled``: what former plans found
+    out; it saves time and decides nothing.
     Units: seconds; ``now`` since the epoch.
     """
 
@@ -65,6 +68,8 @@ class Inputs:
     beside: tuple[VeSpec, ...] = ()
     applied_networks: Mapping[NetworkName, JsonMap] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
+    management: frozenset[Address] = frozenset()
+    risks: RiskState = NO_RISKS
     settled: Settled = field(default_factory=Settled, repr=False, compare=False)
 
 

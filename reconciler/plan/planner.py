@@ -11,7 +11,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation, Uid, VeName
 from reconciler.model.observation import VeObservation
 from reconciler.model.volume import Record
-from reconciler.plan import consent, hashes, host, prune, ve
+from reconciler.plan import consent, hashes, host, host_risk, prune, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.admission import held, refuse
 from reconciler.plan.inputs import Inputs, context_of, doubt, pause_of, specs_here
@@ -140,18 +140,27 @@ def _plan_purge(inputs: Inputs) -> tuple[Action, ...]:
 def _assemble(
     inputs: Inputs, actions: list[Action], parts: Mapping[VeName, ve.VePlan], removal: prune.PrunePlan
 ) -> Plan:
-    by_ve = hashes.ve_hashes(inputs.host, actions)
+    judged = host_risk.judge(actions, host_risk.facts_of(inputs))
+    by_ve = hashes.ve_hashes(inputs.host, judged.actions)
     whole = hashes.action_hash(by_ve.values())
-    terms = consent.Terms(ve_hashes=by_ve, whole=whole, given=inputs.consents, mass=removal.mass)
-    allowed, unconsented = consent.part(actions, terms)
+    terms = consent.Terms(
+        ve_hashes=by_ve, whole=whole, given=inputs.consents, mass=removal.mass, reverted=inputs.risks.reverted
+    )
+    consented, unconsented = consent.part(judged.actions, terms)
+    allowed, pending = host_risk.wait_for_pending(consented, inputs.risks)
     return Plan(
         host=inputs.host,
         revision=inputs.fleet.revision,
         actions=tuple(sorted(allowed, key=lambda action: action.phase)),
-        refused=(*(r for part in parts.values() for r in part.refused), *removal.refused, *unconsented),
+        refused=(
+            *(r for part in parts.values() for r in part.refused),
+            *removal.refused,
+            *judged.refused,
+            *unconsented,
+        ),
         unknown=(*(u for part in parts.values() for u in part.unknown), *removal.unknown),
         warned=tuple(drift for part in parts.values() for drift in part.warned),
-        waiting={name: part.waiting for name, part in parts.items() if part.waiting} | dict(removal.waiting),
+        waiting={name: part.waiting for name, part in parts.items() if part.waiting} | dict(removal.waiting) | pending,
         orphans=removal.orphans,
         orphan_snapshots=tuple(f"{name}@{snapshot}" for name, part in parts.items() for snapshot in part.orphans),
         ve_hashes=by_ve,

@@ -8,7 +8,7 @@ from typing import TypeAlias, assert_never
 from reconciler.errors import BusyError, KernelError
 from reconciler.model.devices import AddDevice, AddNic, DevicesObservation, RemoveDevice, RemoveNic
 from reconciler.model.identity import Uid
-from reconciler.twin import power
+from reconciler.twin import power, reach
 from reconciler.twin.machine import Machine, Runtime
 
 DevicesEffect: TypeAlias = AddDevice | RemoveDevice | AddNic | RemoveNic
@@ -58,6 +58,8 @@ def _add_nic(machine: Machine, effect: AddNic, runtime: Runtime) -> None:
     if master or effect.nic in runtime.network.interfaces:
         raise BusyError(f"{doing}: it is in use, or its name is")
     del machine.host_links[effect.nic]
+    machine.host_addresses.pop(effect.nic, None)
+    reach.forget_lost(machine)
     machine.runtimes[effect.uid] = replace(runtime, nics=runtime.nics | {effect.nic})
 
 

@@ -31,6 +31,7 @@ from reconciler.twin import (
     mounts,
     network,
     power,
+    reach,
     settings,
     snapshots,
     ve_network,
@@ -112,12 +113,19 @@ def perform(machine: Machine, effect: Effect) -> None:
         _store(machine, effect)
     elif isinstance(effect, ShowViews | SetSetting):
         _show_or_set(machine, effect)
-    elif isinstance(effect, network.HostNetworkEffect):
-        network.perform(machine, effect)
+    elif isinstance(effect, network.HostNetworkEffect | reach.ReachEffect):
+        _change_host(machine, effect)
     elif isinstance(effect, devices.DevicesEffect | mounts.MountsEffect):
         _lend(machine, effect)
     else:
         assert_never(effect)
+
+
+def _change_host(machine: Machine, effect: network.HostNetworkEffect | reach.ReachEffect) -> None:
+    if isinstance(effect, reach.ReachEffect):
+        reach.perform(machine, effect)
+    else:
+        network.perform(machine, effect)
 
 
 def _store(machine: Machine, effect: volume.VolumeEffect | snapshots.SnapshotEffect) -> None:
@@ -157,6 +165,8 @@ def observe(machine: Machine, scope: Scope, facets: frozenset[Facet]) -> HostObs
         images=dict(machine.images),
         trash=_look(machine, Facet.VOLUME, of_host, volume.observe_trash),
         pool=_look(machine, Facet.VOLUME, of_host, volume.observe_pool),
+        reach=_look(machine, Facet.NETWORK, of_host, reach.observe),
+        within=machine.within,
     )
 
 

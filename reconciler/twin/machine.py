@@ -13,10 +13,18 @@ from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, NetworkName, SnapshotName, TemplateName, Uid
 from reconciler.model.instance import Instance
 from reconciler.model.mounts import MountSpec
-from reconciler.model.network import FilterRules, HostNetworkObservation, Interface, Resolver, VeNetworkObservation
+from reconciler.model.network import (
+    Address,
+    FilterRules,
+    HostNetworkObservation,
+    Interface,
+    Resolver,
+    VeNetworkObservation,
+)
 from reconciler.model.observation import Capabilities, Facet
 from reconciler.model.power import End, Launch
 from reconciler.model.quota import Quotas
+from reconciler.model.reach import HostRoute
 from reconciler.model.seam import Clock
 from reconciler.model.snapshots import SnapshotKind, VolumeMark
 from reconciler.model.volume import ImageObservation, Record
@@ -132,7 +140,9 @@ class Trashed:
 class Machine:
     """The whole state of a host; the tables' values are frozen and replaced, never changed in place.
 
-    ``host_links``: links of the host that are not ours, with the master of each or "". ``holdings``: VEs of whom the
+    ``host_links``: links of the host that are not ours, with the master of each or ""; ``host_addresses``: theirs.
+    ``host_routes``: those of the host itself. ``sessions``: where somebody is logged in. ``within``: the VE that the
+    reconciler is a process of. ``holdings``: VEs of whom the
     runtime keeps a record. ``filter_intact``: the kernel holds exactly ``filter``, which is what was loaded last.
     ``unreadable``: reasons by VE, or None for the host's own objects, and facet. ``unlisted``: why the VEs could not
     be listed. ``networks``: their ``forwarding`` is IPv4's; IPv6 knows only ``forwards_ipv6``, for all together.
@@ -162,6 +172,10 @@ class Machine:
     endings: dict[Uid, Ending] = field(default_factory=dict)
     networks: dict[NetworkName, HostNetworkObservation] = field(default_factory=dict)
     host_links: dict[str, str] = field(default_factory=dict)
+    host_addresses: dict[str, frozenset[Interface]] = field(default_factory=dict)
+    host_routes: frozenset[HostRoute] = frozenset()
+    sessions: frozenset[Address] = frozenset()
+    within: Uid | None = None
     device_files: dict[str, None] = field(default_factory=lambda: dict.fromkeys(("/dev/net/tun", "/dev/fuse")))
     directories: dict[str, None] = field(default_factory=lambda: dict.fromkeys(("/srv", "/usr")))
     filter: FilterRules = field(default_factory=FilterRules)

@@ -23,7 +23,7 @@ from reconciler.model.network import (
     SetNetworkUp,
     SetUplink,
 )
-from reconciler.twin import link
+from reconciler.twin import link, reach
 from reconciler.twin.machine import Machine
 
 HostNetworkEffect: TypeAlias = (
@@ -46,6 +46,11 @@ def perform(machine: Machine, effect: HostNetworkEffect) -> None:
 
     Raises: BusyError, KernelError.
     """
+    _perform(machine, effect)
+    reach.forget_lost(machine)
+
+
+def _perform(machine: Machine, effect: HostNetworkEffect) -> None:
     match effect:
         case CreateNetwork():
             _create(machine, effect.network)

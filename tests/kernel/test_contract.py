@@ -32,6 +32,7 @@ from reconciler.model.network import (
     SetInterfaceRate,
 )
 from reconciler.model.power import DeleteRuntime, ForgetEnd, StopRuntime
+from reconciler.model.reach import RestoreAddress, RestoreRoute
 from reconciler.model.seam import Host
 from reconciler.model.volume import CreateVolume, PurgeTrash, RestoreVe, TrashVe
 from reconciler.twin.host import TwinHost
@@ -199,6 +200,8 @@ DEFECTS: dict[str, Defect] = {
     "attach-never-isolates": never_isolates,
     "load-filter-drops-forwards": drops_forwards,
     "remove-network-fails-twice": fails_twice,
+    "restore-address-forgets": forgets(RestoreAddress),
+    "restore-route-forgets": forgets(RestoreRoute),
     "trash-takes-the-cgroup": trashes_live,
     "stop-forgets-that-it-was-ours": forgets_whose_stop,
     "route-over-a-dead-link": routes_over_dead_links,

@@ -129,6 +129,7 @@ def normalise(seen: HostObservation) -> HostObservation:
         templates=_UNKNOWN if isinstance(seen.templates, Unknown) else dict.fromkeys(seen.templates, _SOME_IMAGE),
         trash=_UNKNOWN if isinstance(seen.trash, Unknown) else tuple(sorted(_trash(seen.trash), key=lambda e: e.id)),
         pool=_UNKNOWN,
+        reach=_dumb(seen.reach),
     )
 
 

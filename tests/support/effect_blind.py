@@ -8,7 +8,7 @@ from dataclasses import replace
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup, SetInstanceLimit, SetLimit
 from reconciler.model.devices import AddDevice, AddNic, RemoveDevice, RemoveNic
 from reconciler.model.effects import Effect
-from reconciler.model.identity import NetworkName, SnapshotName, Uid
+from reconciler.model.identity import NetworkName, SnapshotName, Uid, bridge_name
 from reconciler.model.mounts import AddMount, RemoveMount
 from reconciler.model.network import (
     AddAddress,
@@ -52,6 +52,7 @@ from reconciler.model.power import (
     SuspendRuntime,
 )
 from reconciler.model.quota import LoadQuotas, SetInodes, SetQuota
+from reconciler.model.reach import HeldAddress, RestoreAddress, RestoreRoute
 from reconciler.model.settings import SetSetting
 from reconciler.model.snapshots import CloneVolume, DeleteSnapshot, ReplaceVolume, RollBack, TakeSnapshot
 from reconciler.model.views import ShowViews, Views
@@ -201,6 +202,17 @@ def _gateway(kind: type[AddGateway] | type[RemoveGateway]) -> Callable[[Choices]
     return draw_gateway
 
 
+def _restored_address(choices: Choices) -> RestoreAddress:
+    name = choices.random.choice(tuple(pool.GATEWAYS))
+    link = choices.random.choice((bridge_name(choices.setting.instance.name, name), "no-such-link"))
+    return RestoreAddress(held=HeldAddress(link=link, address=choices.random.choice(pool.GATEWAYS[name])))
+
+
+def _restored_route(choices: Choices) -> RestoreRoute:
+    link = choices.random.choice((bridge_name(choices.setting.instance.name, pool.LAN), "no-such-link"))
+    return RestoreRoute(route=replace(choices.random.choice(pool.WAYS[pool.LAN]), link=link))
+
+
 def _on_address(kind: type[AddAddress] | type[RemoveAddress]) -> Callable[[Choices], Effect]:
     def draw_address(choices: Choices) -> Effect:
         uid, interface = _link(choices)
@@ -290,6 +302,8 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     SetForwarding: lambda c: SetForwarding(network=_network(c)),
     SetUplink: lambda c: SetUplink(network=_network(c), uplink=c.random.choice((None, "no-such-link"))),
     RemoveNetwork: lambda c: RemoveNetwork(network=_network(c)),
+    RestoreAddress: _restored_address,
+    RestoreRoute: _restored_route,
     LoadFilter: _filter,
     CreateInterface: _create_interface,
     RemoveInterface: _remove_interface,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from random import Random
 
 from reconciler.errors import KernelError
@@ -75,6 +75,7 @@ from reconciler.model.power import (
     SuspendRuntime,
 )
 from reconciler.model.quota import WEEK_S, LoadQuotas, QuotaKind, QuotaLimit, Quotas, SetInodes, SetQuota
+from reconciler.model.reach import HeldAddress, HostRoute, RestoreAddress, RestoreRoute
 from reconciler.model.settings import OTHER_SOCKETS, TERMINALS, SetSetting
 from reconciler.model.snapshots import (
     CloneVolume,
@@ -108,6 +109,12 @@ INTERFACES = ("eth0", "eth1")
 GATEWAYS: Mapping[NetworkName, tuple[Interface, ...]] = {
     LAN: (ip_interface("10.77.0.1/24"), ip_interface("fd77::1/64")),
     VENET: (ip_interface("10.79.0.1/32"),),
+}
+WAYS: Mapping[NetworkName, tuple[HostRoute, ...]] = {
+    LAN: (
+        HostRoute(to=ip_network("198.51.100.0/24"), link="", via=ip_address("10.77.0.77")),
+        HostRoute(to=ip_network("2001:db8:7::/48"), link="", via=ip_address("fd77::77"), metric=1024),
+    ),
 }
 TEMPLATE = TemplateSpec(name=TemplateName("busybox"), key=Digest("b" * 64), source=BuiltinSource())
 NO_TEMPLATE = TemplateSpec(name=TemplateName("none"), key=Digest("0" * 64), source=BuiltinSource(name="no-such"))
@@ -249,6 +256,9 @@ class Choices:
         """Draw an effect that makes sense on what all VEs share: mostly their networks."""
         if self.random.random() < 0.1:
             return self.instance_limit()
+        ways = list(self._ways_that_fit())
+        if ways and self.random.random() < 0.5:  # few networks get as far as to have one
+            return self.random.choice(ways)
         return self.random.choice(list(self._of_network(self.random.choice((LAN, VENET)))))
 
     def _of_ve(self, uid: Uid) -> Iterator[Effect]:
@@ -383,7 +393,22 @@ class Choices:
         yield SetForwarding(network=name)
         yield SetNetworkMtu(network=name, mtu=self.random.choice(MTUS))
         yield SetUplink(network=name, uplink=None)
+        yield self.restoration(name)
         yield RemoveNetwork(network=name)
+
+    def _ways_that_fit(self) -> Iterator[RestoreRoute]:
+        for name, present in sorted(self.machine.networks.items()):
+            link = bridge_name(self.setting.instance.name, name)
+            for way in WAYS.get(name, ()) if present.up else ():
+                if any(way.via is not None and way.via in held.network for held in present.addresses):
+                    yield RestoreRoute(route=replace(way, link=link))
+
+    def restoration(self, name: NetworkName) -> RestoreAddress | RestoreRoute:
+        """Draw an address or a route that a network's link is to have again, possible or not."""
+        link = bridge_name(self.setting.instance.name, name)
+        if name in WAYS and self.random.random() < 0.6:
+            return RestoreRoute(route=replace(self.random.choice(WAYS[name]), link=link))
+        return RestoreAddress(held=HeldAddress(link=link, address=self.random.choice(GATEWAYS[name])))
 
     def volume(self, uid: Uid) -> CreateVolume:
         """Draw a volume; one in four is an image."""

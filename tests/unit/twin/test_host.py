@@ -14,7 +14,7 @@ from reconciler.model.seam import Host
 from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
-from reconciler.twin import compute, devices, mounts, network, power, snapshots, ve_network, volume
+from reconciler.twin import compute, devices, mounts, network, power, reach, snapshots, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
@@ -26,6 +26,7 @@ FAMILIES = (
     devices.DevicesEffect,
     network.HostNetworkEffect,
     power.PowerEffect,
+    reach.ReachEffect,
     snapshots.SnapshotEffect,
     SetSetting,
     ve_network.NamesEffect,
@@ -34,7 +35,7 @@ FAMILIES = (
     volume.VolumeEffect,
     ShowViews,
 )
-OF_NETWORK = ("networks", "filter")
+OF_NETWORK = ("networks", "filter", "reach")
 ON_DISK = ("templates", "trash", "pool")
 
 
