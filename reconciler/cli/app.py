@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import (
+    adopt,
     applying,
     approve,
     audit,
@@ -96,6 +97,7 @@ _COMMANDS: Mapping[str, Callable[..., int]] = {
     "quota": quota.quota,
     "observe": export.observe,
     "export": export.export,
+    "adopt": adopt.adopt,
     "doctor": doctor.doctor,
     "explain": learn.explain,
     "schema": learn.schema,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OF_ONE_VE = frozenset(
     {
+        "adopt",
         "describe",
         "enter",
         "events",

@@ -52,7 +52,7 @@ def export(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Live:
+class Live:
     """A VE as it is now. ``values``: of its spec, nested, without ``links``, its interfaces by name."""
 
     record: Record
@@ -63,12 +63,16 @@ class _Live:
 async def _export(names: Sequence[str]) -> list[dict[str, Json]]:
     async with context.looking(context.load_config()) as session:
         observed = await session.reconciler.observe()
-        ves = [_live(session, observed, name) for name in dict.fromkeys(names)]
-        return _documents(session, observed, ves)
+        ves = [live(session, observed, name) for name in dict.fromkeys(names)]
+        return documents(session, observed, ves)
 
 
-def _live(session: Session, observed: HostObservation, name: str) -> _Live:
-    from reconciler.plan import export as live
+def live(session: Session, observed: HostObservation, name: str) -> Live:
+    """Look at a VE.
+
+    Raises: StateError, if there is none of that name; KernelError, if not all of it can be read.
+    """
+    from reconciler.plan import export as now
     from reconciler.plan.field import nest
     from reconciler.plan.spec import unknown_paths
 
@@ -77,27 +81,30 @@ def _live(session: Session, observed: HostObservation, name: str) -> _Live:
         raise StateError(f"export {name}: this host has no VE of that name; see `vectl get`")
     if unknown := unknown_paths(row.seen):
         raise KernelError(f"export {name}: could not read its {', '.join(unknown)}; try again")
-    values = nest(live.live_values(session.config.instance.name, row.record, row.seen))
+    values = nest(now.live_values(session.config.instance.name, row.record, row.seen))
     links = values.pop("interfaces", {})
     assert isinstance(links, dict)
     if values.get("hostname") == name:
         del values["hostname"]
     if row.record.protect:
         values["protect"] = True
-    return _Live(
+    return Live(
         record=row.record, values=values, links={key: one for key, one in links.items() if isinstance(one, dict)}
     )
 
 
-def _documents(session: Session, observed: HostObservation, ves: Sequence[_Live]) -> list[dict[str, Json]]:
+def documents(
+    session: Session, observed: HostObservation, ves: Sequence[Live], *, known: Container[str] = ()
+) -> list[dict[str, Json]]:
+    """Give VEs' manifests, after those of what they are made of and on. ``known``: other VEs that manifests name."""
     from reconciler.manifests import written
-    from reconciler.plan import export as live
+    from reconciler.plan import export as now
 
     names = {str(ve.record.name) for ve in ves}
     for ve in ves:
-        _leave_out_dependencies(ve, names)
+        _leave_out_dependencies(ve, names, known)
     fleet, used = session.reconciler.fleet, {str(link["network"]) for ve in ves for link in ve.links.values()}
-    networks = live.live_networks(session.config.instance.name, observed, fleet.networks, used)
+    networks = now.live_networks(session.config.instance.name, observed, fleet.networks, used)
     templates = {
         name: fleet.templates[name] for name in sorted({ve.record.template for ve in ves} & set(fleet.templates))
     }
@@ -106,19 +113,20 @@ def _documents(session: Session, observed: HostObservation, ves: Sequence[_Live]
     return [*beside, *(_document(ve, networks, beside) for ve in ves)]
 
 
-def _leave_out_dependencies(ve: _Live, names: Container[str]) -> None:
-    """Leave out of a VE's dependencies those that are not exported beside it: no manifest may name what is nowhere."""
+def _leave_out_dependencies(ve: Live, names: Container[str], known: Container[str]) -> None:
+    """Leave out of a VE's dependencies those that no manifest is beside it of: none may name what is nowhere."""
     boot = ve.values.get("boot")
     found = boot.get("dependsOn") if isinstance(boot, dict) else None
     if isinstance(boot, dict) and isinstance(found, list):
-        boot["dependsOn"] = [name for name in found if name in names]
-        for name in found:
-            if name not in names:
+        kept = [name for name in map(str, found) if name in names or name in known]
+        boot["dependsOn"] = [*kept]
+        for name in map(str, found):
+            if name not in kept:
                 output.words(f"{ve.record.name} depends on {name}, which is left out: export it as well")
 
 
 def _document(
-    ve: _Live, networks: Mapping[NetworkName, NetworkSpec], beside: Sequence[dict[str, Json]]
+    ve: Live, networks: Mapping[NetworkName, NetworkSpec], beside: Sequence[dict[str, Json]]
 ) -> dict[str, Json]:
     """Give a VE's manifest; default routes are left to the networks where those give exactly the ones that it has."""
     from reconciler.manifests import written
@@ -147,7 +155,7 @@ def _interface(
     return written.interface(name, {**link, "routes": [*others]}, mtu=mtu, gateways=None)
 
 
-def _has_routes(documents: Sequence[dict[str, Json]], ve: _Live) -> bool:
+def _has_routes(documents: Sequence[dict[str, Json]], ve: Live) -> bool:
     """Say whether manifests give a VE exactly the routes that it has, whatever else is missing beside them."""
     from reconciler.manifests.load import load_fleet
     from reconciler.plan.field import to_json
