@@ -21,6 +21,7 @@ from reconciler.cli import (
     events,
     export,
     get,
+    importing,
     inside,
     learn,
     logs,
@@ -107,6 +108,7 @@ _COMMANDS: Mapping[str, Callable[..., int]] = {
 for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.command("man", hidden=True)(manual.man)
+app.add_typer(importing.app, name="import")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(template.app, name="template")
 app.add_typer(trash.app, name="trash")

@@ -31,6 +31,7 @@ def json_schemas() -> dict[str, Schema]:
     bodies["capacity"] = _capacity()
     bodies["quota"] = _quota()
     bodies["audit"] = _audit()
+    bodies["import"] = _import()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -269,6 +270,37 @@ def _validate() -> Schema:
         "errors": _list(_map(error, "An error."), "All errors of all files."),
     }
     return _map(fields, "What `vectl validate -o json` prints.")
+
+
+def _import() -> Schema:
+    entry: dict[str, Schema] = {
+        "file": _text("File that was imported."),
+        "line": _number("Line, from 1; 0 where it is about the whole file."),
+        "key": _text("Key."),
+        "value": _text_or_null("What it says, shortened; null where it may be a secret."),
+        "outcome": _word(
+            ("mapped", "changed", "dropped", "ignored", "guessed"),
+            "mapped: a field says the same. changed: nearly the same. dropped: it is lost. ignored: nothing is lost. "
+            "guessed: no key says what a field had to.",
+        ),
+        "object": _text("Name of the VE, or profile/NAME, network/NAME, template/NAME; empty for none."),
+        "path": _text("Field of its spec; empty for none."),
+        "message": _text("Why; empty where it is mapped."),
+    }
+    file: dict[str, Schema] = {
+        "file": _text("File, below the directory of manifests."),
+        "kind": _text("Kind of the manifest in it."),
+        "name": _text("Name of the object."),
+    }
+    outcomes = ("mapped", "changed", "dropped", "ignored", "guessed")
+    fields: dict[str, Schema] = {
+        "format": _format(),
+        "system": _text("Where it came from: openvz, proxmox, incus or rootfs."),
+        "files": _list(_map(file, "A manifest."), "Manifests that were written."),
+        "summary": _map({name: _number(f"Number of entries: {name}.") for name in outcomes}, "The account in numbers."),
+        "entries": _list(_map(entry, "What became of a key."), "The account of every key, by file and line."),
+    }
+    return _map(fields, "What `vectl import ... -o json` prints.")
 
 
 def _capacity() -> Schema:
