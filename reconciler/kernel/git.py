@@ -14,13 +14,16 @@ from reconciler.kernel import command
 from reconciler.kernel.git_object import TreeEntry, parse_changes, parse_commit, parse_tree
 from reconciler.model.commit import Commit
 
+_NO_FILE = f"{os.devnull}/none"
+"""Of an empty file of grafts git would say that they are out of date."""
+
 ISOLATED: Mapping[str, str] = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_GRAFT_FILE": os.devnull,
+    "GIT_GRAFT_FILE": _NO_FILE,
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_ASKPASS": "",
     "SSH_ASKPASS": "",
@@ -28,7 +31,7 @@ ISOLATED: Mapping[str, str] = {
 }
 """What keeps the machine's and a user's settings, and questions to a terminal, out of what an agent does."""
 
-AS_SIGNED: Mapping[str, str] = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": os.devnull}
+AS_SIGNED: Mapping[str, str] = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": _NO_FILE}
 """What lets git see commits as they were signed, whatever a person's clone puts in their places."""
 
 OUTPUT_MAX = 128 << 20

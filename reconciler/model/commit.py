@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -67,12 +66,23 @@ LOCAL_FILES = Trust(state=TrustState.TRUSTED, reason="LocalFiles", message="whoe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What somebody noted on a commit and signed: keys and values. Units: ``at`` seconds since the epoch."""
+
+    by: str
+    at: float
+    lines: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One commit of the way from the revision in force to the newest, along first parents.
 
-    ``signer``: who vouches for it, "" where nobody has to. ``notes``: what was noted on it, by ref, each verified.
+    ``signer``: who vouches for it, "" where nobody does. ``may_review``: whether what the signer says of plans counts.
+    ``notes``: what was noted on it, each verified.
     """
 
     commit: Commit
     signer: str = ""
-    notes: Mapping[str, str] = field(default_factory=dict)
+    may_review: bool = True
+    notes: tuple[Note, ...] = ()

@@ -23,7 +23,7 @@ HOST_PACKAGES = (
     *("iproute2", "iputils-ping", "iputils-arping", "nftables", "iptables", "openssl", "openssh-client"),
     "dropbear-bin",
     *("python3", "python3-venv", "busybox-static", "fdisk", "fuse3", "groff-base"),
-    *("make", "git", "gpg", "tar", "gcc", "libc6-dev"),
+    *("make", "git", "gpg", "gpg-agent", "tar", "gcc", "libc6-dev"),
 )
 APT_OPTIONS = (
     "--aptopt=APT::Install-Recommends false",
