@@ -52,7 +52,7 @@ def plan_between(base: Fleet, head: Fleet, host: HostName) -> Plan:
     around = _Around.of(part, host)
     machine = _machine(part, host)
     _carry_out(machine, part.base, around)
-    return _only_its_own(_with_what_waits(around.inputs(part.head, machine)), machine)
+    return _only_its_own(whole_plan(around.inputs(part.head, machine)), machine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +185,8 @@ def _with_all_consents(inputs: Inputs) -> Plan:
     return planner.plan_host(replace(inputs, consents=frozenset({plan.action_hash})))
 
 
-def _with_what_waits(inputs: Inputs) -> Plan:
-    """Plan with everything that waits for consent, and say that it does."""
+def whole_plan(inputs: Inputs) -> Plan:
+    """Plan a host with everything that waits for consent; ``refused`` says that it does."""
     asking = planner.plan_host(inputs)
     waiting = tuple(refusal for refusal in asking.refused if refusal.rule in CONSENT_RULES)
     if not waiting:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import context, handover, output, plans
+from reconciler.cli.forms import PlanFormat
 from reconciler.cli.progress import Progress
 from reconciler.errors import BusyError, ExitCode, RefusedError, UsageError
 
@@ -169,7 +170,7 @@ def _is_agreed(made: Plan, wishes: _Wishes) -> bool:
     Raises: UsageError, if there is nobody to ask.
     """
     if wishes.form is Format.TEXT:
-        plans.print_plan(made, plans.PlanFormat.TEXT, verbose=wishes.verbose)
+        plans.print_plan(made, PlanFormat.TEXT, verbose=wishes.verbose)
     return not _changes_something(made) or wishes.yes or output.confirm("Carry this out?", asked="apply")
 
 

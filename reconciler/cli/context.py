@@ -151,9 +151,12 @@ def read_path(path: str) -> Snapshot:
 
 def placed(path: str, findings: Iterable[Finding]) -> list[Finding]:
     """Name the files of findings as seen from here, so that an editor, a terminal or a forge finds them."""
-    if not os.path.isdir(path):
-        return list(findings)
-    return [_below(path, finding) for finding in findings]
+    return placed_below(path, findings) if os.path.isdir(path) else list(findings)
+
+
+def placed_below(directory: str, findings: Iterable[Finding]) -> list[Finding]:
+    """Name the files of findings with the directory that they are in."""
+    return [_below(directory, finding) for finding in findings]
 
 
 def _below(directory: str, finding: Finding) -> Finding:

@@ -31,11 +31,13 @@ def observe() -> int:
 
 
 async def _observe() -> str:
+    from reconciler.agent.clock import SystemClock
     from reconciler.model import exchange
 
     async with context.looking(context.load_config()) as session:
         observed = await session.reconciler.observe()
-        return exchange.encode_observation(session.config.instance.host, observed).decode()
+        now = SystemClock().now()
+        return exchange.encode_observation(session.config.instance.host, observed, at=now).decode()
 
 
 def export(

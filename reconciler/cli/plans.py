@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output
-from reconciler.errors import ExitCode
+from reconciler.cli import between, context, output
+from reconciler.cli.forms import PlanFormat, ValidateFormat
+from reconciler.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,26 +30,19 @@ PruneOption = Annotated[
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show bookkeeping too.")]
 _Detailed = Annotated[bool, typer.Option("--detailed-exitcode", help="2: there are changes, 3: they need consent.")]
+_Start = Annotated[
+    str | None, typer.Option("--from", metavar="REVISION", help="Plan the way from this revision; needs no host.")
+]
+_End = Annotated[str, typer.Option("--to", metavar="REVISION", help="With --from: the way to this one.")]
+_Hosts = Annotated[list[str] | None, typer.Option("--host", metavar="NAME", help="With --from: only this host.")]
+_Seen = Annotated[
+    list[str] | None,
+    typer.Option("--observed", metavar="FILE", help="Plan against what `vectl observe` printed; needs no host."),
+]
 _Observed = Annotated[
     str | None,
     typer.Option("--observed", metavar="FILE", help="Plan against what `vectl observe` printed; needs no host."),
 ]
-
-
-class ValidateFormat(StrEnum):
-    """How to print mistakes."""
-
-    TEXT = "text"
-    JSON = "json"
-    GITHUB = "github"
-
-
-class PlanFormat(StrEnum):
-    """How to print a plan."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 def validate(
@@ -90,8 +83,10 @@ def _github(finding: Finding) -> str:
     return f"::error {place}::{output.safe(escaped)}"
 
 
-def plan(
-    path: PathArgument,
+def plan(  # noqa: PLR0913  # one for each option
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A directory or file of manifests, or - for standard input.")
+    ] = "",
     form: Annotated[PlanFormat, typer.Option("--output", "-o", help="The format.")] = PlanFormat.TEXT,
     prune: PruneOption = False,
     detailed: _Detailed = False,
@@ -99,15 +94,40 @@ def plan(
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="Save the plan, for `vectl apply --plan FILE`.")
     ] = None,
-    observed: _Observed = None,
+    observed: _Seen = None,
+    start: _Start = None,
+    end: _End = "HEAD",
+    hosts: _Hosts = None,
 ) -> int:
-    """Show what `apply` would do, to whom, and for how long."""
+    """Show what `apply` would do, to whom, and for how long.
+
+    With --from: what lies between two revisions of the git repository that PATH is in, the current directory if it is
+    left out, on every host of the fleet.
+    """
+    if start is not None:
+        wanted = between.Wanted(path=path or ".", start=start, end=end, hosts=hosts or (), observed=observed or ())
+        return _plan_between(wanted, form, detailed=detailed, verbose=verbose)
+    if not path or hosts or len(observed or ()) > 1:
+        raise UsageError("plan: expected a PATH with one --observed at most, or --from; see `vectl plan --help`")
     fleet, files = context.load_fleet(path)
-    made = context.run(_make(path, fleet, prune=prune, observed=observed))
+    made = context.run(_make(path, fleet, prune=prune, observed=observed[0] if observed else None))
     print_plan(made, form, verbose=verbose)
     if out is not None:
         _save(out, path, made, files, prune=prune)
     return plan_exit(made, detailed=detailed)
+
+
+def _plan_between(wanted: between.Wanted, form: PlanFormat, *, detailed: bool, verbose: bool) -> int:
+    from reconciler.plan.comparison import combined
+
+    try:
+        compared = between.compare(wanted)
+    except between.NotValidError as error:
+        if form is PlanFormat.MARKDOWN:
+            between.show_mistakes(error)
+        raise
+    between.show(compared, form, verbose=verbose)
+    return plan_exit(combined(compared.comparison), detailed=detailed)
 
 
 def diff(
@@ -170,7 +190,6 @@ async def _make(path: str, fleet: Fleet, *, prune: bool, observed: str | None) -
 
 async def _make_offline(path: str, fleet: Fleet, config: Config, *, prune: bool, observed: str) -> Plan:
     from reconciler.agent.unbuilt import plan_offline
-    from reconciler.errors import UsageError
     from reconciler.kernel.files import read_bytes_if_exists
     from reconciler.model import exchange
 

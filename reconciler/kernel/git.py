@@ -134,6 +134,18 @@ class Repository:
             raise
         return True
 
+    def merge_base(self, one: str, other: str) -> str | None:
+        """Name the commit from which two were built; None, if there is none.
+
+        Raises: CommandError, if one of them is not there.
+        """
+        try:
+            return self.run("merge-base", one, other).decode("ascii").split()[0]
+        except CommandError as error:
+            if error.status == 1:
+                return None
+            raise
+
     def changed_paths(self, commit: str) -> tuple[str, ...]:
         """Name the files that differ from the first parent, or all of a first commit.
 

@@ -32,6 +32,7 @@ def json_schemas() -> dict[str, Schema]:
     bodies["quota"] = _quota()
     bodies["audit"] = _audit()
     bodies["import"] = _import()
+    bodies["plan-between"] = _plan_between()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -122,6 +123,34 @@ def _plan() -> Schema:
         "unknown": _list(_text("A path."), "Facts that could not be read; what depends on them is not changed."),
     }
     return _map(fields, "What `vectl plan -o json` prints.")
+
+
+def _plan_between() -> Schema:
+    balances = _list(_map(_balance_fields(), "A resource."), "Resources.")
+    capacity_of: dict[str, Schema] = {
+        "host": _text("Name."),
+        "ves": _number("Number of VEs that the later revision puts on it."),
+        "before": balances,
+        "after": balances,
+    }
+    fields: dict[str, Schema] = {
+        "format": _format(),
+        "from": _text("Commit of --from."),
+        "to": _text("Commit of --to."),
+        "base": _text("Commit that --to is compared with: where the ways of both part, or the last valid one before."),
+        "notes": _list(_text("A sentence."), "What else a reviewer should know."),
+        "hosts": _list(_plan(), "The plan of each host: against what was seen of it, else against the base."),
+        "action_hashes": {
+            "type": "object",
+            "description": "By host, the hash of what lies between the revisions: what a host compares a review with.",
+        },
+        "capacity": _list(_map(capacity_of, "A host."), "What is promised of each host."),
+        "observed": {
+            "type": "object",
+            "description": "By host that somebody looked at, when: seconds since the epoch; null where it is not told.",
+        },
+    }
+    return _map(fields, "What `vectl plan --from A --to B -o json` prints.")
 
 
 def _condition() -> Schema:
@@ -303,7 +332,7 @@ def _import() -> Schema:
     return _map(fields, "What `vectl import ... -o json` prints.")
 
 
-def _capacity() -> Schema:
+def _balance_fields() -> dict[str, Schema]:
     sizes = {
         "capacity": "What there is to promise from; null where nobody said.",
         "reserve": "What of it the host keeps.",
@@ -313,17 +342,20 @@ def _capacity() -> Schema:
         "limits_free": "What more may be allowed; null for any amount.",
         "used": "What VEs use of it now, of the disk whoever uses it; null where nobody knows.",
     }
-    resource = {
+    return {
         "resource": _word((resource.value for resource in capacity.Resource), "The resource."),
         "overcommit": _number(
             "How many times what is not reserved may be promised as limits; null for any.", kind="number", or_null=True
         ),
         **{name: _number(f"{what} Bytes, or CPUs.", kind="number", or_null=True) for name, what in sizes.items()},
     }
+
+
+def _capacity() -> Schema:
     host: dict[str, Schema] = {
         "host": _text("Name."),
         "ves": _number("Number of VEs that are counted."),
-        "resources": _list(_map(resource, "A resource."), "Resources."),
+        "resources": _list(_map(_balance_fields(), "A resource."), "Resources."),
         "warnings": _list(_text("A sentence."), "What its administrator should know."),
     }
     return _map(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import types
 from collections.abc import Callable, Mapping, Set
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from typing import Any, ForwardRef, NewType, Union, get_args, get_origin, get_type_hints
@@ -40,9 +40,19 @@ class _MismatchError(Exception):
     """Something is not of the type that its place has."""
 
 
-def encode_observation(host: str, observed: HostObservation) -> bytes:
-    """Give the text of an exported observation, the same for the same observation."""
-    return render_object({"host": host, "observed": to_json(observed)}, format=FORMAT)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """An observation of a host that was exported. Units: ``at`` seconds since the epoch, None where it is not told."""
+
+    host: str
+    observed: HostObservation
+    at: float | None = None
+
+
+def encode_observation(host: str, observed: HostObservation, *, at: float | None = None) -> bytes:
+    """Give the text of an exported observation, the same for the same observation. Units: as of `Export`."""
+    when: dict[str, Json] = {} if at is None else {"at": round(at, 3)}
+    return render_object({"host": host, "observed": to_json(observed), **when}, format=FORMAT)
 
 
 def decode_observation(data: bytes, *, where: str) -> tuple[str, HostObservation]:
@@ -50,15 +60,25 @@ def decode_observation(data: bytes, *, where: str) -> tuple[str, HostObservation
 
     Raises: StateError.
     """
+    export = decode_export(data, where=where)
+    return export.host, export.observed
+
+
+def decode_export(data: bytes, *, where: str) -> Export:
+    """Parse an exported observation with all that is said of it. ``where``: the file, for the error.
+
+    Raises: StateError.
+    """
     found = parse_object(data, format=FORMAT, where=where, remedy=_REMEDY)
     host, body = found.text("host"), found.json("observed")
+    at = found.optional_number("at") if found.has("at") else None
     found.end()
     try:
         observed = _build(HostObservation, body, "observed")
     except _MismatchError as err:
         raise found.error(str(err)) from err
     assert isinstance(observed, HostObservation)
-    return host, observed
+    return Export(host=host, observed=observed, at=at)
 
 
 def to_json(value: object) -> Json:

@@ -115,21 +115,24 @@ def _lists(plan: Plan) -> Iterator[str]:
 
 def _details(shown: list[Action]) -> Iterator[str]:
     for ve in dict.fromkeys(action.ve for action in shown):
-        lines = [line for action in shown if action.ve == ve for line in _difference(action)]
+        lines = [line for action in shown if action.ve == ve for line in difference(action)]
         if lines:
             fence = "`" * (3 + max((len(run) for run in re.findall("`+", "".join(lines))), default=0))
             title = f"<details><summary>{_text(ve)}</summary>"
             yield "\n".join([title, "", f"{fence}diff", *lines, fence, "</details>", ""])
 
 
-def _difference(action: Action) -> Iterator[str]:
+def difference(action: Action) -> Iterator[str]:
+    """Yield the fields that an action changes, before and after, as lines of a diff."""
     if action.op is Operation.CREATE:
         yield from _created(action)
     if action.op in (Operation.CREATE, Operation.RESTORE, Operation.DESTROY):
         return
     note = "  # drift" if action.origin is Origin.DRIFT else ""
-    yield f"- {action.path}: {value_text(action.path, action.before, width=_VALUE_WIDTH)}"
-    yield f"+ {action.path}: {value_text(action.path, action.after, width=_VALUE_WIDTH)}{note}"
+    before, after = (values_by_path(action, value) for value in (action.before, action.after))
+    for path in dict.fromkeys((*before, *after)):
+        yield f"- {path}: {value_text(path, before.get(path), width=_VALUE_WIDTH)}"
+        yield f"+ {path}: {value_text(path, after.get(path), width=_VALUE_WIDTH)}{note}"
 
 
 def _created(action: Action) -> Iterator[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.cli import capacity, plans
 from reconciler.cli.capacity import Format
-from reconciler.cli.plans import ValidateFormat
+from reconciler.cli.forms import ValidateFormat
 from reconciler.sources.revision import Revisions
 from reconciler.sources.snapshot import snapshot_of
 from tests.support.outputs import misfits
