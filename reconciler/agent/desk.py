@@ -32,6 +32,7 @@ from reconciler.state.networks import AppliedNetworks
 from reconciler.state.pause import Pauses
 from reconciler.state.policy import PolicyFile
 from reconciler.state.removals import Removal, Removals
+from reconciler.state.reviews import Reviews
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Desk:
     last_good: LastGood
     networks: AppliedNetworks
     policy: PolicyFile
+    reviews: Reviews
 
     def recover(self) -> list[str]:
         """Close and name the actions that an earlier process began and did not end: every VE is looked at anew anyway.
@@ -117,6 +119,7 @@ def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coo
         last_good=LastGood(instance.state_dir),
         networks=AppliedNetworks(instance.state_dir),
         policy=policy,
+        reviews=Reviews(instance.state_dir),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from reconciler.agent import backoff, timers
 from reconciler.agent.patience import Patience
 from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
+from reconciler.agent.review import Stride, Word
 from reconciler.agent.shortages import Shortages
 from reconciler.errors import VectlError
 from reconciler.model.action import Action, Operation, Reason, UnknownFact
@@ -50,6 +51,14 @@ class Source(Protocol):
 
     def look(self) -> Fleet | None:
         """Look; give the revision in force, None if there never was a valid one."""
+        ...
+
+    def way(self, since: str) -> Sequence[Stride]:
+        """Give the steps from a revision to the one in force; none, if nothing is known of them."""
+        ...
+
+    def words(self) -> Mapping[str, Sequence[Word]]:
+        """Give what people vouched for of late, by revision."""
         ...
 
     def removed(self) -> frozenset[VeName]:
@@ -118,16 +127,18 @@ class Agent:
     async def _follow_source(self) -> None:
         while True:
             try:
-                self._look_at_source()
+                await self._look_at_source()
             except (VectlError, OSError) as error:  # a full disk, say: what is in force stays so
                 self.log.warning("source.not_looked_at", error=str(error))
             await self._source_changed_or_due()
 
-    def _look_at_source(self) -> None:
+    async def _look_at_source(self) -> None:
         reconciler = self.reconciler
         self.source.know(frozenset(reconciler.names.values()))
         fleet = self.source.look()
         self._look_at_policy()
+        if fleet is not None and self.reconciler.desk.policy.known().require_reviewed:
+            await self._look_at_reviews(fleet)
         removed, before = self.source.removed(), reconciler.removable
         reconciler.removable = removed
         if fleet is not None and fleet.revision != reconciler.fleet.revision:
@@ -136,6 +147,14 @@ class Agent:
             self._ask_for_host(Priority.REVISION, "source_changed")
         elif removed != before:
             self._ask_for_host(Priority.REVISION, "absence_confirmed")
+
+    async def _look_at_reviews(self, fleet: Fleet) -> None:
+        """Work out once what of a revision was reviewed, and look whether people have vouched for more since."""
+        reviewer, before = self.reconciler.reviewer, self.reconciler.fleet
+        if not reviewer.knows(fleet.revision):
+            await reviewer.take(before, fleet, self.source.way(before.revision))
+        if reviewer.heed(self.source.words()) and before.revision == fleet.revision:
+            self._ask_for_host(Priority.REVISION, "reviewed")
 
     def _look_at_policy(self) -> None:
         """Read the host's policy, and let everything be judged by it once more if it is another one."""

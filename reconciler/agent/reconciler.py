@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from reconciler.agent import gather, publish
 from reconciler.agent.desk import Desk, DeskBooks
 from reconciler.agent.patience import Hold, Patience
+from reconciler.agent.review import Reviewer
 from reconciler.apply.applier import Applier, Outcome
 from reconciler.model.action import Action, Operation, Origin, Phase, Plan
 from reconciler.model.fleet import Fleet, VeSpec
-from reconciler.model.identity import Uid, VeName
+from reconciler.model.identity import HostName, Uid, VeName
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, HostObservation, PoolObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
@@ -21,7 +22,7 @@ from reconciler.model.snapshots import CloneSource
 from reconciler.model.volume import Record
 from reconciler.plan import planner, power, render
 from reconciler.plan.actions import TRASH_KEEP_S
-from reconciler.plan.inputs import Inputs, Known, is_here, specs_here
+from reconciler.plan.inputs import Inputs, Known, is_here
 from reconciler.plan.settled import Settled
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
@@ -73,23 +74,28 @@ class Reconciler:
     pool: int | None = None
     patience: Patience | None = None
     settled: Settled = field(default_factory=Settled)
+    reviewer: Reviewer = field(init=False)
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
     _short_of: tuple[str, ...] = ()
     _restarting: set[VeName] = field(default_factory=set)
     _moving_memory: set[VeName] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.reviewer = Reviewer(desk=self.desk, between=_plan_between)
 
     async def plan(self, observed: HostObservation, *, coordinator: Coordinator | None = None) -> tuple[Inputs, Plan]:
         """Plan the whole host from an observation; VEs that are not here yet get their identity allocated."""
         inputs = self._with_removal(self.inputs(observed))
         giver = coordinator or self.desk.coordinator
         inputs = await gather.with_allocations(inputs, planner.unborn(inputs), giver)
-        return inputs, planner.plan_host(inputs)
+        return planner.plan_reviewed(inputs)
 
     def inputs(self, observed: HostObservation) -> Inputs:
         """Gather what the plan of a VE depends on."""
         known = Known(records=dict(self.records), pool=self.pool)
         inputs = gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
-        return replace(inputs, settled=self.settled, prune=self.prune, trash_keep_s=self.trash_keep_s)
+        review = self.reviewer.review() if inputs.policy.require_reviewed else None
+        return replace(inputs, settled=self.settled, prune=self.prune, trash_keep_s=self.trash_keep_s, review=review)
 
     def _with_removal(self, inputs: Inputs) -> Inputs:
         removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)
@@ -156,17 +162,23 @@ class Reconciler:
     async def carry_out(self, inputs: Inputs, plan: Plan) -> Result:
         """Apply a plan and write down what came of it."""
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
+        self.reviewer.note(plan, inputs.consents, is_whole=True)
         outcomes = await self.applier().apply(plan, inputs)
         self._record(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes)
         await self._take_in_restored(outcomes)
-        self._publish(result, specs_here(inputs))
+        self._publish(result, self._specs_here(inputs))
         return result
 
     def _record(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
         """Write down for the audit what was carried out of a plan of the whole host."""
         self.desk.recorder.planned(plan)
         self.desk.recorder.outcomes(plan, outcomes)
+
+    def _specs_here(self, inputs: Inputs) -> tuple[VeSpec, ...]:
+        """Give the VEs of this host as the revision has them that a plan was made for, even where it is held back."""
+        fleet = self.fleet if self.fleet.revision == inputs.fleet.revision else inputs.fleet
+        return tuple(spec for spec in fleet.ves.values() if is_here(spec, self.desk.instance.host))
 
     def _publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
         """Write down what came of a pass over the host."""
@@ -179,19 +191,20 @@ class Reconciler:
         """Make one pass over the host's own objects and removals; name the VEs that need a pass of their own."""
         inputs, plan = await self.plan(await self.look())
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
+        self.reviewer.note(plan, inputs.consents, is_whole=True)
         wanted = tuple(dict.fromkeys(VeName(action.ve) for action in plan.actions if not _is_of_host(action)))
         own, holds = self._hold_back([action for action in plan.actions if _is_of_host(action)])
         outcomes = await self._apply_own(replace(plan, actions=own), inputs)
         self._record(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
-        self._publish(result, (spec for spec in specs_here(inputs) if spec.name not in wanted))
+        self._publish(result, (spec for spec in self._specs_here(inputs) if spec.name not in wanted))
         return result, wanted
 
     async def _apply_own(self, plan: Plan, inputs: Inputs) -> list[Outcome]:
         async with AsyncExitStack() as held:
             for name in sorted({VeName(action.ve) for action in plan.actions if action.uid is not None}):
                 await held.enter_async_context(self.lock(name))
-            if self.fleet is not inputs.fleet:  # nothing is removed for a revision that was replaced meanwhile
+            if self.fleet.revision != inputs.fleet.revision:  # it was replaced meanwhile: nothing is removed for it
                 return []
             return await self.applier().apply(plan, inputs)
 
@@ -206,19 +219,20 @@ class Reconciler:
             inputs = self._with_removal(inputs)
             unborn = [unborn for unborn in planner.unborn(inputs) if unborn == name]
             inputs = await gather.with_allocations(inputs, unborn, self.desk.coordinator)
-        plan = planner.plan_ves(inputs, frozenset({name}))
+        inputs, plan = planner.plan_reviewed(inputs, frozenset({name}))
+        self.reviewer.note(plan, inputs.consents, is_whole=False)
         allowed, holds = self._hold_back(plan.actions)
         plan = replace(plan, actions=allowed)
         outcomes = await self._apply_ve(name, plan, inputs)
         self.desk.recorder.outcomes(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         await self._take_in_restored(outcomes)
-        publish.publish(self.desk, result, (spec for spec in specs_here(inputs) if spec.name == name))
+        publish.publish(self.desk, result, (spec for spec in self._specs_here(inputs) if spec.name == name))
         return result
 
     async def _look_for(self, name: VeName) -> HostObservation:
         """Look at one VE; one that should be here and is not known to be is looked for everywhere, in the trash too."""
-        spec = self.fleet.ves.get(name)
+        spec = self._spec(name)
         if spec is None or not is_here(spec, self.desk.instance.host):
             return await self.observe_ve(name)
         if self.is_to_be_cloned(spec):
@@ -284,8 +298,12 @@ class Reconciler:
         ends = [pause.until for pause in self.desk.pauses.in_force(now) if pause.until is not None]
         return max(0.0, min(ends) - now) if ends else None
 
+    def _spec(self, name: VeName) -> VeSpec | None:
+        """Give what a VE is held to: the manifests that are in force, or the former ones, where it must not go yet."""
+        return self.fleet.ves.get(name) or self.reviewer.held(name)
+
     def _uids(self, name: VeName) -> frozenset[Uid]:
-        spec = self.fleet.ves.get(name)
+        spec = self._spec(name)
         if spec is None:
             return frozenset()
         if spec.uid is not None:
@@ -309,6 +327,12 @@ class Reconciler:
     def lock(self, name: VeName) -> asyncio.Lock:
         """Give the lock of a VE: whoever changes it holds it."""
         return self._locks.setdefault(name, asyncio.Lock())
+
+
+def _plan_between(base: Fleet, head: Fleet, host: HostName) -> Plan:
+    from reconciler.agent.between import plan_between  # a whole host in memory, for those who ask for reviews
+
+    return plan_between(base, head, host)
 
 
 def _moves_memory(action: Action) -> bool:

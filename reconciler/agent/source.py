@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from reconciler.agent.desk import Desk
 from reconciler.agent.recording import behalf_of
+from reconciler.agent.review import Stride, Word
 from reconciler.errors import VectlError
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
@@ -74,6 +76,15 @@ class ManifestSource(ABC):
             place = finding.place
             where = f"{place.file}:{place.line}:{place.column}"
             self._desk.tell("source", "Invalid", f"{where}: {finding.path}: {finding.message}", kind="Warning")
+
+    def way(self, since: str) -> Sequence[Stride]:
+        """Give the steps from a revision to the one in force: a directory has none that are known."""
+        del since
+        return ()
+
+    def words(self) -> Mapping[str, Sequence[Word]]:
+        """Give what people vouched for: whoever may write a directory vouches for nothing by that."""
+        return {}
 
     def removed(self) -> frozenset[VeName]:
         """Name the VEs that have been absent for long enough."""

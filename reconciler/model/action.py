@@ -209,7 +209,7 @@ class Plan:
     manifest names any more and that are left alone because nobody asked to prune. ``orphan_snapshots``: the same of
     snapshots, as VE@SNAPSHOT.
 
-    ``ve_hashes``: by VE name, for consent.
+    ``ve_hashes``: by VE name, for consent. ``withheld``: what the manifests want and a person has to agree to first.
     """
 
     host: HostName
@@ -223,6 +223,7 @@ class Plan:
     orphan_snapshots: tuple[str, ...] = ()
     ve_hashes: Mapping[str, str] = field(default_factory=dict)
     action_hash: str = ""
+    withheld: tuple[Action, ...] = ()
 
     @property
     def impact(self) -> Impact:

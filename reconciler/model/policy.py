@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+from reconciler.model.action import CONSENT_IMPACTS, Impact
 from reconciler.model.devices import FUSE
 from reconciler.model.fleet import VeSpec
 from reconciler.model.network import Subnet
@@ -39,14 +40,23 @@ FEATURES = frozenset({"nesting", "fuse"})
 """What a VE may do beyond the usual, by the name of its field below ``features``."""
 
 
+UNREVIEWED_IMPACTS: Mapping[str, Impact | None] = {
+    "none": None,
+    **{impact.word: impact for impact in Impact if impact is not Impact.NONE and impact not in CONSENT_IMPACTS},
+}
+"""What may be allowed to differ from a review at most, by the word for it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What may be asked of this host; the default is what holds where its root says nothing.
 
     ``addresses``: the networks in which addresses of VEs lie; None: anywhere. ``nics``: patterns of the host's
     interfaces that may move into a VE. ``ves_max``: how many VEs there may be; None: any number.
-    ``file``: where it was read, "" for the default; ``lines``: of it, by key. ``broken``: why the file does not
-    hold; then nothing is allowed that was not carried out before.
+    ``require_reviewed``: whether what manifests want is done only if people reviewed it; ``reviewed_below``: the
+    highest impact of what may differ from that, None: nothing may. ``file``: where it was read, "" for the default;
+    ``lines``: of it, by key. ``broken``: why the file does not hold; then nothing is allowed that was not carried out
+    before.
     """
 
     mounts: tuple[MountRule, ...] = ()
@@ -55,6 +65,8 @@ class Policy:
     features: frozenset[str] = FEATURES
     addresses: tuple[Subnet, ...] | None = None
     ves_max: int | None = None
+    require_reviewed: bool = False
+    reviewed_below: Impact | None = None
     file: str = ""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     broken: str = ""
@@ -85,9 +97,10 @@ EVERYTHING_ALLOWED = Policy(
 """What a plan goes by that is made where no host's root has a say; the host's own holds when it is carried out."""
 
 
-def nothing_allowed(broken: str, *, file: str) -> Policy:
-    """Give the policy of a host whose own cannot be read."""
-    return Policy(devices=(), features=frozenset(), addresses=(), ves_max=0, file=file, broken=broken)
+def nothing_allowed(broken: str, *, file: str, require_reviewed: bool = False) -> Policy:
+    """Give the policy of a host whose own cannot be read. ``require_reviewed``: whether it may ask for that."""
+    nothing = Policy(devices=(), features=frozenset(), addresses=(), ves_max=0, file=file, broken=broken)
+    return replace(nothing, require_reviewed=require_reviewed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ class Terms:
     """``ve_hashes`` by VE, ``whole``: the plan's own hash. ``given``: hashes that were approved.
 
     ``mass``: the number of removals if there are so many that they need consent, else 0. ``reverted``: what was made
-    once and taken back, by object: the consent to that is used up.
+    once and taken back, by object: the consent to that is used up. ``unreviewed``: what must not be done as it is not
+    what was reviewed.
     """
 
     ve_hashes: Mapping[str, str]
@@ -25,6 +26,7 @@ class Terms:
     given: frozenset[str]
     mass: int
     reverted: Mapping[str, Reverted] = field(default_factory=dict)
+    unreviewed: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 def part(actions: Iterable[Action], terms: Terms) -> tuple[list[Action], list[Refusal]]:
@@ -33,9 +35,11 @@ def part(actions: Iterable[Action], terms: Terms) -> tuple[list[Action], list[Re
     Where a VE's kept data is all that would be lost, the rest of it is held right meanwhile.
     """
     found = list(actions)
-    waiting: dict[str, Refusal] = {}
+    waiting: dict[str, Refusal] = dict(terms.unreviewed)
     whole: set[str] = set()
     for action in found:
+        if action.ve in terms.unreviewed:
+            continue
         refusal = _refusal(action, terms)
         if refusal is None:
             continue
@@ -43,12 +47,22 @@ def part(actions: Iterable[Action], terms: Terms) -> tuple[list[Action], list[Re
         waiting[action.ve] = _both(before, refusal) if before else refusal
         if not is_apart(action.path):
             whole.add(action.ve)
-    allowed = [a for a in found if a.ve not in waiting or (a.ve not in whole and _is_upkeep(a))]
+    allowed = [a for a in found if a.ve not in waiting or (a.ve not in whole and _may_go_on(a, terms))]
     return _without_subsumed(allowed), list(waiting.values())
 
 
 def _both(one: Refusal, other: Refusal) -> Refusal:
     return one if one.message == other.message else replace(one, message=f"{one.message}; {other.message}")
+
+
+def _may_go_on(action: Action, terms: Terms) -> bool:
+    """Say whether an action is done though something of its object waits.
+
+    Of what was not reviewed only single fields are put right: whatever else is done carries the rest along.
+    """
+    if action.ve in terms.unreviewed:
+        return action.origin is Origin.DRIFT and action.op is Operation.UPDATE and action.path != "power"
+    return _is_upkeep(action)
 
 
 def _is_upkeep(action: Action) -> bool:

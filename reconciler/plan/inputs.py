@@ -16,6 +16,7 @@ from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
 from reconciler.plan import cpu_share, host_compute
 from reconciler.plan.actions import TRASH_KEEP_S, Context
+from reconciler.plan.review import Review
 from reconciler.plan.settled import Settled
 
 
@@ -41,8 +42,8 @@ class Inputs:
     tells of the host beyond that scope. ``beside``: VEs of the host that are as their specs say; they are neither in
     the fleet nor in the observation, and count only where all are counted. ``applied_networks``: what was carried out
     last, as `host_network.record_values` gives it. ``management``: the addresses by which the host is looked after,
-    where its root says so. ``risks``: how changes stand that could cut it off. ``settled``: what former plans found
-    out; it saves time and decides nothing.
+    where its root says so. ``risks``: how changes stand that could cut it off. ``review``: what people agreed to, where
+    the host asks for that. ``settled``: what former plans found out; it saves time and decides nothing.
     Units: seconds; ``now`` since the epoch.
     """
 
@@ -70,6 +71,7 @@ class Inputs:
     policy: Policy = DEFAULT_POLICY
     management: frozenset[Address] = frozenset()
     risks: RiskState = NO_RISKS
+    review: Review | None = None
     settled: Settled = field(default_factory=Settled, repr=False, compare=False)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from reconciler.model.action import Action, Plan, Refusal, UnknownFact
+from reconciler.model.action import Action, Origin, Plan, Refusal, UnknownFact
 from reconciler.model.facts import Unknown
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation, Uid, VeName
 from reconciler.model.observation import VeObservation
 from reconciler.model.volume import Record
-from reconciler.plan import consent, hashes, host, host_risk, prune, ve
+from reconciler.plan import consent, hashes, host, host_risk, prune, review, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.admission import held, refuse
 from reconciler.plan.inputs import Inputs, context_of, doubt, pause_of, specs_here
 from reconciler.plan.matching import Matches, match
+from reconciler.plan.settled import Settled
 
 
 def unborn(inputs: Inputs) -> tuple[VeName, ...]:
@@ -40,6 +41,33 @@ def plan_host(inputs: Inputs) -> Plan:
     actions += [*removal.actions, *host.plan_own(inputs, ves), *_plan_purge(inputs)]
     made = _assemble(inputs, actions, parts, removal)
     return replace(made, unknown=(*made.unknown, *host.unknown_of_host(inputs.observed)))
+
+
+def plan_reviewed(inputs: Inputs, only: frozenset[VeName] | None = None) -> tuple[Inputs, Plan]:
+    """Plan the host, or with ``only`` some VEs; what was not reviewed is held to what it was before.
+
+    Shape: what the plan was made from, which is what it is to be carried out with, and the plan.
+    """
+    if inputs.review is None or inputs.review.before is None:
+        return inputs, _plan(inputs, only)
+    if only is not None:  # of the others, and of what is to go, only a look at everything tells anew
+        inputs = _held(inputs, inputs.review.withheld - (only & inputs.fleet.ves.keys()))
+    wanted = _plan(inputs, only)
+    names = review.withheld(wanted)
+    if not names:
+        return inputs, wanted
+    held = replace(_held(inputs, names), settled=Settled())
+    return held, review.joined(wanted, _plan(held, only))
+
+
+def _plan(inputs: Inputs, only: frozenset[VeName] | None) -> Plan:
+    return plan_host(inputs) if only is None else plan_ves(inputs, only)
+
+
+def _held(inputs: Inputs, names: frozenset[str]) -> Inputs:
+    if not names or inputs.review is None or inputs.review.before is None:
+        return inputs
+    return replace(inputs, fleet=review.held_to(inputs.fleet, inputs.review.before, names))
 
 
 def plan_ves(inputs: Inputs, names: frozenset[VeName]) -> Plan:
@@ -144,10 +172,16 @@ def _assemble(
     by_ve = hashes.ve_hashes(inputs.host, judged.actions)
     whole = hashes.action_hash(by_ve.values())
     terms = consent.Terms(
-        ve_hashes=by_ve, whole=whole, given=inputs.consents, mass=removal.mass, reverted=inputs.risks.reverted
+        ve_hashes=by_ve,
+        whole=whole,
+        given=inputs.consents,
+        mass=removal.mass,
+        reverted=inputs.risks.reverted,
+        unreviewed=_unreviewed(inputs, judged.actions, by_ve, whole),
     )
     consented, unconsented = consent.part(judged.actions, terms)
     allowed, pending = host_risk.wait_for_pending(consented, inputs.risks)
+    waiting = {refusal.ve for refusal in unconsented}
     return Plan(
         host=inputs.host,
         revision=inputs.fleet.revision,
@@ -165,4 +199,19 @@ def _assemble(
         orphan_snapshots=tuple(f"{name}@{snapshot}" for name, part in parts.items() for snapshot in part.orphans),
         ve_hashes=by_ve,
         action_hash=whole,
+        withheld=tuple(action for action in judged.actions if action.ve in waiting and action.origin is Origin.GIT),
     )
+
+
+def _unreviewed(inputs: Inputs, actions: list[Action], by_ve: Mapping[str, str], whole: str) -> Mapping[str, Refusal]:
+    """Refuse what differs from what was reviewed, where the root of the host asks for a review."""
+    if not inputs.policy.require_reviewed:
+        return {}
+    question = review.Question(
+        hashes=by_ve,
+        whole=whole,
+        given=inputs.consents,
+        below=inputs.policy.reviewed_below,
+        revision=inputs.fleet.revision,
+    )
+    return review.refusals(actions, inputs.review or review.Review(), question)

@@ -11,7 +11,7 @@ from reconciler.plan.words import printable, value_text
 
 PLAN_FORMAT = 1
 
-CONSENT_RULES = frozenset({"NeedsConsent", "MassRemoval"})
+CONSENT_RULES = frozenset({"NeedsConsent", "MassRemoval", "PlanChanged"})
 """Rules of refusals that `vectl approve` lifts."""
 
 HASH_SHOWN = 16

@@ -100,7 +100,13 @@ def plan_recreation(present: Present, context: Context) -> Switch | None:
     effects = (_replacement(present, template, aside), WriteRecord(record=record, template_key=template.key))
     action = _switch(present, record, effects, context, resumes=False)
     built = actions.make(spec, before, Operation.RECREATE, "template", None, None, (BuildTemplate(template=template),))
-    action = replace(action, op=Operation.RECREATE, path="template", before=before.template, after=template.name)
+    action = replace(
+        action,
+        op=Operation.RECREATE,
+        path="template",
+        before=before.template,
+        after=f"{template.name}@{template.key[:12]}",
+    )
     action = replace(
         action,
         impact=Impact.RECREATE,

@@ -57,8 +57,14 @@ def plan_new(spec: VeSpec, allocation: Allocation, context: Context) -> VePlan:
         *(boot.boot_effects(spec, record, context) if starts else ()),
         *(() if waiting else completing(spec, record, context)),
     )
-    create = actions.make(spec, record, Operation.CREATE, "", None, nest(spec_values(spec)), effects)
+    create = actions.make(spec, record, Operation.CREATE, "", None, _wanted(spec, context), effects)
     return VePlan(actions=(replace(create, reason=Reason.NEW_MANIFEST),), waiting=waiting)
+
+
+def _wanted(spec: VeSpec, context: Context) -> dict[str, Json]:
+    """Give what a VE that comes is to be. What its template's name stands for may change unseen by whoever reviews the
+    VE, so the content of that is a part of it."""
+    return {**nest(spec_values(spec)), "templateKey": context.templates[spec.volume.template].key}
 
 
 def _born(spec: VeSpec, allocation: Allocation, context: Context) -> Record:
@@ -96,8 +102,7 @@ def plan_restored(spec: VeSpec, entry: TrashEntry, context: Context) -> VePlan:
         return VePlan(refused=refused)
     effects = [RestoreVe(uid=entry.record.uid, trash_id=entry.id, requests_done=snapshots.standing(spec))]
     before: dict[str, Json] = {"trashedSecondsAgo": round(max(0.0, context.now - entry.trashed_at))}
-    restored = nest(spec_values(spec))
-    action = actions.make(spec, entry.record, Operation.RESTORE, "", before, restored, effects)
+    action = actions.make(spec, entry.record, Operation.RESTORE, "", before, _wanted(spec, context), effects)
     return VePlan(actions=(replace(action, reason=Reason.IN_TRASH),))
 
 

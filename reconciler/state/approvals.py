@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.errors import UsageError
 from reconciler.model.facts import Json
@@ -50,6 +50,21 @@ class Approvals:
             self._write((*others, consent))
         return consent
 
+    def note(self, hashes: Iterable[str], like: Consent, *, now: float) -> bool:
+        """Remember that a consent covers other hashes too, or came with a commit; tells whether anything was new.
+
+        It ends when that ends, whoever looks at it how often, and renews none. Units: ``now`` seconds since the epoch.
+        Raises: StateError, KernelError, NoSpaceError, BusyError.
+        """
+        if not _holds(like, now):
+            return False
+        with self._document.locked():
+            kept = {other.hash: other for other in self._read() if _holds(other, now)}
+            added = [replace(like, hash=hash_) for hash_ in hashes if _is_shorter(kept.get(hash_), like)]
+            if added:
+                self._write({**kept, **{consent.hash: consent for consent in added}}.values())
+        return bool(added)
+
     def in_force(self, now: float) -> tuple[Consent, ...]:
         """Read the consents that hold now.
 
@@ -78,6 +93,20 @@ class Approvals:
             for consent in consents
         ]
         self._document.write({"consents": items})
+
+
+def noted(hash_: str, *, by: str, at: float, now: float) -> Consent:
+    """Give the consent that a commit or a note gives: a day from its time, or from when it was first seen if that is
+    earlier.
+
+    Units: ``at``, ``now`` seconds since the epoch.
+    """
+    since = min(at, now)
+    return Consent(hash=hash_, at=since, expires=since + VALID_S, by=by)
+
+
+def _is_shorter(known: Consent | None, like: Consent) -> bool:
+    return known is None or known.expires < like.expires
 
 
 def _holds(consent: Consent, now: float) -> bool:

@@ -24,13 +24,13 @@ class Kept:
 
 
 class LastGood:
-    """The newest revision that was valid, in one file."""
+    """The newest revision that was valid, or that was found good in another sense, in one file ``name``."""
 
     __slots__ = ("_document",)
 
-    def __init__(self, state_dir: str) -> None:
+    def __init__(self, state_dir: str, *, name: str = "last-good") -> None:
         remedy = "remove it: then the next valid state of the source is kept, and until then nothing is changed"
-        self._document = Document(path=f"{state_dir}/last-good.json", format=_FORMAT, remedy=remedy)
+        self._document = Document(path=f"{state_dir}/{name}.json", format=_FORMAT, remedy=remedy)
 
     def keep(self, kept: Kept) -> None:
         """Keep a revision, durably, in place of the one before.

@@ -13,6 +13,7 @@ from reconciler.model.policy import (
     DEFAULT_POLICY,
     DEVICE_ACCESS,
     FEATURES,
+    UNREVIEWED_IMPACTS,
     DeviceRule,
     MountRule,
     Policy,
@@ -22,7 +23,7 @@ from reconciler.model.probe import Level, Probe
 from reconciler.state import scalars
 from reconciler.state.settings import Section, parse_settings, refuse
 
-_KEYS = ("mounts", "devices", "nics", "features", "addresses", "maxVEs")
+_KEYS = ("mounts", "devices", "nics", "features", "addresses", "maxVEs", "requireReviewed", "reviewedBelow")
 
 
 def load_policy(file: str) -> Policy:
@@ -51,6 +52,8 @@ def parse_policy(data: bytes, *, file: str) -> Policy:
         features=DEFAULT_POLICY.features if features is None else frozenset(features),
         addresses=top.values("addresses", _network),
         ves_max=top.value("maxVEs", scalars.count(0, 100_000)),
+        require_reviewed=top.value("requireReviewed", _flag) or False,
+        reviewed_below=UNREVIEWED_IMPACTS[top.value("reviewedBelow", _unreviewed) or "none"],
         file=file,
         lines=places,
     )
@@ -86,7 +89,9 @@ class PolicyFile:
         except VectlError as error:
             self.problem = str(error)
             if self.in_force is None or self.in_force.broken:
-                self.in_force = nothing_allowed(self.problem, file=self.path)
+                self.in_force = nothing_allowed(
+                    self.problem, file=self.path, require_reviewed=_may_ask_for_review(self.path)
+                )
         return self.in_force
 
     def known(self) -> Policy:
@@ -99,6 +104,14 @@ class PolicyFile:
         if self._parsed is None or self._parsed[0] != data:
             self._parsed = data, DEFAULT_POLICY if data is None else parse_policy(data, file=self.path)
         return self._parsed[1]
+
+
+def _may_ask_for_review(path: str) -> bool:
+    """Say whether a policy that cannot be used may ask for a review: a typing error must not take that back."""
+    try:
+        return b"requireReviewed" in (files.read_bytes_if_exists(path) or b"")
+    except VectlError:
+        return True
 
 
 def _mount(section: Section) -> MountRule:
@@ -145,6 +158,12 @@ def _network(text: str) -> Subnet:
         return ipaddress.ip_network(text)
     except ValueError as err:
         raise ValueError(f"expected a network such as 10.20.0.0/24, got {text!r}") from err
+
+
+def _unreviewed(text: str) -> str:
+    if text not in UNREVIEWED_IMPACTS:
+        raise ValueError(f"expected one of {', '.join(UNREVIEWED_IMPACTS)}, got {text!r}")
+    return text
 
 
 def _flag(text: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ConfigError, RefusedError
+from reconciler.model.action import Impact
 from reconciler.model.policy import DEFAULT_POLICY, FEATURES, SAFE_DEVICES, DeviceRule, MountRule
 from reconciler.state.policy import PolicyFile, load_policy, parse_policy
 
@@ -44,6 +45,20 @@ def test_every_rule_is_taken_with_its_line() -> None:
     assert policy.lines == {"mounts": 1, "devices": 4, "nics": 7, "features": 8, "addresses": 9, "maxVEs": 10}
 
 
+def test_a_review_is_asked_for_by_word() -> None:
+    assert not DEFAULT_POLICY.require_reviewed
+    policy = parse_policy(b"requireReviewed: true\nreviewedBelow: live\n", file="")
+    assert (policy.require_reviewed, policy.reviewed_below) == (True, Impact.LIVE)
+    assert parse_policy(b"reviewedBelow: none\n", file="").reviewed_below is None
+
+
+def test_a_mistake_in_a_policy_takes_no_demand_for_reviews_back(tmp_path: Path) -> None:
+    asking = PolicyFile(_written(tmp_path, "requireReviewed: treu\n"))
+    assert asking.look().require_reviewed
+    (tmp_path / "policy.yaml").write_text("maxVEs: 5x\n")
+    assert not PolicyFile(str(tmp_path / "policy.yaml")).look().require_reviewed
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -58,6 +73,8 @@ def test_every_rule_is_taken_with_its_line() -> None:
         ("features: [privileged]", "expected fuse or nesting"),
         ("addresses: [10.0.0.1/24]", "expected a network such as"),
         ("maxVEs: many", "expected a number from 0"),
+        ("requireReviewed: yes", "expected true or false"),
+        ("reviewedBelow: recreate", "expected one of none, live, live-risk, network, pause, restart"),
         ("nics: &a [eth0]", "expected plain YAML"),
     ],
 )

@@ -1,0 +1,206 @@
+"""What people reviewed, kept beside what is in force: once per revision worked out, looked up in every pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from reconciler.agent.desk import Desk
+from reconciler.manifests.load import load_fleet
+from reconciler.model.action import Plan
+from reconciler.model.fleet import Fleet, VeSpec
+from reconciler.model.identity import HostName, VeName
+from reconciler.plan import review
+from reconciler.plan.review import Ledger, Review, Step
+from reconciler.state.approvals import Consent, noted
+
+Between: TypeAlias = Callable[[Fleet, Fleet, HostName], Plan]
+"""Plans what becomes of a host between two revisions; the same function in a review and here."""
+
+_NO_FLEET = Fleet(revision="")
+
+
+class Word(Protocol):
+    """That somebody vouched for a hash: ``kind`` is ``reviewed`` or ``approved``. Units: ``at`` epoch seconds."""
+
+    @property
+    def kind(self) -> str:
+        """What was said."""
+        ...
+
+    @property
+    def hash(self) -> str:
+        """Of what it was said."""
+        ...
+
+    @property
+    def by(self) -> str:
+        """Who said it."""
+        ...
+
+    @property
+    def at(self) -> float:
+        """When it was said."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stride:
+    """A step of the way to a revision. ``fleet`` None: it is not valid, and goes on with the next one."""
+
+    revision: str
+    fleet: Fleet | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Reviewer:
+    """Keeps the ledger of one host."""
+
+    desk: Desk
+    between: Between
+    _before: tuple[str, Fleet | None] = ("", None)
+    _withheld: frozenset[str] = frozenset()
+
+    def review(self) -> Review:
+        """Give what binds the next plan.
+
+        Raises: StateError, KernelError.
+        """
+        ledger = self._ledger()
+        return Review(ledger=ledger, before=self._base_fleet(ledger), withheld=self._withheld)
+
+    def held(self, name: VeName) -> VeSpec | None:
+        """Give what a VE is held to that was withheld when everything was looked at last.
+
+        Raises: StateError, KernelError.
+        """
+        before = self._before[1] if name in self._withheld else None
+        return None if before is None else before.ves.get(name)
+
+    def knows(self, revision: str) -> bool:
+        """Say whether a revision was taken in.
+
+        Raises: StateError, KernelError.
+        """
+        return self._ledger().head == revision
+
+    async def take(self, before: Fleet, fleet: Fleet, way: Sequence[Stride] = ()) -> None:
+        """Take in a revision that comes into force. ``before``: the one until now; ``way``: how it came about.
+
+        Raises: StateError, KernelError, NoSpaceError.
+        """
+        ledger = await asyncio.to_thread(self._taken, before, fleet, way)
+        self.desk.reviews.put(ledger)
+
+    def _taken(self, before: Fleet, fleet: Fleet, way: Sequence[Stride]) -> Ledger:
+        ledger = self._ledger()
+        base = self._base_fleet(ledger)
+        if not ledger.head or (base is None and before.revision != ledger.head):
+            whole = Step(revision=fleet.revision, hash=review.NOTHING.hash)
+            return review.taken(replace(ledger, steps=()), (), whole)
+        since = before if before.revision == ledger.head else base
+        steps = [] if since is None else self._steps(since, fleet, way if since is before else ())
+        is_one = len(steps) == 1 and since is not None and since.revision == ledger.base
+        whole = steps[0] if is_one else self._step(base or _NO_FLEET, fleet)
+        return review.taken(ledger, steps, whole)
+
+    def _steps(self, since: Fleet, fleet: Fleet, way: Sequence[Stride]) -> list[Step]:
+        steps = []
+        stops = [stride.fleet for stride in way if stride.fleet is not None and stride.revision != fleet.revision]
+        for stop in (*stops, fleet):
+            steps.append(self._step(since, stop))
+            since = stop
+        return steps
+
+    def _step(self, since: Fleet, to: Fleet) -> Step:
+        return review.step_of(self.between(since, to, self.desk.instance.host), to.revision)
+
+    def heed(self, words: Mapping[str, Iterable[Word]]) -> bool:
+        """Take in what people vouched for, by revision; tells whether that allows something more.
+
+        What was said of one revision counts for the step that leads to it, and for all up to it as one.
+        Raises: StateError, KernelError, NoSpaceError, BusyError.
+        """
+        now, ledger = self.desk.clock.now(), self._ledger()
+        before = ledger
+        is_new = False
+        for revision, said in words.items():
+            every = list(said)
+            ledger = review.accepted(ledger, {word.hash for word in every}, at=revision)
+            for word in every:
+                if word.kind == "approved":
+                    is_new |= self._consent(ledger, noted(word.hash, by=word.by, at=word.at, now=now), now)
+        self.desk.reviews.put(ledger)
+        return is_new or ledger != before
+
+    def _consent(self, ledger: Ledger, consent: Consent, now: float) -> bool:
+        covered = review.covered(ledger, consent.hash)
+        return self.desk.approvals.note([consent.hash, *covered], consent, now=now)
+
+    def note(self, plan: Plan, consents: Collection[str], *, is_whole: bool) -> None:
+        """Take in a plan that is about to be carried out: what was approved of it, and what is left to do.
+
+        ``consents``: those that it was made with.
+        Raises: StateError, KernelError, NoSpaceError, BusyError.
+        """
+        is_required, now = self.desk.policy.known().require_reviewed, self.desk.clock.now()
+        if not (consents or is_required):
+            return
+        given = {consent.hash: consent for consent in self.desk.approvals.in_force(now)}
+        if plan.action_hash in given:  # what is done of it makes another plan of the rest
+            self.desk.approvals.note(plan.ve_hashes.values(), given[plan.action_hash], now=now)
+        if not is_required:
+            return
+        ledger = self._agreed(plan, given)
+        if is_whole and ledger.head == plan.revision:
+            self._withheld = review.withheld(plan)
+            ledger = self._closed(ledger, plan)
+        self.desk.reviews.put(ledger)
+
+    def _agreed(self, plan: Plan, given: Mapping[str, Consent]) -> Ledger:
+        ledger = self._ledger()
+        for hash_, consent in given.items():
+            if covered := review.covered(ledger, hash_):
+                self.desk.approvals.note(covered, consent, now=self.desk.clock.now())
+        ledger = review.accepted(ledger, given.keys())
+        names = _approved(plan, given.keys())
+        deeds = review.deeds_of((*plan.actions, *plan.withheld))
+        return review.settled(ledger, {name: found for name, found in deeds.items() if name in names})
+
+    def _closed(self, ledger: Ledger, plan: Plan) -> Ledger:
+        if any(fact.ve is None for fact in plan.unknown):
+            return ledger
+        done = review.closed(ledger, review.unfinished(plan))
+        if done.base != ledger.base and not self._keep_base(done.base):
+            return ledger
+        return done
+
+    def _keep_base(self, revision: str) -> bool:
+        kept = self.desk.last_good.read()
+        if kept is None or kept.revision != revision:
+            return False
+        self.desk.reviews.keep_base(kept)
+        return True
+
+    def _ledger(self) -> Ledger:
+        ledger = self.desk.reviews.read()
+        return ledger if ledger.source == self.desk.source else Ledger(source=self.desk.source)
+
+    def _base_fleet(self, ledger: Ledger) -> Fleet | None:
+        if self._before[0] != ledger.base:
+            self._before = ledger.base, self._load(ledger.base)
+        return self._before[1]
+
+    def _load(self, revision: str) -> Fleet | None:
+        kept = self.desk.reviews.base() if revision else None
+        if kept is None or kept.revision != revision:
+            return None
+        return load_fleet(kept.files, revision=revision).fleet
+
+
+def _approved(plan: Plan, given: Collection[str]) -> frozenset[str]:
+    if plan.action_hash in given:
+        return frozenset(plan.ve_hashes)
+    return frozenset(name for name, hash_ in plan.ve_hashes.items() if hash_ in given)
