@@ -21,6 +21,7 @@ from reconciler.cli import (
     events,
     export,
     get,
+    hook,
     importing,
     inside,
     learn,
@@ -109,6 +110,7 @@ for name, command in _COMMANDS.items():
     app.command(name)(command)
 app.command("man", hidden=True)(manual.man)
 app.add_typer(importing.app, name="import")
+app.add_typer(hook.app, name="hook")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(template.app, name="template")
 app.add_typer(trash.app, name="trash")

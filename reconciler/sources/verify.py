@@ -13,6 +13,9 @@ from reconciler.model.trust import Keyring, Remembered, TrustPolicy
 from reconciler.sources import notes, trust
 from reconciler.sources.trust import Examined, Judgement
 
+REMEDY = "; if it is right all the same: "
+"""What comes before the remedy of a refusal, which is for who rules a host."""
+
 _NOT_REQUIRED = Trust(
     state=TrustState.TRUSTED, reason="NotRequired", message="whoever can write to the branch is trusted"
 )
@@ -138,7 +141,7 @@ class Verification:
         remedy = f"vectl source accept-rewrite {base[:12]} {head[:12]}" if base else ""
         if base is None and self.policy is not None:
             remedy = f"name as anchor in {self.policy.file} a commit that is known to be good"
-        return replace(refused, message=f"{refused.message}; if it is right all the same: {remedy}")
+        return replace(refused, message=f"{refused.message}{REMEDY}{remedy}")
 
 
 class _Chain:
