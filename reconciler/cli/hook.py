@@ -165,11 +165,22 @@ def _expect_trusted(repository: Repository, file: str, old: str | None, new: str
 
 def _expect_valid(repository: Repository, tree: str, subdir: str, *, name: str) -> None:
     from reconciler.manifests.load import load_fleet
-    from reconciler.sources.pushed import read_tree
+    from reconciler.sources.committed import Committed
 
-    loaded = load_fleet(read_tree(repository, tree, subdir=subdir), revision=tree)
+    if subdir:
+        _expect_folder(repository, tree, subdir)
+    files = Committed.of(repository, tree, subdir=subdir)
+    files.prefetch(files.ids)
+    loaded = load_fleet(files, revision=tree)
     if loaded.fleet is None:
         raise context.MistakesError(name, context.placed_below(subdir, loaded.findings[:_TOLD_MAX]))
+
+
+def _expect_folder(repository: Repository, tree: str, subdir: str) -> None:
+    try:
+        repository.run("cat-file", "-e", f"{tree}:{subdir}")
+    except CommandError as err:
+        raise UsageError(f"read {tree[:12]}: expected a folder {subdir!r}; see `git config vectl.subdir`") from err
 
 
 def _wake(url: str, update: Update, settings: Settings) -> None:
