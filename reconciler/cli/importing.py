@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +17,7 @@ from reconciler.errors import ExitCode, RefusedError, UsageError
 if TYPE_CHECKING:
     from reconciler.importing.result import Import, Result
 
-app = typer.Typer(
-    help="Make manifests of what other systems have.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
-)
+app = typer.Typer(help="Make manifests of what other systems have.", rich_markup_mode=None, add_completion=False)
 
 _FILE_MAX = 1 << 20
 _FILES_MAX = 10_000
@@ -45,6 +43,39 @@ _Template = Annotated[
     str, typer.Option("--template", metavar="NAME", help="Template of all of them, which the directory declares.")
 ]
 _Form = Annotated[Format, typer.Option("--output", "-o", help="The format of the report.")]
+
+
+@app.callback(invoke_without_command=True)
+def rootfs(  # noqa: PLR0913  # one for each option
+    asked: typer.Context,
+    given: Annotated[
+        str | None,
+        typer.Option("--rootfs", metavar="DIR|TARBALL", help="A private area or a backup, to make a Template of."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the template.")] = "",
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Directory of manifests to write into.")] = "",
+    id_base: Annotated[
+        int, typer.Option("--id-base", min=0, metavar="NUMBER", help="Owner on disk that is root of the container.")
+    ] = 0,
+    image: Annotated[
+        str, typer.Option("--image", metavar="FILE", help="Archive to write; by default in the state directory.")
+    ] = "",
+    force: _Force = False,
+    form: _Form = Format.TEXT,
+) -> None:
+    """Make manifests of what other systems have; with --rootfs a template of a container's files."""
+    if asked.invoked_subcommand is not None:
+        if given is not None:
+            raise UsageError(f"import --rootfs: expected it without {asked.invoked_subcommand}")
+        return
+    if given is None or not name or not to:
+        raise UsageError("import: expected a system such as openvz, or --rootfs DIR|TARBALL --name NAME --to DIR")
+    from reconciler.cli.rootfs import Wanted, draft_template
+
+    _expect_free(to, [f"templates/{name}.yaml"], force=force)
+    run = draft_template(Wanted(rootfs=given, name=name, id_base=id_base, image=image, force=force))
+    if code := _finish(run, to, form, force=force):
+        raise typer.Exit(code)
 
 
 @app.command()
@@ -129,17 +160,21 @@ def _read(path: str) -> bytes:
 
 def _finish(run: Import, to: str, form: Format, *, force: bool) -> int:
     """Write what was imported, and print the account."""
-    files = {draft.file for draft in run.drafts.values() if draft.kind in ("VirtualEnvironment", "Profile")}
-    there = sorted(file for file in files if os.path.lexists(os.path.join(to, file)))
-    if there and not force:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise RefusedError(f"write {os.path.join(to, there[0])}{more}: it is there already; --force replaces it")
+    own = {draft.file for draft in run.drafts.values() if draft.kind in ("VirtualEnvironment", "Profile")}
+    _expect_free(to, own, force=force)
     replaced = {draft.file for draft in run.drafts.values()} if force else set[str]()
     beside = {file: data for file, data in _manifests(to).items() if file not in replaced}
     result = run.finish(beside)
     _write(to, result.files)
     _print(result, to, form)
     return int(ExitCode.ERROR if result.ledger.has_failed or not result.files else ExitCode.OK)
+
+
+def _expect_free(to: str, files: Iterable[str], *, force: bool) -> None:
+    there = sorted(file for file in files if os.path.lexists(os.path.join(to, file)))
+    if there and not force:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise RefusedError(f"write {os.path.join(to, there[0])}{more}: it is there already; --force replaces it")
 
 
 def _manifests(directory: str) -> Mapping[str, bytes]:
