@@ -25,11 +25,28 @@ def approve(
         str | None, typer.Argument(metavar="PATH", help="The manifests; those in force, if left out.")
     ] = None,
     prune: plans.PruneOption = False,
+    note: Annotated[
+        str | None,
+        typer.Option(
+            "--note", metavar="COMMIT", help="Say so in a signed note on a commit of PATH, or of this folder."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="FILE", help="The private ssh key that the note is signed with.")
+    ] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="With --note: it was reviewed, but consent to dangers is not given.")
+    ] = False,
 ) -> int:
     """Consent for 24 hours to exactly one dangerous plan.
 
-    Recreation, loss of data, risk to the host and removal of many VEs wait for it.
+    Recreation, loss of data, risk to the host and removal of many VEs wait for it; everything does that was not
+    reviewed, where the host's policy says so. A note needs neither root nor a host.
     """
+    if note is not None:
+        return _note(hash_, note, path or ".", key=key, reviewed=reviewed)
+    if key is not None or reviewed:
+        raise UsageError("approve: --key and --reviewed go with --note COMMIT")
     from reconciler.agent.clock import SystemClock
     from reconciler.agent.recording import recorded
     from reconciler.state.approvals import Approvals
@@ -42,6 +59,22 @@ def approve(
         given = Approvals(state_dir).approve(whole, by=who, now=time.time())
     output.words(f"approved until {output.moment(given.expires)}: {what}")
     context.run(_wake(config))
+    return int(ExitCode.OK)
+
+
+def _note(hash_: str, commit: str, path: str, *, key: str | None, reviewed: bool) -> int:
+    """Write a signed note; hosts that trust who signed it take it in."""
+    from reconciler.kernel.git import Repository
+    from reconciler.sources.noting import note
+    from reconciler.state.approvals import is_hash
+
+    if key is None:
+        raise UsageError("approve: --note needs --key FILE, the private ssh key of somebody whom the hosts trust")
+    if not is_hash(hash_):
+        raise UsageError(f"approve {hash_!r}: expected the 64 hex digits that `vectl plan -o json` prints")
+    said = "Vectl-Reviewed" if reviewed else "Vectl-Approved"
+    found = note(Repository(path=path), commit, [(said, hash_)], key=key, now=time.time())
+    output.words(f"noted on {found[:12]}; hosts see it after `git push origin refs/notes/vectl`")
     return int(ExitCode.OK)
 
 

@@ -42,7 +42,7 @@ class Approvals:
         Units: ``now`` seconds since the epoch.
         Raises: UsageError, if it is no whole hash; StateError, KernelError, NoSpaceError, BusyError.
         """
-        if _HASH.match(hash_) is None:
+        if not is_hash(hash_):
             raise UsageError(f"approve {hash_!r}: expected the 64 hex digits that `vectl plan` prints")
         consent = Consent(hash=hash_, at=now, expires=now + VALID_S, by=by)
         with self._document.locked():
@@ -93,6 +93,11 @@ class Approvals:
             for consent in consents
         ]
         self._document.write({"consents": items})
+
+
+def is_hash(text: str) -> bool:
+    """Say whether a text is a whole hash of a plan."""
+    return _HASH.match(text) is not None
 
 
 def noted(hash_: str, *, by: str, at: float, now: float) -> Consent:
