@@ -15,9 +15,11 @@ from contextlib import suppress
 from reconciler.agent.loop import Agent
 from reconciler.agent.operations import Operations
 from reconciler.errors import ExitCode, UsageError, VectlError
+from reconciler.model.commit import TrustState
 from reconciler.model.facts import Json
 from reconciler.model.identity import VeName
 from reconciler.model.instance import Instance
+from reconciler.sources.snapshot import Snapshot
 
 _LINE_BYTES = 1 << 16
 
@@ -32,13 +34,23 @@ def socket_path(instance: Instance) -> str:
 class Server:
     """Answers requests while the agent runs."""
 
-    def __init__(self, agent: Agent, operations: Operations, instance: Instance) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        operations: Operations,
+        instance: Instance,
+        *,
+        refresh: Callable[[], Awaitable[Snapshot]],
+    ) -> None:
+        """``refresh`` finds out what is new in the source."""
         self._agent, self._operations, self._instance = agent, operations, instance
+        self._find_newest = refresh
         self._server: asyncio.Server | None = None
         self._handlers: Mapping[str, Callable[[Arguments], Awaitable[Json]]] = {
             "ping": self._ping,
             "count": self._count,
             "reconcile": self._reconcile,
+            "refresh": self._refresh,
             "stop": self._stop,
             "start": self._start,
             "restart": self._restart,
@@ -112,6 +124,16 @@ class Server:
         name = arguments.get("ve")
         self._agent.ask(VeName(str(name)) if name else None)
         return None
+
+    async def _refresh(self, arguments: Arguments) -> Json:
+        """Find out what is new in the source; give it, or why there is nothing to be taken."""
+        del arguments
+        newest = await self._find_newest()
+        refused = newest.trust if newest.trust.state is not TrustState.TRUSTED else None
+        reason, problem = (
+            (refused.reason, refused.message) if refused and not newest.reason else (newest.reason, newest.problem)
+        )
+        return {"revision": newest.revision, "reason": reason, "problem": problem if reason else ""}
 
     async def _stop(self, arguments: Arguments) -> Json:
         reason, cold = str(arguments.get("reason") or ""), bool(arguments.get("cold"))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, assert_never
 
 import structlog
 
@@ -17,6 +16,7 @@ from reconciler.agent.company import Companion, accompany
 from reconciler.agent.loop import Agent, Timing
 from reconciler.agent.notify import notify, watchdog_s
 from reconciler.agent.readiness import Readiness
+from reconciler.agent.repository import GitSource
 from reconciler.agent.server import Server
 from reconciler.agent.session import Session, open_session
 from reconciler.agent.shortages import Shortages
@@ -25,7 +25,7 @@ from reconciler.errors import ConfigError
 from reconciler.host.events import HostEvents
 from reconciler.model.condition import Condition
 from reconciler.state.config import Config
-from reconciler.state.location import DirectoryLocation
+from reconciler.state.location import DirectoryLocation, GitLocation, Location
 from reconciler.state.lock import instance_lock
 
 
@@ -34,21 +34,21 @@ async def run_agent(config: Config, *, failpoints: str = "", companions: Sequenc
 
     Raises: ConfigError, without a source; BusyError, if another agent runs; VectlError.
     """
-    if not isinstance(config.source, DirectoryLocation):
+    if config.source is None:
         raise ConfigError(
-            "start the agent: expected a directory as its source; use --source PATH or `source: {path: ...}`"
+            "start the agent: expected a source; use --source PATH, `source: {path: ...}` or `{git: ...}`"
         )
     log = structlog.get_logger()
     with instance_lock(config.instance):
         async with open_session(
             config,
-            source=source_name(config.source),
+            source=config.source.name,
             failpoints=failpoints,
             log=log,
             told=lambda text: log.info("ground.prepared", what=text),
         ) as session:
             _tell_of_templates(session)
-            await _serve(config, session, config.source.path, companions)
+            await _serve(config, session, config.source, companions)
 
 
 def _tell_of_templates(session: Session) -> None:
@@ -66,26 +66,32 @@ def _tell_of_templates(session: Session) -> None:
     session.site.told, session.site.progress = tell, show
 
 
-def source_name(location: DirectoryLocation) -> str:
-    """Give the name under which the VEs of a directory are recorded: it is the same whatever path leads there."""
-    return f"dir:{os.path.realpath(location.path)}"
+def _open_source(location: Location, config: Config, session: Session) -> WatchedDirectory | GitSource:
+    desk = session.desk
+    match location:
+        case DirectoryLocation():
+            return WatchedDirectory(location.path, desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
+        case GitLocation():
+            return GitSource(location, desk, jitter=random.random)
+        case _:
+            assert_never(location)
 
 
-async def _serve(config: Config, session: Session, path: str, companions: Sequence[Companion]) -> None:
+async def _serve(config: Config, session: Session, location: Location, companions: Sequence[Companion]) -> None:
     log = structlog.get_logger()
     for action in session.desk.recover():
         log.info("journal.unfinished", action=action)
     session.desk.conditions.on_change = _log_condition
-    source = WatchedDirectory(path, session.desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
+    source = _open_source(location, config, session)
     events = HostEvents(session.site)
     timing = Timing(resync_s=config.resync_s, relist_s=config.relist_s, jitter=random.random)
     shortages = Shortages(session.desk, session.host, session.reconciler.names)
     agent = Agent(session.reconciler, source, events, timing=timing, clock=session.desk.clock, shortages=shortages)
     readiness = Readiness(session.desk, session.host, session.reconciler.names, session.reconciler.running)
-    server = Server(agent, session.operations, config.instance)
+    server = Server(agent, session.operations, config.instance, refresh=source.refresh)
     await server.open()
     beside = [accompany(companion, agent, config) for companion in companions]
-    working = asyncio.create_task(_work(agent.run(), readiness.run(), *beside))
+    working = asyncio.create_task(_work(agent.run(), source.run(), readiness.run(), *beside))
     beating = asyncio.create_task(_beat(agent))
     stopping = _stop_on_signals(working)
     try:

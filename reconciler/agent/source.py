@@ -12,6 +12,7 @@ from reconciler.agent.desk import Desk
 from reconciler.agent.recording import behalf_of
 from reconciler.agent.review import Stride, Word
 from reconciler.errors import VectlError
+from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
 from reconciler.sources.directory import DirectorySource
@@ -27,7 +28,8 @@ class ManifestSource(ABC):
 
     def __init__(self, desk: Desk, *, settle_s: float, prune_delay_s: float) -> None:
         self._desk = desk
-        self._hint = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._stood: dict[ConditionType, Condition] = {}
         self._known: frozenset[VeName] = frozenset()
         self.revisions = Revisions(settle_s=settle_s, prune_delay_s=prune_delay_s, keep=self._keep)
         kept = desk.last_good.read()
@@ -50,12 +52,24 @@ class ManifestSource(ABC):
 
     def hint(self) -> None:
         """Say that something may have changed."""
-        self._hint.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the source looked at."""
+        self._wake.set()
 
     async def changed(self) -> None:
-        """Wait for a hint."""
-        await self._hint.wait()
-        self._hint.clear()
+        """Wait until somebody wakes us."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    async def run(self) -> None:  # noqa: B027  # for most there is nothing
+        """Do what the source needs done beside looks, until cancelled."""
+
+    async def refresh(self) -> Snapshot:
+        """Find out what is new, and give it."""
+        self.wake()
+        return self.snapshot()
 
     def look(self) -> Fleet | None:
         """Look; give the revision in force."""
@@ -68,8 +82,20 @@ class ManifestSource(ABC):
             self._tell()
         if snapshot.commit is not None and snapshot.complete:
             self._desk.recorder.take(snapshot.revision, behalf_of(snapshot.commit, snapshot.way))
-        self._desk.conditions.put(SOURCE, self.revisions.conditions(), now=self._desk.clock.now())
+        for condition in self._desk.conditions.put(SOURCE, self.revisions.conditions(), now=self._desk.clock.now()):
+            self._tell_of(condition)
         return self.revisions.in_force
+
+    def _tell_of(self, condition: Condition) -> None:
+        """Tell when the source is newly out of reach or not to be trusted, and when that is over."""
+        before, self._stood[condition.type] = self._stood.get(condition.type), condition
+        is_told_otherwise = condition.type is ConditionType.VALID
+        if is_told_otherwise or (before is not None and before.reason == condition.reason):
+            return
+        if condition.status is Status.FALSE:
+            self._desk.tell("source", condition.reason, condition.message, kind="Warning")
+        elif before is not None and before.status is Status.FALSE:
+            self._desk.tell("source", condition.reason, f"no longer {before.reason}")
 
     def _tell(self) -> None:
         for finding in self.revisions.findings:
@@ -107,7 +133,7 @@ class WatchedDirectory(ManifestSource):
         """List the directory; it is watched wherever it is now."""
         snapshot = self._directory.look()
         if self._watch.arm(snapshot.root):
-            self._hint.set()
+            self.wake()
         return snapshot
 
     def close(self) -> None:

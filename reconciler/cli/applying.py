@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, handover, output, plans
+from reconciler.cli import configured, context, handover, output, plans
 from reconciler.cli.forms import PlanFormat
 from reconciler.cli.progress import Progress
 from reconciler.errors import BusyError, ExitCode, RefusedError, UsageError
@@ -67,7 +67,11 @@ class _Task:
 
 def apply(  # noqa: PLR0913  # one for each option
     path: Annotated[
-        str | None, typer.Argument(metavar="PATH", help="A directory or file of manifests, or - for standard input.")
+        str | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="A directory or file of manifests, or - for standard input; the configured source, if left out.",
+        ),
     ] = None,
     form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask. It is no consent to dangers.")] = False,
@@ -84,9 +88,9 @@ def apply(  # noqa: PLR0913  # one for each option
     ] = None,
 ) -> int:
     """Make this host what the manifests say: plan, ask, carry out."""
-    task = _task(path, plan)
     config = context.load_config()
     context.need_root()
+    task = _task(path, plan, config)
     wishes = _Wishes(
         form=form,
         yes=yes,
@@ -98,14 +102,26 @@ def apply(  # noqa: PLR0913  # one for each option
     return context.run(_apply(task, config, wishes))
 
 
-def _task(path: str | None, plan: str | None) -> _Task:
-    if (path is None) == (plan is None):
+def _task(path: str | None, plan: str | None, config: Config) -> _Task:
+    if path is not None and plan is not None:
         raise UsageError("apply: expected either a path of manifests or --plan FILE")
     if plan is not None:
         return _saved_task(plan)
-    assert path is not None
+    if path is None:
+        return _configured_task(config)
     fleet, files = context.load_fleet(path)
     return _Task(name=path, source=context.source_of(path), fleet=fleet, files=files)
+
+
+def _configured_task(config: Config) -> _Task:
+    from reconciler.state.location import DirectoryLocation
+
+    location = configured.location_of(config, asked="apply")
+    if isinstance(location, DirectoryLocation):
+        return _task(location.path, None, config)
+    kept = context.run(configured.take(config, location))
+    fleet = context.parse_fleet(location.name, kept.files, kept.revision)
+    return _Task(name=location.name, source=location.name, fleet=fleet, files=kept.files)
 
 
 def _saved_task(file: str) -> _Task:

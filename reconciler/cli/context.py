@@ -190,10 +190,9 @@ def parse_fleet(name: str, files: Mapping[str, bytes], revision: str) -> Fleet:
 
 def source_of(path: str) -> str:
     """Give the name under which the VEs of a path are recorded."""
-    from reconciler.agent.service import source_name
     from reconciler.state.location import DirectoryLocation
 
-    return "stdin" if path == "-" else source_name(DirectoryLocation(path=path))
+    return "stdin" if path == "-" else DirectoryLocation(path=path).name
 
 
 def last_good(config: Config) -> tuple[str, Fleet | None]:

@@ -105,6 +105,8 @@ def source_words(conditions: Iterable[Condition], revision: str) -> str:
         return ""
     if problem.type is ConditionType.FETCHED:
         return f"the manifests cannot be read: {problem.message}; {valid.message}"
+    if problem.type is ConditionType.VERIFIED:
+        return f"the newest manifests are not to be trusted: {problem.message}; {valid.message}"
     return f"the newest manifests are not valid: {problem.message}"
 
 
@@ -193,8 +195,11 @@ def _state(row: Row) -> object:
 
 
 def _lines(session: Session, found: list[Row], revision: str, *, wide: bool) -> list[list[str]]:
+    from reconciler.model.commit import short
+
     host, now = session.config.instance.host, session.desk.clock.now()
-    return [[row.name, host, *_cells(row, now), revision, *(_wide_cells(row, now) if wide else ())] for row in found]
+    shown = short(revision)
+    return [[row.name, host, *_cells(row, now), shown, *(_wide_cells(row, now) if wide else ())] for row in found]
 
 
 def _cells(row: Row, now: float) -> list[str]:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+_COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _TRAILER = re.compile(r"([A-Za-z0-9-]+): +(\S.*)\Z")
 
 
@@ -43,6 +44,11 @@ def trailers(message: str) -> tuple[tuple[str, str], ...]:
     last = message.rstrip("\n").rpartition("\n\n")[2].splitlines() if "\n\n" in message.rstrip("\n") else []
     found = [_TRAILER.match(line) for line in last]
     return tuple((match[1], match[2].strip()) for match in found if match) if found and all(found) else ()
+
+
+def short(revision: str) -> str:
+    """Give a revision as people read it: a commit by its first 12 digits, others as they are."""
+    return revision[:12] if _COMMIT.match(revision) else revision
 
 
 class TrustState(StrEnum):

@@ -96,7 +96,8 @@ def broken_invariants(conditions: Iterable[Condition]) -> tuple[str, ...]:
 def source_problem(conditions: Iterable[Condition]) -> Condition | None:
     """Give what keeps the newest manifests of a source from being in force; None, if its conditions name nothing."""
     by_type = {condition.type: condition for condition in conditions}
-    told = (by_type[kind] for kind in (ConditionType.FETCHED, ConditionType.VALID) if kind in by_type)
+    kinds = (ConditionType.FETCHED, ConditionType.VERIFIED, ConditionType.VALID)
+    told = (by_type[kind] for kind in kinds if kind in by_type)
     return next((condition for condition in told if condition.status is Status.FALSE), None)
 
 

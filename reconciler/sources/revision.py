@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from reconciler.errors import VectlError
 from reconciler.manifests import load
-from reconciler.model.commit import TrustState
+from reconciler.model.commit import TrustState, short
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.fleet import Finding, Fleet
 from reconciler.model.identity import VeName
@@ -15,7 +15,8 @@ from reconciler.sources.snapshot import Snapshot, digest_of
 
 _TRUSTED = {TrustState.TRUSTED: Status.TRUE, TrustState.REFUSED: Status.FALSE, TrustState.UNKNOWN: Status.UNKNOWN}
 
-_NOT_READ = Snapshot(reason="SourceNotRead", problem="the source was not looked at yet")
+NOT_READ = Snapshot(reason="SourceNotRead", problem="the source was not looked at yet")
+"""What is known of a source before anybody looked at it."""
 
 
 class Revisions:
@@ -35,7 +36,7 @@ class Revisions:
         self._cache = load.ParseCache()
         self._stillness = Stillness()
         self._absences = Absences()
-        self._newest = _NOT_READ
+        self._newest = NOT_READ
         self._judged = ("", "")
         self._unkept: Snapshot | None = None
         self._keep_problem = ""
@@ -110,7 +111,7 @@ class Revisions:
 
     def _fetched(self) -> Condition:
         newest = self._newest
-        failed = Status.UNKNOWN if newest is _NOT_READ else Status.FALSE
+        failed = Status.UNKNOWN if newest is NOT_READ else Status.FALSE
         return Condition(
             type=ConditionType.FETCHED,
             status=failed if newest.reason else Status.TRUE,
@@ -150,7 +151,7 @@ def _told(findings: tuple[Finding, ...]) -> str:
 
 
 def _stays(in_force: str) -> str:
-    return f"revision {in_force} stays in force" if in_force else "no revision is in force"
+    return f"revision {short(in_force)} stays in force" if in_force else "no revision is in force"
 
 
 def _skipped_message(skipped: tuple[str, ...]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 
 from reconciler.kernel import files
@@ -35,6 +37,17 @@ def conditions_dir(instance: Instance) -> str:
 def events_file(instance: Instance) -> str:
     """Give the path of the newer part of the events."""
     return f"{instance.state_dir}/events.jsonl"
+
+
+def source_dir(instance: Instance) -> str:
+    """Give the directory of what is remembered of the source: its mirrors, and whom of it was trusted."""
+    return f"{instance.state_dir}/source"
+
+
+def mirror_dir(instance: Instance, urls: Iterable[str]) -> str:
+    """Give the directory of the mirror of a repository by its addresses."""
+    name = hashlib.sha256("\n".join(urls).encode()).hexdigest()[:16]
+    return f"{source_dir(instance)}/{name}.git"
 
 
 def prepare(instance: Instance) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from reconciler.kernel.git_remote import shown
 from reconciler.state import scalars
 from reconciler.state.settings import Section
 
@@ -14,6 +16,11 @@ class DirectoryLocation:
     """A directory of manifests."""
 
     path: str
+
+    @property
+    def name(self) -> str:
+        """The name under which its VEs are recorded: it is the same whatever path leads there."""
+        return f"dir:{os.path.realpath(self.path)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,11 @@ class GitLocation:
     ca: str | None = None
     credentials: str | None = None
     webhook_secret: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name under which its VEs are recorded: no secret, and the same whoever reads it."""
+        return f"git:{shown(self.urls[0])}#{self.ref}{self.subdir and f':{self.subdir}'}"
 
 
 Location: TypeAlias = DirectoryLocation | GitLocation

@@ -93,6 +93,7 @@ class Fleet:
     directory: Path
     namespace: int
     agent: subprocess.Popen[bytes] | None = None
+    follows_config: bool = False
     _edits: int = 0
     _log: IO[bytes] | None = field(default=None, repr=False)
 
@@ -196,12 +197,18 @@ class Fleet:
 
     # The agent
 
+    def follow(self, **source: Value) -> None:
+        """Have the agents that are started from now on follow the source of the configuration, which is this one."""
+        told = json.loads(self.config.read_text())
+        self.config.write_text(json.dumps({**told, "source": source}))
+        self.follows_config = True
+
     def start_agent(self, *options: str, failpoints: str = "", wait: bool = True, path: str = "") -> None:
         """Start the agent, and wait until it answers. ``path``: where it finds programs, if not where we do."""
         assert self.agent is None
         self._log = self.log.open("ab")
         self.agent = subprocess.Popen(
-            self._argv("agent", "--source", str(self.manifests), *options),
+            self._argv("agent", *(() if self.follows_config else ("--source", str(self.manifests))), *options),
             env={**_environment(), "VECTL_FAILPOINTS": failpoints, **({"PATH": path} if path else {})},
             pass_fds=(self.namespace,),
             stdout=self._log,
