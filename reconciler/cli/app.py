@@ -34,6 +34,7 @@ from reconciler.cli import (
     quota,
     setting,
     snapshot,
+    source,
     template,
     trash,
     version,
@@ -112,6 +113,7 @@ app.command("man", hidden=True)(manual.man)
 app.add_typer(importing.app, name="import")
 app.add_typer(hook.app, name="hook")
 app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(source.app, name="source")
 app.add_typer(template.app, name="template")
 app.add_typer(trash.app, name="trash")
 

@@ -31,6 +31,8 @@ def json_schemas() -> dict[str, Schema]:
     bodies["capacity"] = _capacity()
     bodies["quota"] = _quota()
     bodies["audit"] = _audit()
+    bodies["source-check"] = _source_check()
+    bodies["source-status"] = _source_status()
     bodies["import"] = _import()
     bodies["plan-between"] = _plan_between()
     return {
@@ -382,3 +384,43 @@ def _apply() -> Schema:
             _map(last, "The last line."),
         ],
     }
+
+
+def _source_check() -> Schema:
+    probe = _map(
+        {
+            "name": _text("The step, such as connection, login, ref, signatures or manifests."),
+            "level": _word(("OK", "WARN", "FAIL"), "How it went; nothing comes after a FAIL."),
+            "found": _text("What was found."),
+            "remedy": _text("What to do; empty where nothing is to be done."),
+        },
+        "One step on the way from the configuration to the manifests.",
+    )
+    return _map(
+        {
+            "format": _format(),
+            "ok": {"type": "boolean", "description": "Whether the newest manifests can be taken."},
+            "probes": _list(probe, "The steps in their order."),
+        },
+        "What `vectl source check` found.",
+    )
+
+
+def _source_status() -> Schema:
+    return _map(
+        {
+            "format": _format(),
+            "source": _text("The name under which VEs of this source are recorded."),
+            "kind": _word(("directory", "git"), "What it is."),
+            "remotes": _list(_text("An address, without user and query."), "The remotes in the order they are tried."),
+            "ref": _text("The full ref, or the commit, that is followed; empty for a directory."),
+            "subdir": _text("The folder of the repository; empty for all of it."),
+            "mirror": _text_or_null("The directory of the mirror; null if there is none."),
+            "agent": {"type": "boolean", "description": "Whether an agent runs that follows the source."},
+            "revision": _text("The revision in force; empty if there is none."),
+            "takenFrom": _text("The source that the revision in force came from."),
+            "takenAt": _number("When it came into force, in seconds since the epoch.", kind="number", or_null=True),
+            "conditions": _list(_condition(), "What is said of the source: Fetched, Verified, Valid."),
+        },
+        "What `vectl source status` shows.",
+    )

@@ -16,6 +16,7 @@ from tests.support.fleet import Document, Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.gitrepo import Clone, bare
 from tests.support.gitserver import HttpServer
+from tests.support.outputs import misfits
 
 pytestmark = pytest.mark.xdist_group("agent-git")
 
@@ -143,6 +144,18 @@ def test_while_the_server_is_away_what_was_taken_stays_and_drift_is_put_right(
     fleet.await_removed("web")
     assert stands(fleet, ConditionType.FETCHED) == (Status.TRUE, "Read")
     assert "RemoteUnreachable" in fleet.told("source")
+
+
+def test_the_source_is_shown_and_examined(fleet: Fleet, clone: Clone, server: HttpServer) -> None:
+    shown = json.loads(fleet.vectl("source", "status", "-o", "json"))
+    assert misfits("source-status", shown) == []
+    assert (shown["agent"], shown["revision"]) == (True, clone.git("rev-parse", "HEAD"))
+    assert f"{shown['revision'][:12]} since" in fleet.vectl("source", "status")
+    examined = json.loads(fleet.vectl("source", "check", "-o", "json"))
+    assert misfits("source-check", examined) == []
+    assert examined["ok"]
+    with server.gone():
+        assert "FAIL   connection: " in fleet.vectl("source", "check", code=1)
 
 
 def test_a_directory_is_refused_while_the_agent_follows_a_repository(fleet: Fleet, clone: Clone) -> None:
