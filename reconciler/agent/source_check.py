@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 
-from reconciler.agent.repository import Puller
+from reconciler.agent.pulling import Puller
 from reconciler.errors import FetchError, VectlError
 from reconciler.kernel import git_probe
 from reconciler.kernel.git_remote import Remote
@@ -41,7 +41,7 @@ async def examine(config: Config, in_force: str, *, clock: Clock) -> AsyncIterat
                 yield probe
         case GitLocation() as location:
             yield Probe(name="configuration", level=Level.OK, found=location.name)
-            async for probe in _until_failure(_repository(config, location, in_force)):
+            async for probe in _until_failure(_repository(config, location, in_force, clock)):
                 yield probe
 
 
@@ -52,10 +52,10 @@ async def _until_failure(probes: AsyncIterator[Probe]) -> AsyncIterator[Probe]:
             return
 
 
-async def _repository(config: Config, location: GitLocation, in_force: str) -> AsyncIterator[Probe]:
+async def _repository(config: Config, location: GitLocation, in_force: str, clock: Clock) -> AsyncIterator[Probe]:
     for probe in _files(location):
         yield probe
-    puller = Puller(location, config.instance)
+    puller = Puller(location, config.instance, clock=clock)
     for number, remote in enumerate(puller.remotes):
         async for probe in _until_failure(_remote(remote, location.ref)):
             is_copy = number > 0 and probe.level is Level.FAIL  # only asked while the ones before it are away

@@ -16,6 +16,7 @@ from reconciler.cli.progress import Progress
 from reconciler.errors import BusyError, ExitCode, RefusedError, UsageError
 
 if TYPE_CHECKING:
+    from reconciler.agent.pulling import Puller
     from reconciler.agent.reconciler import Result
     from reconciler.agent.session import Session
     from reconciler.model.action import Plan
@@ -56,13 +57,17 @@ class _Wishes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    """What to apply. ``name``: what the person called it. ``saved``: the plan on paper, if it is one."""
+    """What to apply. ``name``: what the person called it. ``saved``: the plan on paper, if it is one.
+
+    ``puller``: who pulled it from a repository, if somebody did.
+    """
 
     name: str
     source: str
     fleet: Fleet
     files: Mapping[str, bytes]
     saved: Saved | None = None
+    puller: Puller | None = None
 
 
 def apply(  # noqa: PLR0913  # one for each option
@@ -119,9 +124,9 @@ def _configured_task(config: Config) -> _Task:
     location = configured.location_of(config, asked="apply")
     if isinstance(location, DirectoryLocation):
         return _task(location.path, None, config)
-    kept = context.run(configured.take(config, location))
+    kept, puller = context.run(configured.take(config, location))
     fleet = context.parse_fleet(location.name, kept.files, kept.revision)
-    return _Task(name=location.name, source=location.name, fleet=fleet, files=kept.files)
+    return _Task(name=location.name, source=location.name, fleet=fleet, files=kept.files, puller=puller)
 
 
 def _saved_task(file: str) -> _Task:
@@ -243,6 +248,8 @@ def _remember(task: _Task, session: Session) -> None:
     desk.recorder.take(revision, Behalf(who=context.who()))
     if task.source != "stdin":
         desk.last_good.keep(Kept(revision=revision, source=desk.source, files=task.files, at=desk.clock.now()))
+    if task.puller is not None:
+        task.puller.accept(revision)
 
 
 def _moved(results: Sequence[Result]) -> bool:

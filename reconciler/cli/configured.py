@@ -8,7 +8,7 @@ from reconciler.cli import context, output
 from reconciler.errors import NotConvergedError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from reconciler.sources.snapshot import Snapshot
+    from reconciler.agent.pulling import Puller
     from reconciler.state.config import Config
     from reconciler.state.lastgood import Kept
     from reconciler.state.location import GitLocation, Location
@@ -27,8 +27,10 @@ def location_of(config: Config, *, asked: str) -> Location:
     return config.source
 
 
-async def take(config: Config, location: GitLocation) -> Kept:
+async def take(config: Config, location: GitLocation) -> tuple[Kept, Puller | None]:
     """Take the newest commit: what the agent then has in force, or, where none runs, what is to come into force.
+
+    Shape: with who pulled it, if that were we ourselves; he is to be told once it is accepted.
 
     Raises: RefusedError, if it may not be taken, naming why; VectlError.
     """
@@ -36,7 +38,7 @@ async def take(config: Config, location: GitLocation) -> Kept:
 
     answer = await ask(config.instance, "ping")
     if answer is None:
-        return _kept(location, await pull(config, location))
+        return await _pull(config, location)
     holder = answer.get("result")
     source = holder.get("source") if isinstance(holder, dict) else ""
     if source != location.name:
@@ -49,30 +51,27 @@ async def take(config: Config, location: GitLocation) -> Kept:
         raise NotConvergedError(f"apply {location.name}: the agent ended; see its log")
     if newest["reason"]:
         raise RefusedError(f"apply {location.name}: {output.one_line(str(newest['problem']))}")
-    return await _taken(config, location, str(newest["revision"]))
+    return await _taken(config, location, str(newest["revision"])), None
 
 
-async def pull(config: Config, location: GitLocation) -> Snapshot:
+async def _pull(config: Config, location: GitLocation) -> tuple[Kept, Puller]:
     """Fetch, judge and read the newest commit ourselves.
 
     Raises: RefusedError, if it may not be taken; VectlError.
     """
-    from reconciler.agent.repository import Puller
-    from reconciler.model.commit import TrustState
-
-    snapshot = await Puller(location, config.instance).pull(context.revision_in_force(config))
-    if snapshot.reason:
-        raise RefusedError(f"apply {location.name}: {output.one_line(snapshot.problem)}")
-    if snapshot.trust.state is not TrustState.TRUSTED:
-        raise RefusedError(f"apply {location.name}: {snapshot.trust.reason}: {output.one_line(snapshot.trust.message)}")
-    return snapshot
-
-
-def _kept(location: GitLocation, snapshot: Snapshot) -> Kept:
     from reconciler.agent.clock import SystemClock
+    from reconciler.agent.pulling import Puller
+    from reconciler.model.commit import TrustState
     from reconciler.state.lastgood import Kept
 
-    return Kept(revision=snapshot.revision, source=location.name, files=snapshot.files, at=SystemClock().now())
+    puller = Puller(location, config.instance, clock=SystemClock())
+    found = await puller.pull(context.revision_in_force(config))
+    if found.reason:
+        raise RefusedError(f"apply {location.name}: {output.one_line(found.problem)}")
+    if found.trust.state is not TrustState.TRUSTED:
+        raise RefusedError(f"apply {location.name}: {found.trust.reason}: {output.one_line(found.trust.message)}")
+    kept = Kept(revision=found.revision, source=location.name, files=found.files, at=SystemClock().now())
+    return kept, puller
 
 
 async def _taken(config: Config, location: GitLocation, revision: str) -> Kept:
