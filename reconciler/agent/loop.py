@@ -54,11 +54,14 @@ class Source(Protocol):
         ...
 
     def way(self, since: str) -> Sequence[Stride]:
-        """Give the steps from a revision to the one in force; none, if nothing is known of them."""
+        """Give the steps from the one after a revision to the newest; none, if nothing is known of them.
+
+        It is asked in another thread, and takes its time.
+        """
         ...
 
     def words(self) -> Mapping[str, Sequence[Word]]:
-        """Give what people vouched for of late, by revision."""
+        """Give what people vouched for of late, by revision; the same object, while it is the same."""
         ...
 
     def removed(self) -> frozenset[VeName]:
@@ -152,7 +155,7 @@ class Agent:
         """Work out once what of a revision was reviewed, and look whether people have vouched for more since."""
         reviewer, before = self.reconciler.reviewer, self.reconciler.fleet
         if not reviewer.knows(fleet.revision):
-            await reviewer.take(before, fleet, self.source.way(before.revision))
+            await reviewer.take(before, fleet, self.source.way)
         if reviewer.heed(self.source.words()) and before.revision == fleet.revision:
             self._ask_for_host(Priority.REVISION, "reviewed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -18,6 +18,9 @@ from reconciler.state.approvals import Consent, noted
 
 Between: TypeAlias = Callable[[Fleet, Fleet, HostName], Plan]
 """Plans what becomes of a host between two revisions; the same function in a review and here."""
+
+Way: TypeAlias = Callable[[str], Sequence["Stride"]]
+"""Gives the steps from the one after a revision to the newest; none, where they are not known. It takes its time."""
 
 _NO_FLEET = Fleet(revision="")
 
@@ -62,6 +65,7 @@ class Reviewer:
     between: Between
     _before: tuple[str, Fleet | None] = ("", None)
     _withheld: frozenset[str] = frozenset()
+    _heard: Mapping[str, Sequence[Word]] | None = None
 
     def review(self) -> Review:
         """Give what binds the next plan.
@@ -86,25 +90,29 @@ class Reviewer:
         """
         return self._ledger().head == revision
 
-    async def take(self, before: Fleet, fleet: Fleet, way: Sequence[Stride] = ()) -> None:
+    async def take(self, before: Fleet, fleet: Fleet, way: Way) -> None:
         """Take in a revision that comes into force. ``before``: the one until now; ``way``: how it came about.
 
-        Raises: StateError, KernelError, NoSpaceError.
+        Raises: StateError, KernelError, NoSpaceError; CommandError and the like, if the way cannot be read.
         """
         ledger = await asyncio.to_thread(self._taken, before, fleet, way)
+        self._heard = None
         self.desk.reviews.put(ledger)
 
-    def _taken(self, before: Fleet, fleet: Fleet, way: Sequence[Stride]) -> Ledger:
+    def _taken(self, before: Fleet, fleet: Fleet, way: Way) -> Ledger:
         ledger = self._ledger()
         base = self._base_fleet(ledger)
-        if not ledger.head or (base is None and before.revision != ledger.head):
-            whole = Step(revision=fleet.revision, hash=review.NOTHING.hash)
-            return review.taken(replace(ledger, steps=()), (), whole)
-        since = before if before.revision == ledger.head else base
-        steps = [] if since is None else self._steps(since, fleet, way if since is before else ())
-        is_one = len(steps) == 1 and since is not None and since.revision == ledger.base
-        whole = steps[0] if is_one else self._step(base or _NO_FLEET, fleet)
-        return review.taken(ledger, steps, whole)
+        if ledger.source != self.desk.source or not ledger.head:
+            return Ledger(source=self.desk.source, head=fleet.revision)
+        if before.revision != ledger.head:  # the agent was not there when it came: the way is gone once more
+            ledger, before = replace(ledger, steps=()), base or _NO_FLEET
+        if not before.revision:
+            return review.taken(ledger, (), Step(revision=fleet.revision, hash=review.NOTHING.hash))
+        steps = self._steps(before, fleet, way(before.revision))
+        is_one = len(steps) == 1 and before.revision == ledger.base
+        if base is None:  # on a host's first day there is nothing that all of it could be compared with
+            return review.taken(ledger, steps, Step(revision=fleet.revision, hash=review.NOTHING.hash))
+        return review.taken(ledger, steps, steps[0] if is_one else self._step(base, fleet))
 
     def _steps(self, since: Fleet, fleet: Fleet, way: Sequence[Stride]) -> list[Step]:
         steps = []
@@ -117,23 +125,23 @@ class Reviewer:
     def _step(self, since: Fleet, to: Fleet) -> Step:
         return review.step_of(self.between(since, to, self.desk.instance.host), to.revision)
 
-    def heed(self, words: Mapping[str, Iterable[Word]]) -> bool:
+    def heed(self, words: Mapping[str, Sequence[Word]]) -> bool:
         """Take in what people vouched for, by revision; tells whether that allows something more.
 
         What was said of one revision counts for the step that leads to it, and for all up to it as one.
         Raises: StateError, KernelError, NoSpaceError, BusyError.
         """
-        now, ledger = self.desk.clock.now(), self._ledger()
-        before = ledger
-        is_new = False
+        if words is self._heard:
+            return False
+        now, before = self.desk.clock.now(), self._ledger()
+        ledger = before
         for revision, said in words.items():
-            every = list(said)
-            ledger = review.accepted(ledger, {word.hash for word in every}, at=revision)
-            for word in every:
-                if word.kind == "approved":
-                    is_new |= self._consent(ledger, noted(word.hash, by=word.by, at=word.at, now=now), now)
+            ledger = review.accepted(ledger, {word.hash for word in said}, at=revision)
+        approved = [word for said in words.values() for word in said if word.kind == "approved"]
+        new = [self._consent(ledger, noted(word.hash, by=word.by, at=word.at, now=now), now) for word in approved]
         self.desk.reviews.put(ledger)
-        return is_new or ledger != before
+        self._heard = words
+        return any(new) or ledger != before
 
     def _consent(self, ledger: Ledger, consent: Consent, now: float) -> bool:
         covered = review.covered(ledger, consent.hash)
@@ -185,8 +193,7 @@ class Reviewer:
         return True
 
     def _ledger(self) -> Ledger:
-        ledger = self.desk.reviews.read()
-        return ledger if ledger.source == self.desk.source else Ledger(source=self.desk.source)
+        return self.desk.reviews.read()
 
     def _base_fleet(self, ledger: Ledger) -> Fleet | None:
         if self._before[0] != ledger.base:

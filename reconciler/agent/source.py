@@ -22,6 +22,8 @@ from reconciler.sources.watch import Watch
 from reconciler.state.conditions import SOURCE
 from reconciler.state.lastgood import Kept
 
+_NO_WORDS: Mapping[str, Sequence[Word]] = {}
+
 
 class ManifestSource(ABC):
     """Implements the agent's `Source` over anything that can be looked at. Units: seconds."""
@@ -110,7 +112,7 @@ class ManifestSource(ABC):
 
     def words(self) -> Mapping[str, Sequence[Word]]:
         """Give what people vouched for: whoever may write a directory vouches for nothing by that."""
-        return {}
+        return _NO_WORDS
 
     def removed(self) -> frozenset[VeName]:
         """Name the VEs that have been absent for long enough."""
