@@ -143,6 +143,18 @@ class FetchError(RetryableError):
         self.reason = reason
 
 
+class DeliveryError(RetryableError):
+    """A server was not told what it should be, and may be later. Units: ``wait_s`` seconds, as it asks for."""
+
+    def __init__(self, message: str, *, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class NotWantedError(TerminalError):
+    """A server refused what it was told, and would again."""
+
+
 class KeeperError(RetryableError):
     """The keeper could not be reached or refused a request."""
 

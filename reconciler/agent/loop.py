@@ -15,6 +15,7 @@ from reconciler.agent.queue import Priority, Queue, Turn
 from reconciler.agent.reconciler import Reconciler, Result
 from reconciler.agent.review import Stride, Word
 from reconciler.agent.shortages import Shortages
+from reconciler.agent.troubles import Troubles
 from reconciler.errors import VectlError
 from reconciler.model.action import Action, Operation, Reason, UnknownFact
 from reconciler.model.fleet import Fleet
@@ -107,6 +108,7 @@ class Agent:
         self._policy: tuple[Policy | None, str] = None, ""
         self._last_pass: dict[str, float] = {}
         self.ready = asyncio.Event()
+        self.troubles = Troubles()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -277,6 +279,9 @@ class Agent:
             self._failed(turn.key, "ObservationUnknown", str(unknown[0]))
         elif not failed:
             self._backoff.succeeded(turn.key)
+            self.troubles.succeeded(turn.key)
+            if turn.key == HOST:
+                self.troubles.passed_host(result.plan)
             self._go_on(turn, result)
 
     def _has_turns(self, fact: UnknownFact) -> bool:
@@ -316,6 +321,7 @@ class Agent:
 
     def _failed(self, key: str, reason: str, message: str) -> None:
         delay_s = self._backoff.failed(key, reason, self.clock.monotonic())
+        self.troubles.failed(key, reason, message, now=self.reconciler.desk.clock.now())
         self.log.warning("pass.failed", key=key, reason=reason, error=message, retry_in_s=round(delay_s, 1))
         self.queue.defer(key, reason="retry", delay_s=delay_s)
 

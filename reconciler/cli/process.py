@@ -45,7 +45,7 @@ def agent(
         "color": output.has_color(sys.stderr),
         "failpoints": os.environ.get("VECTL_FAILPOINTS", "") if enable_failpoints else "",
     }
-    _become_agent(json.dumps(wish), speaks_http=config.listen is not None)
+    _become_agent(json.dumps(wish), speaks_http=config.listen is not None or bool(config.notify))
 
 
 def _become_agent(wish: str, *, speaks_http: bool) -> NoReturn:

@@ -35,6 +35,7 @@ def json_schemas() -> dict[str, Schema]:
     bodies["source-status"] = _source_status()
     bodies["import"] = _import()
     bodies["plan-between"] = _plan_between()
+    bodies["notification"] = _notification()
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:vectl:output:v{FORMAT}:{name}", **body}
         for name, body in bodies.items()
@@ -284,6 +285,24 @@ def _audit() -> Schema:
         "hash": _text("SHA-256 of this entry without `format` and `hash`: JSON with sorted keys."),
     }
     return _map(fields, "Each line that `vectl audit -o json` prints.")
+
+
+def _notification() -> Schema:
+    notice = {
+        "topic": _word(("failure", "recovery", "applied"), "What kind of news it is."),
+        "subject": _text("Name of the VE, `source`, `host`, an object of the host, or the host's name."),
+        "reason": _text("One word; of a failure that of its condition."),
+        "message": _text("A sentence, cut where it is long."),
+        "at": _number("Since when it is so, in seconds since the epoch.", kind="number"),
+        "revision": _text("Revision in force."),
+    }
+    fields: dict[str, Schema] = {
+        "format": _format(),
+        "host": _text("Host that tells it."),
+        "notices": _list(_map(notice, "A piece of news."), "What is told, 50 at most."),
+        "more": _number("How many more there are."),
+    }
+    return _map(fields, "What a webhook of `notify` is sent.")
 
 
 def _validate() -> Schema:

@@ -72,6 +72,11 @@ class Conditions:
             if self.on_change is not None and (condition.type, condition.status, condition.reason) not in known:
                 self.on_change(subject, condition)
 
+    @property
+    def known(self) -> Mapping[str, tuple[Condition, ...]]:
+        """What this process said of each subject, and what stood there before where it said something."""
+        return self._known
+
     def remove(self, subject: str) -> None:
         """Forget a subject; absent is success.
 

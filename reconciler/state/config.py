@@ -15,6 +15,7 @@ from reconciler.model.identity import HostName
 from reconciler.model.instance import DEFAULT_LIB, Instance
 from reconciler.state import scalars
 from reconciler.state.location import DirectoryLocation, Location, parse_location
+from reconciler.state.notify import Target, parse_notify
 from reconciler.state.settings import Section, parse_settings, refuse
 
 DEFAULT_FILE = "/etc/vectl/config.yaml"
@@ -39,13 +40,15 @@ class Config:
     """``source`` None: none is configured. ``etcd`` None: the coordinator is local. ``file`` None: there was none.
 
     Units: fields ending in ``_s`` are seconds, ``trash_days`` days. ``max_restarts``: VEs restarted at once.
-    ``workers``: VEs worked on at once. ``listen``: ``address:port`` of the read-only API, None for none.
+    ``workers``: VEs worked on at once. ``listen``: ``address:port`` of the webhook, None for none.
+    ``notify``: whom the agent tells what.
     """
 
     instance: Instance
     source: Location | None = None
     etcd: EtcdAddress | None = None
     listen: str | None = None
+    notify: tuple[Target, ...] = ()
     policy: str = DEFAULT_POLICY
     resync_s: float = 60.0
     relist_s: float = 5.0
@@ -131,6 +134,7 @@ def _parse(top: Section, instance: Instance) -> Config:
         source=parse_location(top),
         etcd=_parse_coordinator(top),
         listen=top.value("listen", scalars.listen),
+        notify=parse_notify(top),
         policy=top.value("policy", scalars.absolute_path) or default.policy,
         resync_s=top.value("resync", scalars.interval) or default.resync_s,
         relist_s=top.value("relist", scalars.interval) or default.relist_s,
@@ -190,7 +194,7 @@ def _for_other_instance(config: Config, name: str) -> Config:
     """
     ours = config.instance
     other = replace(_default_instance(name, ours.host), runtime=ours.runtime, pool_size=ours.pool_size)
-    return replace(config, instance=other, source=None, listen=None)
+    return replace(config, instance=other, source=None, listen=None, notify=())
 
 
 def _given(option: str, text: str | None, check: Callable[[str], _T]) -> _T | None:

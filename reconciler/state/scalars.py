@@ -18,6 +18,12 @@ _GIT_URL = re.compile(
 )
 _REF = re.compile(r"(?!-)[A-Za-z0-9._/+=-]+\Z")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
+_HTTP_URL = re.compile(
+    r"(?:https://[\w.-]+|https://\[[0-9A-Fa-f:.]+\]|http://(?:localhost|127(?:\.\d{1,3}){3}|\[::1\]))"
+    r"(?::\d{1,5})?(?:/[!-~]*)?\Z",
+    re.ASCII,
+)
+_REPOSITORY = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)+\Z")
 _DAY_S = 86400.0
 
 _POOL_MIN = 256 << 20
@@ -153,6 +159,27 @@ def git_url(text: str) -> str:
         raise ValueError(f"expected ssh://, https:// or an absolute path, got {text.partition('@')[2] or text!r}")
     if match["password"] is not None:
         raise ValueError("expected no password in an address; put it into a file and name that as 'credentials'")
+    return text
+
+
+def http_url(text: str) -> str:
+    """Check the address of a server that is told something: https, or http on this machine; never with a password.
+
+    Raises: ValueError.
+    """
+    match = _HTTP_URL.match(text)
+    if match is None:
+        raise ValueError("expected https:// and a name, or http:// and an address of this machine, without a password")
+    return text
+
+
+def repository(text: str) -> str:
+    """Check the name of a repository on a forge.
+
+    Raises: ValueError.
+    """
+    if _REPOSITORY.match(text) is None or {".", ".."} & set(text.split("/")):
+        raise ValueError(f"expected an owner and a name such as org/fleet, got {text!r}")
     return text
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
 
+from reconciler.agent.books import Books
 from reconciler.agent.company import Companion
 from reconciler.agent.loop import Agent
 from reconciler.agent.source import ManifestSource
+from reconciler.agent.standing import Standing, standing
+from reconciler.model.condition import Condition
 from reconciler.state.config import Config
 from reconciler.state.location import GitLocation
 from reconciler.web.server import Limits, Server, listen_at
@@ -20,7 +24,8 @@ _SPACING_S = 1.0
 
 def companions(config: Config) -> Sequence[Companion]:
     """Give what a configuration asks for."""
-    return (_listen,) if config.listen is not None else ()
+    listening = (_listen,) if config.listen is not None else ()
+    return (*listening, _notify) if config.notify else listening
 
 
 async def _listen(agent: Agent, config: Config) -> None:
@@ -40,3 +45,34 @@ async def _listen(agent: Agent, config: Config) -> None:
     with await listen_at(config.listen) as listener:
         structlog.get_logger().info("web.listening", address=config.listen)
         await Server(handlers, limits=Limits()).run(listener)
+
+
+async def _notify(agent: Agent, config: Config) -> None:
+    """Tell each target what stands, as soon as a pass has shown it."""
+    from reconciler.web.notifier import Notifier  # brings TLS, which a webhook alone needs not
+
+    desk = agent.reconciler.desk
+    books = Books(config.instance.state_dir)
+
+    def look() -> Standing | None:
+        return standing(agent, desk.clock.now()) if agent.ready.is_set() else None
+
+    def told(problem: str) -> None:
+        desk.tell("host", "NotDelivered", problem, kind="Warning")
+
+    notifiers = [Notifier(target=t, look=look, books=books, clock=desk.clock, told=told) for t in config.notify]
+    hear = desk.conditions.on_change
+
+    def changed(subject: str, condition: Condition) -> None:
+        if hear is not None:
+            hear(subject, condition)
+        for notifier in notifiers:
+            notifier.changed.set()
+
+    desk.conditions.on_change = changed
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for notifier in notifiers:
+                tasks.create_task(notifier.run())
+    finally:
+        desk.conditions.on_change = hear
