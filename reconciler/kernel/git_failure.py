@@ -56,6 +56,11 @@ def _redirected(remote: Remote) -> str:
     return "it may send us elsewhere: name the new address as `url`"
 
 
+def _bounds(remote: Remote) -> str:
+    del remote
+    return "it is more than one fetch may bring, or needs too much memory: keep only manifests in the repository"
+
+
 def _safe(remote: Remote) -> str:
     return f"use `chown -R root {remote.shown}`, or serve it over ssh"
 
@@ -86,7 +91,7 @@ _CAUSES: tuple[tuple[str, str, _Remedy], ...] = (
         "RemoteUnreachable",
         _nothing,
     ),
-    (r"signal 25|File too large|[Oo]ut of memory|unable to allocate|malloc failed", "SourceTooLarge", _nothing),
+    (r"File too large|[Oo]ut of memory|unable to allocate|malloc failed", "SourceTooLarge", _bounds),
 )
 """The first that fits. ``remote:`` lines, which the server writes, are not looked at."""
 

@@ -238,9 +238,12 @@ _QUIETLY = (
 
 
 def _forgetting(variables: Mapping[str, str]) -> list[str]:
-    """Give the beginning of a command line without git's variables of our own environment: one lets certificates be."""
+    """Give the beginning of a command line without git's variables of our own environment: one lets certificates be.
+
+    Who writes too large a file is told so, rather than killed without a word.
+    """
     others = [name for name in os.environ if name.startswith("GIT_") and name not in variables]
-    return ["env", *(word for name in others for word in ("-u", name))] if others else []
+    return ["env", "--ignore-signal=XFSZ", *(word for name in others for word in ("-u", name))]
 
 
 class _OtherFormatError(Exception):

@@ -367,3 +367,39 @@ def _public_host_key(directory: Path) -> str:
 def head(repository: Path, ref: str = "refs/heads/main") -> str:
     """Give the commit that a ref of a repository stands for."""
     return git(repository, "rev-parse", ref)
+
+
+@contextmanager
+def tampering(
+    port: int, tamper: Callable[[bytes, int], bytes | None], *, sent: list[int] | None = None
+) -> Iterator[RawServer]:
+    """Stand before a server, and change what it sends.
+
+    ``tamper`` is given a piece and how many bytes of the connection came before it; what it gives is sent on, b"" with
+    the connection held open for ever, None cuts it. ``sent`` counts the bytes of each connection.
+    """
+
+    def handle(connection: socket.socket) -> None:
+        with socket.create_connection((HOST, port)) as server:
+            threading.Thread(target=_copy, args=(connection, server), daemon=True).start()
+            before = 0
+            while piece := server.recv(1 << 16):
+                changed = tamper(piece, before)
+                before += len(piece)
+                if changed is None:
+                    break
+                connection.sendall(changed)
+            if sent is not None:
+                sent.append(before)
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    with raw(handle) as server:
+        yield server
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(1 << 16):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
