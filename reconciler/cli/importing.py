@@ -102,6 +102,31 @@ def openvz(
     return _finish(run, to, form, force=force)
 
 
+@app.command()
+def proxmox(files: _Files, to: _To, template: _Template = "", force: _Force = False, form: _Form = Format.TEXT) -> int:
+    """Import containers of Proxmox VE (/etc/pve/lxc/ID.conf)."""
+    from reconciler.importing.proxmox.convert import convert
+    from reconciler.importing.result import Import
+
+    run = Import(system="proxmox", template=template)
+    convert(_read_all("proxmox", files), run)
+    return _finish(run, to, form, force=force)
+
+
+@app.command()
+def incus(files: _Files, to: _To, template: _Template = "", force: _Force = False, form: _Form = Format.TEXT) -> int:
+    """Import instances and networks of Incus, as `incus list -f yaml` and `incus network list -f yaml` print them.
+
+    Profiles, what `incus config show` prints, and - for standard input are taken as well.
+    """
+    from reconciler.importing.incus.convert import convert
+    from reconciler.importing.result import Import
+
+    run = Import(system="incus", template=template)
+    convert(_read_all("incus", files), run)
+    return _finish(run, to, form, force=force)
+
+
 def _beside(files: Sequence[str], name: str) -> str | None:
     """Find a file beside the first one that was given."""
     first = os.path.abspath(files[0])

@@ -64,6 +64,24 @@ def test_a_second_host_goes_into_the_same_directory(tmp_path: Path) -> None:
     assert len(list((tmp_path / "fleet").rglob("*.yaml"))) == 3
 
 
+def test_containers_of_proxmox_are_imported_from_their_directory(tmp_path: Path) -> None:
+    vectl("import", "proxmox", f"{CASES}/proxmox-all/in", "--to", f"{tmp_path}/fleet")
+    vectl("validate", f"{tmp_path}/fleet")
+    assert len(list((tmp_path / "fleet/ves").iterdir())) == 2
+
+
+def test_instances_of_incus_are_imported_from_standard_input(tmp_path: Path) -> None:
+    dump = (CASES / "incus-dump/in/dump.yaml").read_bytes()
+    done = vectl("import", "incus", "-", "--to", f"{tmp_path}/fleet", "-o", "json", input=dump)
+    assert outputs.misfits("import", json.loads(done.stdout)) == []
+    vectl("validate", f"{tmp_path}/fleet")
+
+
+def test_what_is_no_yaml_is_an_error_with_its_line(tmp_path: Path) -> None:
+    done = vectl("import", "incus", "-", "--to", f"{tmp_path}/fleet", input=b"a: 1\nb: [\n", code=1)
+    assert b"dropped: -:" in done.stdout
+
+
 @pytest.mark.parametrize("make", ["fifo", "large", "absent"])
 def test_what_is_no_configuration_is_refused(tmp_path: Path, make: str) -> None:
     file = tmp_path / "1.conf"

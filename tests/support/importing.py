@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from reconciler.importing.incus import convert as incus
 from reconciler.importing.openvz import convert as openvz
+from reconciler.importing.proxmox import convert as proxmox
 from reconciler.importing.report import told_lines
 from reconciler.importing.result import Import, Result
 
@@ -23,6 +25,10 @@ def imported(system: str, files: Mapping[str, bytes], *, beside: Mapping[str, by
     match system:
         case "openvz":
             _openvz(files, run)
+        case "proxmox":
+            proxmox.convert(files, run)
+        case "incus":
+            incus.convert(files, run)
         case _:
             raise AssertionError(system)
     return run.finish(beside or {})

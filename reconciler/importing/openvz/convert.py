@@ -40,7 +40,7 @@ def convert(given: Given, run: Import) -> None:
     for file, data, ctid in _configurations(given, run):
         settings = parse(file, data, run.ledger, veid=ctid)
         _container(Config(file=file, settings=settings, below=_with_id(below, ctid)), ctid, run)
-    for file, data in given.files.items():
+    for file, data in sorted(given.files.items()):
         if match := _SAMPLE.match(file):
             _sample(Config(file=file, settings=parse(file, data, run.ledger)), match[1], run)
     _level_io(run)
@@ -72,7 +72,7 @@ def _with_id(below: Mapping[str, Setting], ctid: str) -> Mapping[str, Setting]:
 
 def _configurations(given: Given, run: Import) -> Iterator[tuple[str, bytes, str]]:
     """Give the configurations of containers; what the other files are is told."""
-    for file, data in given.files.items():
+    for file, data in sorted(given.files.items()):
         match = _CTID.match(file)
         if _SAMPLE.match(file):
             continue

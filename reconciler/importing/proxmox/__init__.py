@@ -1,0 +1,4 @@
+"""Proxmox VE: the configurations of its containers, ``/etc/pve/lxc/ID.conf``.
+
+Source: pct.conf(5).
+"""

@@ -1,0 +1,70 @@
+"""CPU time and memory."""
+
+from __future__ import annotations
+
+from reconciler.importing.draft import Job
+from reconciler.importing.proxmox.config import Config
+from reconciler.importing.report import Setting
+from reconciler.importing.words import cpus, decimal, size, whole
+
+_WEIGHT_MOST = 10_000
+_DEFAULT_MIB = 512
+_CPU_LEAST = 0.01
+
+
+def convert(config: Config, job: Job) -> None:
+    """Set CPU time, memory and swap."""
+    if (units := config.get("cpuunits")) is not None:
+        _try(job, units, _units)
+    _limit(config, job)
+    for key, path in (("memory", "memory.limit"), ("swap", "memory.swap")):
+        setting = config.get(key)
+        if setting is None:
+            here = Setting(file=config.file, line=0, key=key)
+            job.guess(here, path, size(_DEFAULT_MIB << 20), "Proxmox's default, where the configuration says nothing")
+            continue
+        try:
+            job.put(setting, path, size(whole(setting.value, most=2**40) << 20))
+        except ValueError as err:
+            job.drop(setting, str(err))
+
+
+def _try(job: Job, setting: Setting, take: object) -> None:
+    assert callable(take), "it is one of the functions below"
+    try:
+        take(job, setting)
+    except ValueError as err:
+        job.drop(setting, str(err))
+
+
+def _units(job: Job, setting: Setting) -> None:
+    units = whole(setting.value)
+    weight = min(max(units, 1), _WEIGHT_MOST)
+    if weight == units:
+        job.put(setting, "cpu.weight", weight)
+    else:
+        job.change(setting, "cpu.weight", weight, "a weight is from 1 to 10000")
+
+
+def _limit(config: Config, job: Job) -> None:
+    found: list[tuple[float, Setting]] = []
+    for key in ("cpulimit", "cores"):
+        setting = config.get(key)
+        if setting is None:
+            continue
+        try:
+            limit = decimal(setting.value)
+        except ValueError as err:
+            job.drop(setting, str(err))
+            continue
+        if limit:
+            found.append((max(limit, _CPU_LEAST), setting))
+    if not found:
+        return
+    least, setting = min(found, key=lambda one: one[0])
+    for other in (one for _, one in found if one is not setting):
+        job.ignore(other, f"{setting.key} allows less")
+    if setting.key == "cores":
+        job.change(setting, "cpu.limit", cpus(least), "it may use the time of so many CPUs, on whichever they are")
+    else:
+        job.put(setting, "cpu.limit", cpus(least))
