@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from reconciler.agent.standing import Phase, Progress, Standing
+from reconciler.agent.standing import PATIENCE_S, Phase, Progress, Standing
 from reconciler.model.facts import Json
 from reconciler.state.notify import Topic
 
@@ -82,6 +82,15 @@ def due(book: Book, standing: Standing, topics: frozenset[Topic], now: float) ->
     """Give what is to be told now. Units: ``now`` seconds since the epoch."""
     found = (*_failures(book, standing, now), *_recoveries(book, standing, now), *_applied(book, standing, now))
     return tuple(notice for notice in found if notice.topic in topics)
+
+
+def look_again_in(book: Book, standing: Standing, now: float) -> float | None:
+    """Give the time after which something is due though nothing changes; None, if nothing is. Units: seconds."""
+    waits = [
+        *(standing.well[subject] + CALM_S - now for subject in book.open if subject in standing.well),
+        *(one.since + PATIENCE_S - now for one in standing.problems.values() if not one.is_failure(now)),
+    ]
+    return min((wait_s for wait_s in waits if wait_s > 0), default=None)
 
 
 def after(book: Book, notices: Iterable[Notice], now: float) -> Book:

@@ -60,8 +60,9 @@ class Recorder:
         self._lost = 0
 
     def take(self, revision: str, behalf: Behalf) -> None:
-        """Learn who is behind a revision."""
-        _remember(self._behalf, revision, behalf)
+        """Learn who is behind a revision; later looks at it know less of how it came."""
+        if revision not in self._behalf:
+            _remember(self._behalf, revision, behalf)
 
     def planned(self, plan: Plan) -> None:
         """Learn the hash of what a revision changes: that of the first plan of the whole host that changes anything."""

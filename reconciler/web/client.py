@@ -80,7 +80,8 @@ async def _connected(
     url: SplitResult, ca: str | None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     host, port = url.hostname or "", url.port or _PORTS[url.scheme]
-    context = _trusting(ca) if url.scheme == "https" else None
+    # The system's authorities take tens of milliseconds to read, in which the loop would stand still.
+    context = await asyncio.to_thread(_trusting, ca) if url.scheme == "https" else None
     proxy = _proxy(host) if context is not None else None
     if proxy is None:
         reader, writer = await asyncio.open_connection(host, port, ssl=context)

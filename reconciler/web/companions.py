@@ -16,10 +16,9 @@ from reconciler.model.condition import Condition
 from reconciler.state.config import Config
 from reconciler.state.location import GitLocation
 from reconciler.web.server import Limits, Server, listen_at
-from reconciler.web.webhook import Waker, Webhook, secrets_of
+from reconciler.web.webhook import Webhook, secrets_of
 
 HOOK_PATH = "/hooks/source"
-_SPACING_S = 1.0
 
 
 def companions(config: Config) -> Sequence[Companion]:
@@ -38,8 +37,7 @@ async def _listen(agent: Agent, config: Config) -> None:
     location, source = config.source, agent.source
     if isinstance(location, GitLocation) and location.webhook_secret and isinstance(source, ManifestSource):
         secrets_of(location.webhook_secret)  # what is wrong with it is told at the start
-        waker = Waker(source.hint, spacing_s=_SPACING_S)
-        handlers[HOOK_PATH] = Webhook(secret_file=location.webhook_secret, accepted=waker.hint)
+        handlers[HOOK_PATH] = Webhook(secret_file=location.webhook_secret, accepted=source.hint)
     else:
         structlog.get_logger().warning("web.no_webhook", remedy="set source.git.webhookSecret")
     with await listen_at(config.listen) as listener:

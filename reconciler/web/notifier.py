@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias, assert_never
 
 import structlog
 
 from reconciler.agent.books import Books
-from reconciler.agent.notices import Book, Notice, after, after_status, due, due_statuses, forget_unwanted
+from reconciler.agent.notices import (
+    Book,
+    Notice,
+    after,
+    after_status,
+    due,
+    due_statuses,
+    forget_unwanted,
+    look_again_in,
+)
 from reconciler.agent.standing import Standing
 from reconciler.errors import DeliveryError, NotWantedError, StateError, VectlError
 from reconciler.model.seam import Clock
@@ -57,8 +67,7 @@ class Notifier:
         """Tell until cancelled."""
         self._book = self._kept()
         while True:
-            await self._wait(self.pace.look_s)
-            await asyncio.sleep(self.pace.gather_s)
+            await self._wait(self._look_again_in())
             self.changed.clear()
             await self._tell_all()
 
@@ -79,12 +88,17 @@ class Notifier:
                 self._problem = ""
                 return
 
+    def _look_again_in(self) -> float:
+        standing = self.look()
+        soon_s = None if standing is None else look_again_in(self._book, standing, self.clock.now())
+        return self.pace.look_s if soon_s is None else min(soon_s, self.pace.look_s)
+
     async def _wait(self, seconds: float) -> None:
-        try:
+        """Wait until something changed, and what else changes with it; or until it is time."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.changed.wait()
-        except TimeoutError:
-            return
+                await asyncio.sleep(self.pace.gather_s)
 
     def _letters(self) -> Iterator[_Letter]:
         """Give what to send, each with what the target has been told by then."""

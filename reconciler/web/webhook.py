@@ -9,7 +9,6 @@ the Standard Webhooks specification.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hmac
@@ -123,25 +122,3 @@ def _decoded(decode: Callable[[bytes], bytes], text: str) -> bytes:
         return decode(text.encode("ascii"))
     except ValueError:  # binascii.Error and UnicodeError are ones too
         return b""
-
-
-class Waker:
-    """Passes on that something may be new, at once, and then once in a while however often it is said.
-
-    Units: ``spacing_s`` seconds.
-    """
-
-    def __init__(self, wake: Callable[[], None], *, spacing_s: float) -> None:
-        self._wake, self._spacing_s = wake, spacing_s
-        self._last = float("-inf")
-        self._next: asyncio.TimerHandle | None = None
-
-    def hint(self) -> None:
-        """Say that something may be new."""
-        if self._next is None:
-            loop = asyncio.get_running_loop()
-            self._next = loop.call_at(max(loop.time(), self._last + self._spacing_s), self._go)
-
-    def _go(self) -> None:
-        self._last, self._next = asyncio.get_running_loop().time(), None
-        self._wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support import gitserver
 from tests.support.gitserver import Certificate
 
 HOST = "127.0.0.1"
@@ -62,15 +64,18 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def inbox(*, tls: Certificate | None = None) -> Iterator[Inbox]:
-    """Take in what is told until the end of the block."""
+def inbox(*, tls: Certificate | None = None, listener: socket.socket | None = None) -> Iterator[Inbox]:
+    """Take in what is told until the end of the block. ``listener``: where, if it is to be in another namespace."""
     made = Inbox()
-    server = _Quiet((HOST, 0), _handler(made))
+    server = _Quiet((HOST, 0), _handler(made), bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener or gitserver.listen()
+    port = server.socket.getsockname()[1]
     if tls is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.ca, tls.key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    made.url = f"{'https' if tls else 'http'}://{HOST}:{server.server_port}"
+    made.url = f"{'https' if tls else 'http'}://{HOST}:{port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -20,6 +20,7 @@ from reconciler.agent.notices import (
     due,
     due_statuses,
     forget_unwanted,
+    look_again_in,
 )
 from reconciler.agent.standing import PATIENCE_S, Phase, Problem, Progress, Standing
 from reconciler.errors import StateError
@@ -115,6 +116,16 @@ def test_that_nothing_is_known_of_it_is_not_its_end() -> None:
     ear = Ear()
     ear.hear(stands(problem("a")), 1.0)
     assert ear.hear(stands(), 1000.0) == []
+
+
+def test_the_next_look_is_when_something_is_due() -> None:
+    ear = Ear()
+    assert look_again_in(ear.book, WELL, 100.0) is None
+    slow = stands(problem("a", since=50.0, urgent=False))
+    assert look_again_in(ear.book, slow, 100.0) == PATIENCE_S - 50
+    ear.hear(stands(problem("a")), 100.0)
+    assert look_again_in(ear.book, stands(well={"a": 195.0, "b": 0.0}), 200.0) == CALM_S - 5
+    assert look_again_in(ear.book, stands(problem("a")), 300.0) is None
 
 
 def test_what_is_gone_has_ended() -> None:

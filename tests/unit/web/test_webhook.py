@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,7 +14,7 @@ from reconciler.errors import ConfigError, RefusedError
 from reconciler.web.exchange import BODY_MAX, HEADERS_MAX
 from reconciler.web.rates import Rates
 from reconciler.web.server import Limits
-from reconciler.web.webhook import Waker, Webhook, secrets_of
+from reconciler.web.webhook import Webhook, secrets_of
 from tests.support.webserver import post, raw, secret_file, serving
 
 SECRET = "correct-horse-battery-staple"
@@ -203,30 +202,3 @@ def test_strangers_do_not_fill_the_memory() -> None:
     for number in range(5000):
         rates.take(f"10.0.{number >> 8}.{number & 255}", 0.0)
     assert len(rates._known) == 1024
-
-
-def test_many_hints_are_one_look_now_and_one_later() -> None:
-    looks: list[float] = []
-
-    async def work() -> None:
-        loop = asyncio.get_running_loop()
-        again = asyncio.Event()
-
-        def look() -> None:
-            looks.append(loop.time())
-            if len(looks) == 2:
-                again.set()
-
-        waker = Waker(look, spacing_s=0.05)
-        for _ in range(100):
-            waker.hint()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        for _ in range(100):
-            waker.hint()
-        await again.wait()
-        await asyncio.sleep(0.1)
-
-    asyncio.run(work())
-    assert len(looks) == 2
-    assert looks[1] - looks[0] >= 0.049
