@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from reconciler.cli import context, output
+from reconciler.cli import comment, context, output
 from reconciler.errors import CommandError, ExitCode, RefusedError, UsageError, VectlError
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ _TOLD_MAX = 200
 _POST_S = 5.0
 
 app = typer.Typer(
-    help="What git's hooks call: see `hooks/` and, for settings, `git config vectl.*`.", no_args_is_help=True
+    help="What git's hooks and CI jobs call: see `hooks/` and, for settings, `git config vectl.*`.",
+    no_args_is_help=True,
 )
+app.command("comment")(comment.comment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
