@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import structlog
 
 from reconciler.agent.review import Stride
 from reconciler.errors import CommandError, FetchError, KernelFormatError, NoSpaceError, VectlError
+from reconciler.kernel.files import remove_tree
 from reconciler.kernel.git_fetch import Fetched, Mirror
 from reconciler.kernel.git_remote import Remote
 from reconciler.manifests.load import ParseCache, load_fleet
@@ -69,6 +71,16 @@ class Puller:
         except VectlError as error:
             return Snapshot(reason=_reason(error), problem=str(error), trust=NOT_JUDGED)
         return replace(self._newest, problem=self._newest.problem or "; ".join(fetched.problems))
+
+    def sweep(self) -> None:
+        """Remove the mirrors of other addresses, which were followed before.
+
+        Raises: KernelError; BusyError, if something is mounted there.
+        """
+        directory, ours = os.path.split(self.mirror.path)
+        for name in layout.names_in(directory):
+            if ".git" in name and not name.startswith(ours):
+                remove_tree(f"{directory}/{name}")
 
     def accept(self, commit: str) -> None:
         """Remember durably that the newest commit was verified and accepted: what comes next must be built on it.

@@ -76,6 +76,10 @@ class GitSource(ManifestSource):
 
     async def run(self) -> None:
         """Fetch until cancelled."""
+        try:
+            await asyncio.to_thread(self.puller.sweep)
+        except VectlError as error:
+            structlog.get_logger().warning("source.old_mirrors_stay", error=str(error))
         while True:
             self._asked.clear()
             self._begun += 1

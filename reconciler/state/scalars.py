@@ -14,8 +14,9 @@ _HOST = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/]+):([0-9]{1,5})\Z")
 _RUNTIMES = ("runc", "crun")
 _GIT_URL = re.compile(
-    r"(?:(?:https?|ssh)://(?:[^\s:/@]+(?::(?P<password>[^\s/@]*))?@)?[\w.\[\]:-]+(?:/\S*)?|[\w.-]+@[\w.-]+:(?!/)\S+)\Z"
+    r"(?:(?:https?|ssh)://(?:[^\s:/@]+(?::(?P<password>[^\s/@]*))?@)?[\w.\[\]:-]+(?:/\S*)?|(?!-)[\w.-]+@[\w.-]+:(?!/)\S+)\Z"
 )
+_LOOPBACK = re.compile(r"http://(?:[^/@]*@)?(?:127(?:\.\d{1,3}){3}|\[::1\]|localhost)(?::\d+)?(?:/|\Z)")
 _REF = re.compile(r"(?!-)[A-Za-z0-9._/+=-]+\Z")
 _COMMIT = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _HTTP_URL = re.compile(
@@ -150,6 +151,8 @@ def text(text: str) -> str:
 def git_url(text: str) -> str:
     """Check the address of a git repository: ssh, https, or a directory of this machine; never with a password.
 
+    Without TLS only this machine's own server is believed.
+
     Raises: ValueError.
     """
     if text.startswith(("/", "file:///")):
@@ -159,6 +162,10 @@ def git_url(text: str) -> str:
         raise ValueError(f"expected ssh://, https:// or an absolute path, got {text.partition('@')[2] or text!r}")
     if match["password"] is not None:
         raise ValueError("expected no password in an address; put it into a file and name that as 'credentials'")
+    if text.startswith("http://") and not _LOOPBACK.match(text):
+        raise ValueError(
+            "expected https:// or ssh://; what http:// brings from another machine anybody may have changed"
+        )
     return text
 
 

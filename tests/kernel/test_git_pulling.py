@@ -177,6 +177,17 @@ def _scribble(mirror: Path) -> None:
     (mirror / "refs/vectl/head").write_text("not a commit\n")
 
 
+def test_mirrors_of_other_addresses_are_cleared_away(server: HttpServer, instance: Instance, clone: Clone) -> None:
+    by, other = puller(server, instance), GitLocation(urls=("https://git.example.org/other.git",))
+    pull(by)
+    old = Path(layout.mirror_dir(instance, other.urls))
+    (old / "objects").mkdir(parents=True)
+    by.sweep()
+    assert not old.exists()
+    assert pull(puller(server, instance)).complete
+    assert {path.name.partition(".")[0] for path in old.parent.iterdir()} == {Path(by.mirror.path).name[:16]}
+
+
 def test_each_step_of_the_way_is_read_where_plans_are_reviewed(
     server: HttpServer, instance: Instance, clone: Clone
 ) -> None:
