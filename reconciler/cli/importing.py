@@ -42,6 +42,7 @@ _Force = Annotated[bool, typer.Option("--force", help="Replace manifests that ar
 _Template = Annotated[
     str, typer.Option("--template", metavar="NAME", help="Template of all of them, which the directory declares.")
 ]
+_Host = Annotated[str, typer.Option("--host", metavar="NAME", help="Host that all of them run on.")]
 _Form = Annotated[Format, typer.Option("--output", "-o", help="The format of the report.")]
 
 
@@ -76,6 +77,7 @@ def rootfs(  # noqa: PLR0913  # one for each option
     run = draft_template(Wanted(rootfs=given, name=name, id_base=id_base, image=image, force=force))
     if code := _finish(run, to, form, force=force):
         raise typer.Exit(code)
+    output.words(f"to build it now rather than for its first VE: vectl template build {name} --manifests {to}")
 
 
 @app.command()
@@ -87,6 +89,7 @@ def openvz(
         typer.Option("--global", metavar="FILE", help="The global vz.conf; by default ../vz.conf of the first file."),
     ] = None,
     template: _Template = "",
+    host: _Host = "",
     force: _Force = False,
     form: _Form = Format.TEXT,
 ) -> int:
@@ -96,25 +99,39 @@ def openvz(
 
     read = {name: data for name, data in _read_all("openvz", files).items() if os.path.basename(name) != GLOBAL}
     found = given if given is not None else _beside(files, f"../{GLOBAL}")
-    run = Import(system="openvz", template=template)
+    run = Import(system="openvz", template=template, host=host)
     data = b"" if found is None else _read(found)
     convert(Given(files=read, global_file=found or "", global_data=data, scripts=[*_scripts(read)]), run)
     return _finish(run, to, form, force=force)
 
 
 @app.command()
-def proxmox(files: _Files, to: _To, template: _Template = "", force: _Force = False, form: _Form = Format.TEXT) -> int:
+def proxmox(
+    files: _Files,
+    to: _To,
+    template: _Template = "",
+    host: _Host = "",
+    force: _Force = False,
+    form: _Form = Format.TEXT,
+) -> int:
     """Import containers of Proxmox VE (/etc/pve/lxc/ID.conf)."""
     from reconciler.importing.proxmox.convert import convert
     from reconciler.importing.result import Import
 
-    run = Import(system="proxmox", template=template)
+    run = Import(system="proxmox", template=template, host=host)
     convert(_read_all("proxmox", files), run)
     return _finish(run, to, form, force=force)
 
 
 @app.command()
-def incus(files: _Files, to: _To, template: _Template = "", force: _Force = False, form: _Form = Format.TEXT) -> int:
+def incus(
+    files: _Files,
+    to: _To,
+    template: _Template = "",
+    host: _Host = "",
+    force: _Force = False,
+    form: _Form = Format.TEXT,
+) -> int:
     """Import instances and networks of Incus, as `incus list -f yaml` and `incus network list -f yaml` print them.
 
     Profiles, what `incus config show` prints, and - for standard input are taken as well.
@@ -122,7 +139,7 @@ def incus(files: _Files, to: _To, template: _Template = "", force: _Force = Fals
     from reconciler.importing.incus.convert import convert
     from reconciler.importing.result import Import
 
-    run = Import(system="incus", template=template)
+    run = Import(system="incus", template=template, host=host)
     convert(_read_all("incus", files), run)
     return _finish(run, to, form, force=force)
 
@@ -219,7 +236,8 @@ def _write(to: str, files: Mapping[str, bytes]) -> None:
         path = os.path.join(to, file)
         with file_errors("write", path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-        kernel_files.write_atomic(path, data, mode=0o644)
+        # Not flushed one by one: what a power cut takes is imported again.
+        kernel_files.write_volatile(path, data, mode=0o644)
 
 
 def _print(result: Result, to: str, form: Format) -> None:

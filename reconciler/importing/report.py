@@ -100,16 +100,20 @@ class Ledger:
 
 
 def told_lines(entries: Sequence[Entry]) -> Iterator[str]:
-    """Give what people should read, one line for each entry, the worst first."""
+    """Give what people should read, the worst first; what is the same of many is one line, at the first place."""
+    groups: dict[tuple[Outcome, str, str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.outcome, entry.setting.key, entry.path, entry.message), []).append(entry)
     for outcome in TOLD:
-        for entry in entries:
-            if entry.outcome is outcome:
-                yield _line(entry)
+        for (of, *_), group in groups.items():
+            if of is outcome:
+                yield _line(group)
 
 
-def _line(entry: Entry) -> str:
-    setting = entry.setting
+def _line(group: Sequence[Entry]) -> str:
+    setting, entry = group[0].setting, group[0]
     place = f"{setting.file}:{setting.line}" if setting.line else setting.file
+    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     said = "" if setting.secret or not setting.value else f"={shown(setting.value)}"
     field_path = f" -> {entry.path}" if entry.path else ""
-    return f"{entry.outcome.value}: {place}: {shown(setting.key)}{said}{field_path}: {entry.message}"
+    return f"{entry.outcome.value}: {place}{more}: {shown(setting.key)}{said}{field_path}: {entry.message}"

@@ -17,17 +17,19 @@ STAND_IN = "busybox"
 
 @dataclass(slots=True, kw_only=True)
 class Import:
-    """An import under way. ``template``: of every VE, where the command line says so."""
+    """An import under way. ``template``, ``host``: of every VE, where the command line says so."""
 
     system: str
     template: str = ""
+    host: str = ""
     ledger: Ledger = field(default_factory=Ledger)
     drafts: dict[tuple[str, str], Draft] = field(default_factory=dict)
 
     def add(self, kind: str, wanted: str, *, by: str) -> Draft:
         """Begin a draft under a name of its own."""
-        taken = {name for of, name in self.drafts if of == kind}
-        name = unique(name_of(wanted, otherwise=name_of(by, otherwise="ve")), taken, by=by)
+        name = name_of(wanted, otherwise=name_of(by, otherwise="ve"))
+        if (kind, name) in self.drafts:
+            name = unique(name, {other for of, other in self.drafts if of == kind}, by=by)
         return self.drafts.setdefault((kind, name), Draft(kind=kind, name=name))
 
     def network(self, wanted: str, setting: Setting, why: str, **spec: Json) -> str:
@@ -52,6 +54,9 @@ class Import:
 
     def finish(self, beside: Mapping[str, bytes]) -> Result:
         """Make all drafts valid. Raises: ManifestError."""
+        for draft in self.drafts.values():
+            if self.host and draft.kind == "VirtualEnvironment":
+                draft.put("host", self.host)
         files = settle([*self.drafts.values()], self.ledger, beside=beside)
         kept = [draft for draft in self.drafts.values() if draft.file in files]
         return Result(system=self.system, files=dict(sorted(files.items())), drafts=kept, ledger=self.ledger)

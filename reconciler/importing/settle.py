@@ -30,6 +30,9 @@ def settle(drafts: Sequence[Draft], ledger: Ledger, *, beside: Mapping[str, byte
     if known.fleet is None:
         first = known.findings[0]
         raise ManifestError(f"import beside {first.place.file}:{first.place.line}: it is not valid: {first.message}")
+    placed = all("host" in draft.spec for draft in drafts if draft.kind == "VirtualEnvironment")
+    if len(known.fleet.hosts) > 1 and not placed:
+        raise ManifestError(f"import: expected --host, one of {', '.join(sorted(known.fleet.hosts))}")
     left = {draft.file: draft for draft in _undeclared(drafts, ledger, beside)}
     cache = ParseCache()
     files = {file: render(draft) for file, draft in left.items()}

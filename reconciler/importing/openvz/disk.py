@@ -106,9 +106,7 @@ def _rest(config: Config, job: Job) -> None:
         )
         job.drop(level_two, why)
     if (private := config.get("VE_PRIVATE")) is not None:
-        why = (
-            f"its files are not imported with this: `vectl import --rootfs {shown(private.value)} --name NAME` does so"
-        )
+        why = "the files in it are not imported with this: `vectl import --rootfs` of it does so, once it is stopped"
         job.drop(private, why)
     if (bind := config.get("BINDMOUNT")) is not None:
         for word in bind.value.split()[:_WORDS_MAX]:

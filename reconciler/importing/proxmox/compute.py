@@ -15,7 +15,10 @@ _CPU_LEAST = 0.01
 def convert(config: Config, job: Job) -> None:
     """Set CPU time, memory and swap."""
     if (units := config.get("cpuunits")) is not None:
-        _try(job, units, _units)
+        try:
+            _units(job, units)
+        except ValueError as err:
+            job.drop(units, str(err))
     _limit(config, job)
     for key, path in (("memory", "memory.limit"), ("swap", "memory.swap")):
         setting = config.get(key)
@@ -27,14 +30,6 @@ def convert(config: Config, job: Job) -> None:
             job.put(setting, path, size(whole(setting.value, most=2**40) << 20))
         except ValueError as err:
             job.drop(setting, str(err))
-
-
-def _try(job: Job, setting: Setting, take: object) -> None:
-    assert callable(take), "it is one of the functions below"
-    try:
-        take(job, setting)
-    except ValueError as err:
-        job.drop(setting, str(err))
 
 
 def _units(job: Job, setting: Setting) -> None:

@@ -29,7 +29,8 @@ def convert(config: Config, job: Job) -> None:
     """Set the size of the disk, mounts and devices."""
     root = config.get("rootfs")
     if root is not None:
-        _root(job, root)
+        shifted = config.get("unprivileged")
+        _root(job, root, is_shifted=shifted is not None and shifted.value == "1")
     for _, setting in config.numbered("mp"):
         _mount(job, setting)
     for _, setting in config.numbered("dev"):
@@ -48,7 +49,7 @@ def bytes_of(text: str) -> int:
     return int(match[1]) * factor + part
 
 
-def _root(job: Job, setting: Setting) -> None:
+def _root(job: Job, setting: Setting, *, is_shifted: bool) -> None:
     said = options(setting.value, "volume")
     if "size" in said:
         try:
@@ -57,8 +58,9 @@ def _root(job: Job, setting: Setting) -> None:
             job.drop(setting, str(err))
     if said.get("ro") == "1":
         job.drop(setting, "a root file system that is only read is not offered")
-    why = f"the files of {shown(said.get('volume', ''))} come by `vectl import --rootfs` of `pct mount` or a backup"
-    job.drop(setting, why)
+    base = ", where the first with --id-base 100000" if is_shifted else ""
+    volume = shown(said.get("volume", ""))
+    job.drop(setting, f"the files of {volume} come by `vectl import --rootfs` of `pct mount` or of a backup{base}")
     _tell_lost(job, setting, said)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.errors import ManifestError
+from reconciler.importing.openvz import convert as openvz
 from reconciler.importing.openvz.config import parse
 from reconciler.importing.openvz.values import Pair, Unit, pair
-from reconciler.importing.report import Entry, Ledger, Outcome
-from reconciler.importing.result import Result
+from reconciler.importing.report import Entry, Ledger, Outcome, told_lines
+from reconciler.importing.result import Import, Result
 from reconciler.manifests.load import load_fleet
 from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import VeName
@@ -220,3 +222,26 @@ def test_what_is_declared_already_is_left_as_it_is() -> None:
     again = imported("openvz", files, beside={"mine.yaml": ve})
     assert list(again.files) == ["networks/venet.yaml"]
     assert again.ledger.has_failed
+
+
+def test_on_a_fleet_of_several_hosts_each_names_its_own() -> None:
+    hosts = b"".join(b"---\n{apiVersion: ve/v1, kind: Host, metadata: {name: %s}}\n" % name for name in (b"a", b"b"))
+    run = Import(system="openvz")
+    openvz.convert(openvz.Given(files={"1.conf": b""}), run)
+    with pytest.raises(ManifestError, match="expected --host, one of a, b"):
+        run.finish({"hosts.yaml": hosts})
+    run.host = "b"
+    assert b"host: b\n" in run.finish({"hosts.yaml": hosts}).files["ves/ct1.yaml"]
+
+
+def test_a_directory_that_is_not_valid_is_not_added_to() -> None:
+    with pytest.raises(ManifestError, match=r"mine\.yaml:1: it is not valid"):
+        imported("openvz", {"1.conf": b""}, beside={"mine.yaml": b"kind: Nothing\n"})
+
+
+def test_what_many_containers_have_in_common_is_told_once() -> None:
+    files = {f"{number}.conf": b'QUOTAUGIDLIMIT="100"\n' for number in range(101, 121)}
+    entries = imported("openvz", files).ledger.ordered()
+    told = [line for line in told_lines(entries) if "QUOTAUGIDLIMIT" in line]
+    assert len(told) == 1
+    assert told[0].startswith("dropped: 101.conf:1 and 19 more: QUOTAUGIDLIMIT=100: ")
