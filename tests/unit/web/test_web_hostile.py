@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from reconciler.web.server import Limits, listen_at
+from reconciler.web.exchange import Exchange
+from reconciler.web.server import Limits, Server, listen_at
 from reconciler.web.webhook import Webhook
 from tests.support.webserver import HOST, post, raw, rest_of, secret_file, serving
 
@@ -20,9 +23,9 @@ QUICK = Limits(pace_s=0.0, headers_s=0.5, whole_s=1.0)
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: a\r\n".encode()
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> str:
-    return secret_file(tmp_path / "secret", SECRET)
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return secret_file(tmp_path_factory.mktemp("web") / "secret", SECRET)
 
 
 def hook(file: str) -> dict[str, Webhook]:
@@ -102,8 +105,54 @@ def test_it_ends_while_clients_hang(file: str) -> None:
 
 @pytest.mark.parametrize(("address", "family"), [("127.0.0.1:0", socket.AF_INET), ("[::1]:0", socket.AF_INET6)])
 def test_it_listens_where_it_is_told(address: str, family: socket.AddressFamily) -> None:
-    import asyncio
-
     with asyncio.run(listen_at(address)) as listener:
         assert listener.family is family
         assert not listener.getblocking()
+
+
+_PARTS = st.sampled_from(
+    [
+        b"POST /hooks/source HTTP/1.1\r\n",
+        b"GET /\x80 HTTP/1.0\r\n",
+        b"Host: a\r\n",
+        b"Content-Length: 5\r\n",
+        b"Content-Length: 5, 5\r\n",
+        b"Content-Length: -1\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+        b"X-Hub-Signature-256: sha256=" + b"0" * 64 + b"\r\n",
+        b"webhook-signature: v1,AAAA v1,\xff v1\r\n",
+        b"X-Gitlab-Token: \xe9\r\n",
+        b" folded\r\n",
+        b"\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"FFFFFFFFFFFFFFFFFFFF\r\n",
+        b"hello",
+        b"\0",
+    ]
+)
+
+
+@given(st.lists(st.one_of(_PARTS, st.binary(max_size=40)), max_size=12).map(b"".join))
+@settings(deadline=None, max_examples=200)
+def test_whatever_comes_is_answered_or_ended_and_nothing_of_ours_fails(file: str, data: bytes) -> None:
+    assert asyncio.run(_answer(file, data))[:9] in (b"", b"HTTP/1.1 ")
+
+
+async def _answer(file: str, data: bytes) -> bytes:
+    """Give what the server says to bytes after which no more come; what it raises is the test's failure."""
+    server = Server(hook(file), limits=QUICK)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.sendall(data)
+        theirs.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionError):
+            await Exchange(ours, "192.0.2.1").run(server, headers_s=5.0, whole_s=5.0)
+        theirs.setblocking(False)
+        with suppress(BlockingIOError, ConnectionError):
+            return theirs.recv(1 << 16)
+    return b""
