@@ -10,7 +10,7 @@ from dataclasses import replace
 import structlog
 
 from reconciler.agent.review import Stride
-from reconciler.errors import CommandError, FetchError, KernelFormatError, NoSpaceError, VectlError
+from reconciler.errors import CommandError, FetchError, KernelFormatError, NoSpaceError, TooLargeError, VectlError
 from reconciler.kernel.files import remove_tree
 from reconciler.kernel.git_fetch import Fetched, Mirror
 from reconciler.kernel.git_remote import Remote
@@ -193,5 +193,7 @@ def _reason(error: VectlError) -> str:
             return "NoSpace"
         case CommandError() | KernelFormatError():
             return "SourceUnreadable"
+        case TooLargeError():
+            return "SourceTooLarge"
         case _:
             return "FetchFailed"

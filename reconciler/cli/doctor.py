@@ -51,7 +51,10 @@ def doctor(form: Annotated[Format, typer.Option("--output", "-o", help="The form
 
 def _examine(config: Config) -> Iterator[Probe]:
     from reconciler.host import probes
-    from reconciler.state import policy
+    from reconciler.state import policy, trust
+    from reconciler.state.location import GitLocation
 
     yield from probes.examine(config.instance)
     yield policy.examine(config.policy)
+    if isinstance(config.source, GitLocation):
+        yield trust.examine(config.source.trust)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import configured, context, output
+from reconciler.cli import configured, context, output, trusting
 from reconciler.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from reconciler.state.config import Config
 
 app = typer.Typer(no_args_is_help=True, help="Where the manifests come from.", rich_markup_mode=None)
+app.command("verify")(trusting.verify)
+app.command("accept-rewrite")(trusting.accept_rewrite)
 
 _STYLES = {"OK": "good", "WARN": "warn", "FAIL": "bad"}
 _INDENT = " " * 7

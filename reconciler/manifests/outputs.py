@@ -33,6 +33,7 @@ def json_schemas() -> dict[str, Schema]:
     bodies["audit"] = _audit()
     bodies["source-check"] = _source_check()
     bodies["source-status"] = _source_status()
+    bodies["source-verify"] = _source_verify()
     bodies["import"] = _import()
     bodies["plan-between"] = _plan_between()
     bodies["notification"] = _notification()
@@ -422,6 +423,39 @@ def _source_check() -> Schema:
             "probes": _list(probe, "The steps in their order."),
         },
         "What `vectl source check` found.",
+    )
+
+
+def _source_verify() -> Schema:
+    word = _map(
+        {
+            "kind": _word(("reviewed", "approved"), "What was said."),
+            "hash": _text("The hash of a plan, or of a VE's part, of which it was said."),
+            "by": _text("Who said it, by the trust file."),
+            "at": _number("When, in seconds since the epoch.", kind="number"),
+        },
+        "What somebody vouched for.",
+    )
+    step = _map(
+        {
+            "commit": _text("The commit."),
+            "signer": _text_or_null("Who vouches for it, by the trust file; null for nobody."),
+            "at": _number("When it was made, in seconds since the epoch.", kind="number"),
+            "subject": _text("The first line of its message."),
+            "vouched": _list(word, "What counts of what was said in its trailers and in signed notes on it."),
+        },
+        "A commit on the way.",
+    )
+    return _map(
+        {
+            "format": _format(),
+            "commit": _text("The commit that was asked about."),
+            "state": _word(("trusted", "refused", "unknown"), "Whether it may be acted upon."),
+            "reason": _text("The reason of the condition Verified."),
+            "message": _text("What is wrong with which commit, and the remedy; empty where nothing is."),
+            "way": _list(step, "The commits since the one that was trusted, oldest first; empty if it is refused."),
+        },
+        "What `vectl source verify` found.",
     )
 
 

@@ -90,9 +90,9 @@ class Verification:
         base = self._base(head, remembered, _signed_base(chain.policy, remembered))
         if base is not None and (refused := self._off_branch(head, base, first_parents=True)):
             return Verdict(trust=refused)
-        latest = remembered.latest
-        if base is not None and base != remembered.trusted:
-            latest = self.repository.commits((base,))[0].committed_at
+        latest = remembered.latest if base == remembered.trusted else 0.0
+        if base is not None:
+            latest = max(latest, self.repository.commits((base,))[0].committed_at)
         judgement = chain.judge(self.repository.first_parents(base, head), base=base, latest=latest)
         if judgement.trust.state is not TrustState.TRUSTED:
             return Verdict(trust=self._with_remedy(judgement.trust, base, head))

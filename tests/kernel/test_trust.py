@@ -195,7 +195,8 @@ def test_a_signature_in_the_namespace_of_notes_signs_no_commit(world: World, ann
 
 def test_a_key_that_expired_since_still_vouches_for_its_time(world: World, old: Person) -> None:
     world.signers = [old.signer()]
-    world.remembered = Remembered(trusted=world.base, signed=True, latest=NOW - 60 * DAY)
+    base = world.commit(None, {"a.yaml": "0.5"}, when=NOW - 60 * DAY)
+    world.remembered = Remembered(trusted=base, signed=True, latest=NOW - 60 * DAY)
     then = world.commit(old, {"a.yaml": "1"}, when=NOW - 50 * DAY)
     assert signers(world.verify(then)) == ["old"]
 
