@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from reconciler.agent.desk import Desk
-from reconciler.agent.pulling import Puller
+from reconciler.agent.pulling import NOT_JUDGED, Puller
 from reconciler.agent.review import Stride, Word
 from reconciler.agent.source import ManifestSource
 from reconciler.errors import VectlError
@@ -90,9 +90,8 @@ class GitSource(ManifestSource):
             await self._rest()
 
     async def _pull(self) -> None:
-        started, in_force = self._desk.clock.monotonic(), self._in_force()
-        is_asked = self._desk.policy.known().require_reviewed
-        before, self._newest = self._newest, await self.puller.pull(in_force, with_steps=is_asked)
+        started, in_force, before = self._desk.clock.monotonic(), self._in_force(), self._newest
+        self._newest = await self._newest_now(in_force)
         self._failures = self._failures + 1 if self._newest.reason else 0
         self.wake()
         if self._newest.revision not in ("", before.revision):
@@ -102,6 +101,16 @@ class GitSource(ManifestSource):
             await self._look_after_mirror(in_force)
         except VectlError as error:
             structlog.get_logger().warning("source.mirror_not_tidied", error=str(error))
+
+    async def _newest_now(self, in_force: str) -> Snapshot:
+        log, is_asked = structlog.get_logger(), self._desk.policy.known().require_reviewed
+        try:
+            found = await self.puller.pull(in_force, with_steps=is_asked)
+            await asyncio.to_thread(self.revisions.prepare, found)
+        except Exception:  # nothing that a stranger puts into a repository may end what holds the host
+            log.exception("source.crashed")
+            return Snapshot(reason="Crashed", problem="an error of vectl itself; see the log", trust=NOT_JUDGED)
+        return found
 
     async def _look_after_mirror(self, in_force: str) -> None:
         if self._newest.reason or self._newest.revision == in_force:

@@ -16,12 +16,13 @@ from reconciler.model.probe import Level, Probe
 from reconciler.model.seam import Clock
 from reconciler.sources.directory import DirectorySource
 from reconciler.sources.snapshot import Snapshot
+from reconciler.state import trust
 from reconciler.state.config import Config
 from reconciler.state.location import DirectoryLocation, GitLocation
 
 _SECRETS = ("ssh_key", "credentials", "webhook_secret")
 _PATHS = {"ssh_key": "sshKey", "known_hosts": "knownHosts", "ca": "ca", "credentials": "credentials"}
-_PATHS |= {"trust": "trust", "webhook_secret": "webhookSecret"}
+_PATHS |= {"webhook_secret": "webhookSecret"}
 _TREE_STEPS = frozenset({"SubdirMissing", "SourceUnreadable", "SourceTooLarge"})
 
 
@@ -84,6 +85,8 @@ def _files(location: GitLocation) -> Iterator[Probe]:
             yield Probe(name=key, level=Level.WARN, found=f"others than root can read {path}", remedy=remedy)
         else:
             yield Probe(name=key, level=Level.OK, found=path)
+    if location.trust is not None:
+        yield trust.examine(location.trust)
 
 
 async def _remote(remote: Remote, ref: str) -> AsyncIterator[Probe]:
@@ -152,11 +155,10 @@ def _of_snapshot(snapshot: Snapshot, fetched_by: str) -> Iterator[Probe]:
 
 
 def _of_trust(snapshot: Snapshot) -> Probe:
-    trust = snapshot.trust
-    found, _, remedy = trust.message.partition("; ")
-    is_trusted = trust.state is TrustState.TRUSTED
-    level = Level.OK if is_trusted else Level.FAIL
-    return Probe(name="signatures", level=level, found=f"{trust.reason}: {found}", remedy=remedy)
+    told = snapshot.trust
+    found, _, remedy = told.message.partition("; ")
+    level = Level.OK if told.state is TrustState.TRUSTED else Level.FAIL
+    return Probe(name="signatures", level=level, found=f"{told.reason}: {found}", remedy=remedy)
 
 
 def _of_manifests(snapshot: Snapshot) -> Probe:

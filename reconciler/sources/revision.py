@@ -38,6 +38,7 @@ class Revisions:
         self._absences = Absences()
         self._newest = NOT_READ
         self._judged = ("", "")
+        self._prepared: tuple[tuple[str, str], load.Loaded] | None = None
         self._unkept: Snapshot | None = None
         self._keep_problem = ""
         self.in_force: Fleet | None = None
@@ -46,6 +47,12 @@ class Revisions:
     def restore(self, revision: str, files: Mapping[str, bytes]) -> None:
         """Put back in force what was kept before a start; if it is no longer valid, nothing is in force."""
         self._judge(Snapshot(files=files, revision=revision, digest=digest_of(files)))
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Parse a snapshot that will be taken: where that takes long, in a thread, while none is taken."""
+        if snapshot.complete and _key(snapshot) != self._judged:
+            loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
+            self._prepared = _key(snapshot), loaded
 
     def take(self, snapshot: Snapshot, *, known: Collection[VeName], now: float) -> bool:
         """Take in a look; tells whether another revision is in force. ``known``: see `Absences.looked`."""
@@ -56,7 +63,7 @@ class Revisions:
             return False
         if self._stillness.left(now, self._settle_s) > 0:
             return False
-        changed = (snapshot.digest, snapshot.revision) != self._judged and self._judge(snapshot)
+        changed = _key(snapshot) != self._judged and self._judge(snapshot)
         self._look_for_absences(known, now)
         if changed:
             self._unkept = snapshot
@@ -82,12 +89,15 @@ class Revisions:
         return (self._fetched(), self._verified(), self._valid())
 
     def _is_judged(self) -> bool:
-        return self._newest.complete and (self._newest.digest, self._newest.revision) == self._judged
+        return self._newest.complete and _key(self._newest) == self._judged
 
     def _judge(self, snapshot: Snapshot) -> bool:
-        loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
-        # Two commits may have the same content: the newer one is what people look for.
-        self._judged, self.findings = (snapshot.digest, snapshot.revision), tuple(loaded.findings)
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[0] == _key(snapshot):
+            loaded = prepared[1]
+        else:
+            loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
+        self._judged, self.findings = _key(snapshot), tuple(loaded.findings)
         if loaded.fleet is None:
             return False
         before, self.in_force = self.in_force, loaded.fleet
@@ -138,6 +148,11 @@ class Revisions:
             word = "NotRead" if not self._newest.complete else "Settling"
             return _valid(Status.UNKNOWN, word, _stays(in_force), in_force)
         return _valid(Status.TRUE, "Valid", self._keep_problem, in_force)
+
+
+def _key(snapshot: Snapshot) -> tuple[str, str]:
+    """Tell snapshots apart: two commits may have the same content, and the newer one is what people look for."""
+    return snapshot.digest, snapshot.revision
 
 
 def _valid(status: Status, reason: str, message: str, revision: str) -> Condition:
