@@ -156,8 +156,7 @@ class Agent:
     async def _look_at_reviews(self, fleet: Fleet) -> None:
         """Work out once what of a revision was reviewed, and look whether people have vouched for more since."""
         reviewer, before = self.reconciler.reviewer, self.reconciler.fleet
-        if not reviewer.knows(fleet.revision):
-            await reviewer.take(before, fleet, self.source.way)
+        await reviewer.follow(before, fleet, self.source.way)
         if reviewer.heed(self.source.words()) and before.revision == fleet.revision:
             self._ask_for_host(Priority.REVISION, "reviewed")
 

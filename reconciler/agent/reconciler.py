@@ -94,8 +94,8 @@ class Reconciler:
         """Gather what the plan of a VE depends on."""
         known = Known(records=dict(self.records), pool=self.pool)
         inputs = gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
-        review = self.reviewer.review() if inputs.policy.require_reviewed else None
-        return replace(inputs, settled=self.settled, prune=self.prune, trash_keep_s=self.trash_keep_s, review=review)
+        inputs = replace(inputs, settled=self.settled, prune=self.prune, trash_keep_s=self.trash_keep_s)
+        return self.reviewer.bind(inputs)
 
     def _with_removal(self, inputs: Inputs) -> Inputs:
         removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)

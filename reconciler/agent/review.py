@@ -13,8 +13,10 @@ from reconciler.model.action import Plan
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import HostName, VeName
 from reconciler.plan import review
+from reconciler.plan.inputs import Inputs
 from reconciler.plan.review import Ledger, Review, Step
 from reconciler.state.approvals import Consent, noted
+from reconciler.state.lastgood import LastGood
 
 Between: TypeAlias = Callable[[Fleet, Fleet, HostName], Plan]
 """Plans what becomes of a host between two revisions; the same function in a review and here."""
@@ -63,41 +65,64 @@ class Reviewer:
 
     desk: Desk
     between: Between
-    _before: tuple[str, Fleet | None] = ("", None)
+    _head: Fleet | None = None
+    _reviewed: Fleet | None = None
+    _base: tuple[str, Fleet | None] = ("", None)
     _withheld: frozenset[str] = frozenset()
     _heard: Mapping[str, Sequence[Word]] | None = None
 
-    def review(self) -> Review:
-        """Give what binds the next plan.
+    def bind(self, inputs: Inputs) -> Inputs:
+        """Bind the next plan to what people agreed to; what they said of all of it counts for each part.
 
         Raises: StateError, KernelError.
         """
-        ledger = self._ledger()
-        return Review(ledger=ledger, before=self._base_fleet(ledger), withheld=self._withheld)
+        if not inputs.policy.require_reviewed:
+            return inputs
+        ledger, given = self._ledger(), inputs.consents
+        if given:
+            given = given.union(*(review.covered(ledger, one) for one in given))
+            ledger = review.accepted(ledger, given)
+        bound = Review(ledger=ledger, before=self._before(), withheld=self._withheld)
+        return replace(inputs, review=bound, consents=given)
 
     def held(self, name: VeName) -> VeSpec | None:
         """Give what a VE is held to that was withheld when everything was looked at last.
 
         Raises: StateError, KernelError.
         """
-        before = self._before[1] if name in self._withheld else None
+        before = self._before() if name in self._withheld else None
         return None if before is None else before.ves.get(name)
 
-    def knows(self, revision: str) -> bool:
-        """Say whether a revision was taken in.
-
-        Raises: StateError, KernelError.
-        """
-        return self._ledger().head == revision
-
-    async def take(self, before: Fleet, fleet: Fleet, way: Way) -> None:
-        """Take in a revision that comes into force. ``before``: the one until now; ``way``: how it came about.
+    async def follow(self, before: Fleet, fleet: Fleet, way: Way) -> None:
+        """Take in the revision that is, or comes into force. ``before``: the one until now; ``way``: how it came about.
 
         Raises: StateError, KernelError, NoSpaceError; CommandError and the like, if the way cannot be read.
         """
-        ledger = await asyncio.to_thread(self._taken, before, fleet, way)
-        self._heard = None
-        self.desk.reviews.put(ledger)
+        if self._ledger().head != fleet.revision:
+            ledger = await asyncio.to_thread(self._taken, before, fleet, way)
+            self._heard = None
+            self.desk.reviews.put(ledger)
+        if self._head is not fleet:
+            self._head = fleet
+            self._hold()
+
+    def _before(self) -> Fleet | None:
+        """Give each VE and network as it was reviewed last."""
+        if self._reviewed is None:
+            self._reviewed = _loaded(self.desk.reviews.reviewed)
+        return self._reviewed
+
+    def _hold(self) -> None:
+        """Let what everything is held to follow what was reviewed by now."""
+        ledger, head, before = self._ledger(), self._head, self._before()
+        if head is None or ledger.head != head.revision or not ledger.base:
+            return  # nothing is known of what was reviewed on a host's first day
+        names = ledger.open
+        if not names:
+            self._reviewed = head
+            self._keep(self.desk.reviews.reviewed, head.revision)
+        elif before is not None:
+            self._reviewed = review.held_to(head, before, names)
 
     def _taken(self, before: Fleet, fleet: Fleet, way: Way) -> Ledger:
         ledger = self._ledger()
@@ -139,7 +164,7 @@ class Reviewer:
             ledger = review.accepted(ledger, {word.hash for word in said}, at=revision)
         approved = [word for said in words.values() for word in said if word.kind == "approved"]
         new = [self._consent(ledger, noted(word.hash, by=word.by, at=word.at, now=now), now) for word in approved]
-        self.desk.reviews.put(ledger)
+        self._put(ledger)
         self._heard = words
         return any(new) or ledger != before
 
@@ -165,7 +190,7 @@ class Reviewer:
         if is_whole and ledger.head == plan.revision:
             self._withheld = review.withheld(plan)
             ledger = self._closed(ledger, plan)
-        self.desk.reviews.put(ledger)
+        self._put(ledger)
 
     def _agreed(self, plan: Plan, given: Mapping[str, Consent]) -> Ledger:
         ledger = self._ledger()
@@ -181,30 +206,39 @@ class Reviewer:
         if any(fact.ve is None for fact in plan.unknown):
             return ledger
         done = review.closed(ledger, review.unfinished(plan))
-        if done.base != ledger.base and not self._keep_base(done.base):
-            return ledger
-        return done
+        is_moved = done.base != ledger.base
+        return ledger if is_moved and not self._keep(self.desk.reviews.done, done.base) else done
 
-    def _keep_base(self, revision: str) -> bool:
+    def _keep(self, place: LastGood, revision: str) -> bool:
+        """Keep the manifests of the revision in force, if they are the ones; say whether they are kept now."""
+        known = place.read()
+        if known is not None and known.revision == revision:
+            return True
         kept = self.desk.last_good.read()
         if kept is None or kept.revision != revision:
             return False
-        self.desk.reviews.keep_base(kept)
+        place.keep(kept)
         return True
+
+    def _put(self, ledger: Ledger) -> None:
+        is_other = ledger.open != self._ledger().open or ledger.base != self._ledger().base
+        self.desk.reviews.put(ledger)
+        if is_other:
+            self._hold()
 
     def _ledger(self) -> Ledger:
         return self.desk.reviews.read()
 
     def _base_fleet(self, ledger: Ledger) -> Fleet | None:
-        if self._before[0] != ledger.base:
-            self._before = ledger.base, self._load(ledger.base)
-        return self._before[1]
+        if self._base[0] != ledger.base:
+            found = _loaded(self.desk.reviews.done) if ledger.base else None
+            self._base = ledger.base, found if found is not None and found.revision == ledger.base else None
+        return self._base[1]
 
-    def _load(self, revision: str) -> Fleet | None:
-        kept = self.desk.reviews.base() if revision else None
-        if kept is None or kept.revision != revision:
-            return None
-        return load_fleet(kept.files, revision=revision).fleet
+
+def _loaded(place: LastGood) -> Fleet | None:
+    kept = place.read()
+    return None if kept is None else load_fleet(kept.files, revision=kept.revision).fleet
 
 
 def _approved(plan: Plan, given: Collection[str]) -> frozenset[str]:

@@ -67,7 +67,15 @@ def _plan(inputs: Inputs, only: frozenset[VeName] | None) -> Plan:
 def _held(inputs: Inputs, names: frozenset[str]) -> Inputs:
     if not names or inputs.review is None or inputs.review.before is None:
         return inputs
-    return replace(inputs, fleet=review.held_to(inputs.fleet, inputs.review.before, names))
+    before, here = inputs.review.before, _names_here(inputs)
+    known = frozenset(name for name in names if name in before.ves or name not in here)
+    return replace(inputs, fleet=review.held_to(inputs.fleet, before, known))
+
+
+def _names_here(inputs: Inputs) -> frozenset[str]:
+    """Name the VEs that are here: where it is not known how one was reviewed, it is not to go for that."""
+    records = (seen.record for seen in inputs.observed.ves.values())
+    return frozenset(record.name for record in records if isinstance(record, Record))
 
 
 def plan_ves(inputs: Inputs, names: frozenset[VeName]) -> Plan:

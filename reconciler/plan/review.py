@@ -68,7 +68,8 @@ class Ledger:
     """What people agreed to and is not known to be done yet.
 
     ``base``: the revision up to which all was reviewed and done, "" for none. ``head``: the one that the last of
-    ``steps`` leads to. ``whole``: all steps as one. ``settled``: what was agreed to as it was about to be done.
+    ``steps`` leads to. ``whole``: all steps as one; what is in no step is open there until that is reviewed.
+    ``settled``: what was agreed to as it was about to be done.
     """
 
     source: str = ""
@@ -81,7 +82,7 @@ class Ledger:
     @property
     def open(self) -> frozenset[str]:
         """The objects of which something was not reviewed."""
-        return frozenset().union(*(step.open for step in self.steps))
+        return self.whole.open.union(*(step.open for step in self.steps))
 
     @property
     def objects(self) -> frozenset[str]:
@@ -90,7 +91,7 @@ class Ledger:
 
     def allowed(self, name: str) -> tuple[Deed, ...]:
         """Give what may be done to a VE or an object of the host."""
-        steps = [*self.steps] if name in self.open else [*self.steps, self.whole]
+        steps = self.steps if name in self.open else (*self.steps, self.whole)
         found = (step.deeds.get(name, ()) for step in steps if name not in step.open)
         return (*chain.from_iterable(found), *self.settled.get(name, ()))
 
@@ -116,10 +117,11 @@ def deeds_of(actions: Iterable[Action]) -> dict[str, tuple[Deed, ...]]:
 def taken(ledger: Ledger, steps: Iterable[Step], whole: Step) -> Ledger:
     """Take in the steps to a new revision. ``whole``: from the base to it."""
     every = (*ledger.steps, *(step for step in steps if step.deeds))
+    apart = frozenset(whole.deeds).difference(*(step.deeds for step in every))
     if len(every) > STEPS_MAX:
-        still_open = frozenset().union(*(step.open for step in every))
-        every = (replace(whole, open=still_open.intersection(whole.deeds)),)
-    return replace(ledger, head=whole.revision, steps=every, whole=replace(whole, open=frozenset()))
+        still_open = apart.union(*(step.open for step in every))
+        every, apart = (replace(whole, open=still_open.intersection(whole.deeds)),), frozenset()
+    return replace(ledger, head=whole.revision, steps=every, whole=replace(whole, open=apart))
 
 
 def accepted(ledger: Ledger, given: Collection[str], *, at: str | None = None) -> Ledger:
@@ -127,12 +129,13 @@ def accepted(ledger: Ledger, given: Collection[str], *, at: str | None = None) -
 
     ``at``: the revision of which they said it; None: whatever has the hash.
     """
-    if not given or not ledger.steps:
+    if not given or not ledger.open:
         return ledger
     whole = ledger.whole if at in (None, ledger.whole.revision) else NOTHING
     done = {name for name in whole.deeds if whole.hash in given or whole.hashes.get(name) in given}
     heard = {step.revision: given if at in (None, step.revision) else () for step in ledger.steps}
-    return replace(ledger, steps=tuple(_accepted(step, heard[step.revision], done) for step in ledger.steps))
+    steps = tuple(_accepted(step, heard[step.revision], done) for step in ledger.steps)
+    return replace(ledger, steps=steps, whole=replace(ledger.whole, open=ledger.whole.open.difference(done)))
 
 
 def covered(ledger: Ledger, hash_: str) -> frozenset[str]:
@@ -158,13 +161,14 @@ def settled(ledger: Ledger, deeds: Mapping[str, tuple[Deed, ...]]) -> Ledger:
         return ledger
     names = frozenset(deeds)
     steps = tuple(replace(step, open=step.open - names) for step in ledger.steps)
-    return replace(ledger, steps=steps, settled={**ledger.settled, **deeds})
+    whole = replace(ledger.whole, open=ledger.whole.open - names)
+    return replace(ledger, steps=steps, whole=whole, settled={**ledger.settled, **deeds})
 
 
 def closed(ledger: Ledger, unfinished: Collection[str]) -> Ledger:
-    """Let go of what was seen to be done; once that is all, what is in force is the new base."""
+    """Let go of what was seen to be done; once nothing is left to do, what is in force is the new base."""
     done = frozenset(name for name in ledger.objects if name not in unfinished)
-    if ledger.objects - done:
+    if unfinished:
         if not done:
             return ledger
         steps = tuple(left for step in ledger.steps if (left := step.without(done)).deeds)
@@ -175,7 +179,8 @@ def closed(ledger: Ledger, unfinished: Collection[str]) -> Ledger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """What binds a host whose policy asks for a review. ``before``: what it is held to where it may not go on.
+    """What binds a host whose policy asks for a review. ``before``: what it is held to where it may not go on, each VE
+    and network as it was reviewed last.
 
     ``withheld``: the objects that were held back when everything was looked at last.
     """

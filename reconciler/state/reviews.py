@@ -9,7 +9,7 @@ from reconciler.model.decode import Fields
 from reconciler.model.facts import Json
 from reconciler.plan.review import Deed, Ledger, Step
 from reconciler.state.document import Document
-from reconciler.state.lastgood import Kept, LastGood
+from reconciler.state.lastgood import LastGood
 
 _FORMAT = 1
 _REMEDY = "remove it: then nothing counts as reviewed, and `vectl approve` starts anew"
@@ -17,13 +17,16 @@ _BY_WORD = {impact.word: impact for impact in Impact}
 
 
 class Reviews:
-    """The ledger in one file, and beside it the manifests of its base."""
+    """The ledger in one file, and beside it manifests: ``done``, of its base; ``reviewed``, the newest of which nothing
+    was open.
+    """
 
-    __slots__ = ("_base", "_document", "_known")
+    __slots__ = ("_document", "_known", "done", "reviewed")
 
     def __init__(self, state_dir: str) -> None:
         self._document = Document(path=f"{state_dir}/reviews.json", format=_FORMAT, remedy=_REMEDY)
-        self._base = LastGood(state_dir, name="reviewed")
+        self.done = LastGood(state_dir, name="reviewed-and-done")
+        self.reviewed = LastGood(state_dir, name="reviewed")
         self._known: Ledger | None = None
 
     def read(self) -> Ledger:
@@ -45,20 +48,6 @@ class Reviews:
             return
         self._document.write(_to_json(ledger))
         self._known = ledger
-
-    def base(self) -> Kept | None:
-        """Read the manifests of the base; None, if there is none.
-
-        Raises: StateError, KernelError.
-        """
-        return self._base.read()
-
-    def keep_base(self, kept: Kept) -> None:
-        """Keep the manifests of a new base, durably.
-
-        Raises: KernelError, NoSpaceError.
-        """
-        self._base.keep(kept)
 
 
 def _to_json(ledger: Ledger) -> dict[str, Json]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from reconciler.model.identity import VeName
 from tests.support.fleet import Document, Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.gitrepo import Clone, bare
-from tests.support.signing import Person, ssh_person
+from tests.support.signing import Person, at, ssh_person
 
 pytestmark = pytest.mark.xdist_group("agent-review")
 
@@ -44,11 +44,11 @@ class Lab:
         assert found["action_hashes"]["here"] == plan["action_hash"]
         return dict(plan)
 
-    def merge(self, **files: Document | None) -> dict[str, Any]:
+    def merge(self, word: str = "Reviewed", /, **files: Document | None) -> dict[str, Any]:
         """Commit manifests with the hash of their plan, and push; give the plan."""
         self.commit(**files)
         plan = self.review()
-        trailer = f"Vectl-Reviewed: {plan['action_hash']}"
+        trailer = f"Vectl-{word}: {plan['action_hash']}"
         self.clone.git("commit", "--quiet", "--amend", "-m", "Change the fleet", "-m", trailer)
         self.push()
         return plan
@@ -56,12 +56,7 @@ class Lab:
     def push(self) -> None:
         """Push what is committed, and have the agent look."""
         self.clone.push(self.fleet.directory / "fleet.git")
-        self.fleet.ask("reconcile")
-        self.look()
-
-    def look(self) -> None:
-        """Have the agent fetch."""
-        self.fleet.vectl("source", "status")
+        self.fleet.ask("refresh")
 
     def is_ready(self, name: str) -> bool:
         """Say whether the agent holds a VE to be as the newest commit says."""
@@ -76,15 +71,17 @@ class Lab:
 
     def carried_out(self, name: str) -> dict[str, Any]:
         """Give the newest entry of the audit log that tells of what the manifests wanted of something."""
-        told = json.loads(self.fleet.vectl("audit", "-o", "json"))
-        return dict([entry for entry in told["entries"] if entry["ve"] == name and entry["ve_hash"]][-1])
+        told = [json.loads(line) for line in self.fleet.vectl("audit", "-o", "json").splitlines()]
+        return dict([entry for entry in told if entry.get("ve") == name and entry.get("ve_hash")][-1])
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with made_fleet(tmp_path_factory.getbasetemp()) as fleet:
         alice = ssh_person(fleet.directory, "alice")
-        lab = Lab(fleet=fleet, clone=Clone(fleet.directory / "clone", env=alice.env), alice=alice)
+        lab = Lab(
+            fleet=fleet, clone=Clone(fleet.directory / "clone", env={**alice.env, **at(int(time.time()))}), alice=alice
+        )
         bare(fleet.directory / "fleet.git")
         trust, policy = fleet.directory / "trust.yaml", fleet.directory / "policy.yaml"
         trust.write_text(json.dumps({"signers": [alice.signer()]}))
@@ -92,7 +89,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         configured = json.loads(fleet.config.read_text())
         fleet.config.write_text(json.dumps({**configured, "policy": str(policy)}))
         url = str(fleet.directory / "fleet.git")
-        fleet.follow(git={"url": url, "poll": "1s", "trust": str(trust)})
+        fleet.follow(git={"url": url, "poll": "1h", "trust": str(trust)})
         lab.commit(lan=network("lan", f"{SUBNET}.0/24", gateway=[f"{SUBNET}.1"]))
         lab.clone.push(url)
         fleet.start_agent()
@@ -145,7 +142,7 @@ def test_a_revert_of_a_removal_brings_the_data_back(lab: Lab) -> None:
     lab.await_ready("back")
     former = lab.fleet.ve("back")
     former.shell("echo precious > /root/data")
-    lab.merge(back=None)
+    lab.merge("Approved", back=None)
     lab.fleet.await_removed("back")
     lab.clone.git("revert", "--quiet", "--no-edit", "HEAD")
     trailer = f"Vectl-Reviewed: {lab.review()['action_hash']}"
@@ -154,7 +151,7 @@ def test_a_revert_of_a_removal_brings_the_data_back(lab: Lab) -> None:
     lab.await_ready("back")
     assert lab.fleet.ve("back").uid == former.uid
     assert lab.fleet.ve("back").shell("cat /root/data").strip() == "precious"
-    lab.merge(back=None)
+    lab.merge("Approved", back=None)
     lab.fleet.await_removed("back")
 
 
@@ -190,6 +187,7 @@ def test_what_a_rival_merge_changed_waits_and_its_drift_is_corrected(lab: Lab) -
         "--reviewed",
     )
     lab.clone.push(lab.fleet.directory / "fleet.git", "refs/notes/vectl:refs/notes/vectl")
+    lab.fleet.ask("refresh")
     lab.await_ready("one", "two")
     assert lab.fleet.ve("one").limit("memory.limit") == 96 << 20
     assert lab.fleet.ve("two").limit("processes") == 77
@@ -212,18 +210,24 @@ def test_a_rename_keeps_the_data_where_the_manifest_says_so_and_waits_where_not(
     lab.merge(old=web("old", 61))
     lab.await_ready("old")
     uid = lab.fleet.ve("old").uid
-    lab.merge(old=web("new", 61))
+    lab.commit(old=web("new", 61))
+    since = ("--from", "HEAD~1", "--to", "HEAD")
+    shown = json.loads(lab.fleet.vectl("plan", str(lab.clone.path), *since, "-o", "json", code=4))
+    assert {refusal["rule"] for refusal in shown["hosts"][0]["refused"]} == {"LooksLikeRename"}
+    lab.push()
     for name in ("old", "new"):
         told = lab.fleet.await_reason(name, "LooksLikeRename", ConditionType.STALLED)
     assert "renamedFrom: old" in told.message
-    lab.merge(old=ve("new", f"{SUBNET}.61/24", metadata={"renamedFrom": "old"}))
+    lab.commit(old=ve("new", f"{SUBNET}.61/24", metadata={"renamedFrom": "old"}))
+    trailer = f"Vectl-Reviewed: {lab.review(since='HEAD~2')['action_hash']}"
+    lab.clone.git("commit", "--quiet", "--amend", "-m", "Say that it is the same", "-m", trailer)
+    lab.push()
     lab.await_ready("new")
     assert lab.fleet.records()[VeName("new")].uid == uid
     assert VeName("old") not in lab.fleet.records()
 
 
-def test_without_a_word_of_review_nothing_comes_and_nothing_goes(lab: Lab, tmp_path: Path) -> None:
-    del tmp_path
+def test_without_a_word_of_review_nothing_comes_and_nothing_goes(lab: Lab) -> None:
     lab.merge(kept=web("kept", 71))
     lab.await_ready("kept")
     lab.commit(kept=None, more=web("more", 72))
@@ -234,6 +238,8 @@ def test_without_a_word_of_review_nothing_comes_and_nothing_goes(lab: Lab, tmp_p
     with lab.fleet.puts_right("kept", "memory.limit"):
         lab.fleet.ve("kept").memory_limit_file.write_text(str(48 << 20))
     plan = lab.review()
+    shown = json.loads(lab.fleet.vectl("plan", str(lab.clone.path), "-o", "json"))
+    assert ("more", "PlanChanged") in {(refusal["ve"], refusal["rule"]) for refusal in shown["refused"]}
     lab.fleet.vectl("approve", plan["action_hash"])
     lab.await_ready("more")
     lab.fleet.await_removed("kept")

@@ -69,7 +69,7 @@ async def begun(agent: Simulation, *names: str) -> None:
     await agent.until(lambda: all(agent.condition(name).reason == "PlanChanged" for name in names), "that to be told")
     await approve_everything(agent)
     await agent.ready(*names)
-    await agent.until(lambda: agent.reconciler.reviewer.review().ledger.base != "", "it to count as reviewed")
+    await agent.until(lambda: agent.reconciler.desk.reviews.read().base != "", "it to count as reviewed")
 
 
 def test_nothing_is_made_before_somebody_agreed() -> None:
@@ -182,7 +182,7 @@ def test_a_policy_that_comes_to_ask_for_reviews_finds_what_is_done_reviewed() ->
                 await agent.ready("web1")
                 (rig.state / "policy.yaml").write_text("requireReviewed: true\n")
                 agent.manifests.hint()
-                await agent.until(lambda: agent.reconciler.reviewer.review().ledger.base != "", "it to count")
+                await agent.until(lambda: agent.reconciler.desk.reviews.read().base != "", "it to count")
                 assert agent.is_ready("web1")
                 agent.write(LAN, GROWN)
                 await agent.until(lambda: agent.condition("web1").reason == "PlanChanged", "that to be told")
