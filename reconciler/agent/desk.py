@@ -21,7 +21,6 @@ from reconciler.plan.power import resumes
 from reconciler.plan.words import value_text
 from reconciler.state import layout
 from reconciler.state.approvals import Approvals
-from reconciler.state.audit import Audit
 from reconciler.state.conditions import Conditions
 from reconciler.state.events import EventLog
 from reconciler.state.history import History
@@ -115,7 +114,7 @@ def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coo
         removals=Removals(instance.state_dir),
         conditions=Conditions(layout.conditions_dir(instance)),
         events=EventLog(layout.events_file(instance)),
-        recorder=Recorder(Audit(instance.state_dir), clock),
+        recorder=Recorder(instance.state_dir, clock),
         last_good=LastGood(instance.state_dir),
         networks=AppliedNetworks(instance.state_dir),
         policy=policy,

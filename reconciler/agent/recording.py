@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -16,13 +16,11 @@ from reconciler.model.action import Origin, Plan
 from reconciler.model.audit import AuditEntry, shortened
 from reconciler.model.commit import Commit, Step
 from reconciler.plan.render import is_bookkeeping
-from reconciler.state.audit import Audit
+from reconciler.state.audit import Audit, Behalf, Behalves
 
 if TYPE_CHECKING:
     from reconciler.model.facts import Json
     from reconciler.model.seam import Clock
-
-_T = TypeVar("_T")
 
 OURSELVES = "vectl"
 """Who corrects drift and keeps schedules: nobody asked for that just now."""
@@ -34,14 +32,6 @@ _ACTIONS_MAX = 200
 _SYNC_AFTER_S = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behalf:
-    """On whose word a revision is carried out: who committed or applied it, and who vouches for it."""
-
-    who: str = ""
-    signer: str = ""
-
-
 def behalf_of(commit: Commit, way: Sequence[Step]) -> Behalf:
     """Give who is behind a commit; a forge that merged names the person as the author."""
     by = commit.author if commit.author == commit.committer else f"{commit.author}, committed by {commit.committer}"
@@ -51,23 +41,25 @@ def behalf_of(commit: Commit, way: Sequence[Step]) -> Behalf:
 class Recorder:
     """Adds to the audit log, and never stops what it tells of: entries that cannot be written are counted."""
 
-    def __init__(self, audit: Audit, clock: Clock) -> None:
-        self.audit = audit
+    def __init__(self, state_dir: str, clock: Clock) -> None:
+        self.audit = Audit(state_dir)
         self._clock = clock
-        self._behalf: dict[str, Behalf] = {}
+        self._behalves = Behalves(state_dir)
         self._plans: dict[str, str] = {}
         self._failing: dict[str, tuple[object, ...]] = {}
         self._lost = 0
 
     def take(self, revision: str, behalf: Behalf) -> None:
-        """Learn who is behind a revision; later looks at it know less of how it came."""
-        if revision not in self._behalf:
-            _remember(self._behalf, revision, behalf)
+        """Learn who is behind a revision."""
+        try:
+            self._behalves.put(revision, behalf)
+        except VectlError as error:
+            structlog.get_logger().warning("audit.author_not_kept", error=str(error))
 
     def planned(self, plan: Plan) -> None:
         """Learn the hash of what a revision changes: that of the first plan of the whole host that changes anything."""
         if plan.revision not in self._plans and any(action.origin is Origin.GIT for action in plan.actions):
-            _remember(self._plans, plan.revision, plan.action_hash)
+            self._plans = {**dict(list(self._plans.items())[-_REVISIONS_MAX:]), plan.revision: plan.action_hash}
 
     def outcomes(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
         """Write down what was carried out, an entry for each object; a failure like the last one is not repeated."""
@@ -116,7 +108,7 @@ class Recorder:
     def _entry(self, plan: Plan, ve: str, group: Sequence[Outcome]) -> AuditEntry:
         failed = next((one.error for one in group if one.error is not None), None)
         wanted = any(one.action.origin is Origin.GIT for one in group)
-        behalf = self._behalf.get(plan.revision, Behalf()) if wanted else Behalf(who=OURSELVES)
+        behalf = self._behalf_of(plan.revision) if wanted else Behalf(who=OURSELVES)
         left_out = len(group) - _ACTIONS_MAX
         return AuditEntry(
             at=self._clock.now(),
@@ -131,6 +123,13 @@ class Recorder:
             outcome="failed" if failed else "done",
             error=f"{type(failed).__name__}: {failed}" if failed else "",
         )
+
+    def _behalf_of(self, revision: str) -> Behalf:
+        try:
+            return self._behalves.of(revision)
+        except VectlError as error:
+            structlog.get_logger().warning("audit.author_not_read", error=str(error))
+            return Behalf()
 
     def _append(self, entry: AuditEntry) -> None:
         try:
@@ -156,17 +155,10 @@ def _action(outcome: Outcome) -> dict[str, Json]:
     }
 
 
-def _remember(known: dict[str, _T], revision: str, value: _T) -> None:
-    known.pop(revision, None)
-    known[revision] = value
-    for old in list(known)[:-_REVISIONS_MAX]:
-        del known[old]
-
-
 @contextmanager
 def recorded(state_dir: str, clock: Clock, what: str, *, by: str, ve: str = "", detail: str = "") -> Iterator[None]:
     """Write down a request that a command carries out by itself, without a desk."""
-    recorder = Recorder(Audit(state_dir), clock)
+    recorder = Recorder(state_dir, clock)
     try:
         with recorder.request(what, by=by, ve=ve, detail=detail):
             yield

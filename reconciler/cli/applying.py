@@ -241,7 +241,7 @@ def _changes_something(made: Plan) -> bool:
 
 def _remember(task: _Task, session: Session) -> None:
     """Keep the manifests as the last good revision, so that `get` knows what is desired."""
-    from reconciler.agent.recording import Behalf
+    from reconciler.state.audit import Behalf
     from reconciler.state.lastgood import Kept
 
     desk, revision = session.desk, session.reconciler.fleet.revision

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from reconciler.errors import StateError
 from reconciler.kernel import files
 from reconciler.kernel.syscalls import file_errors, translated
-from reconciler.model.audit import BEGINNING, AuditEntry, Link, linked
+from reconciler.model.audit import BEGINNING, TEXT_MAX, AuditEntry, Link, linked
 from reconciler.model.facts import Json
 from reconciler.state import layout
-from reconciler.state.document import Document
+from reconciler.state.document import Document, Durability
 
 SIZE_MAX = 10 << 20
 """When a file is put aside. Units: bytes."""
@@ -29,6 +29,61 @@ FILES_MAX = 10
 _FORMAT = 1
 _LOCK_WAIT_S = 10.0
 _TAIL = 1 << 20
+
+_REVISIONS_MAX = 8
+"""How many revisions are known by those behind them: a turn may end after the next one was taken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behalf:
+    """On whose word a revision is carried out: who committed or applied it, and who vouches for it."""
+
+    who: str = ""
+    signer: str = ""
+
+
+class Behalves:
+    """Who is behind the last revisions, kept over restarts: a fetch then shows nothing of how they came."""
+
+    __slots__ = ("_document", "_known")
+
+    def __init__(self, state_dir: str) -> None:
+        remedy = "remove it: then nobody is named for what is still to be carried out"
+        path = f"{state_dir}/audit-behalf.json"
+        self._document = Document(path=path, format=_FORMAT, remedy=remedy, durability=Durability.WHOLE)
+        self._known: dict[str, Behalf] | None = None
+
+    def of(self, revision: str) -> Behalf:
+        """Give who is behind a revision; nobody, where nobody knows.
+
+        Raises: StateError, KernelError.
+        """
+        return self._read().get(revision, Behalf())
+
+    def put(self, revision: str, behalf: Behalf) -> None:
+        """Remember who is behind a revision; a later look, which shows no signature any more, changes nothing.
+
+        Raises: StateError, KernelError, NoSpaceError.
+        """
+        known = self._read()
+        before = known.pop(revision, None)
+        if before is not None and (before == behalf or (before.signer and not behalf.signer)):
+            known[revision] = before
+            return
+        known[revision] = Behalf(who=behalf.who[:TEXT_MAX], signer=behalf.signer[:TEXT_MAX])
+        for old in list(known)[:-_REVISIONS_MAX]:
+            del known[old]
+        items: list[Json] = [{"revision": key, "who": one.who, "signer": one.signer} for key, one in known.items()]
+        self._document.write({"revisions": items})
+
+    def _read(self) -> dict[str, Behalf]:
+        if self._known is None:
+            self._known = {}
+            fields = self._document.read()
+            for item in fields.objects("revisions") if fields is not None else ():
+                self._known[item.text("revision")] = Behalf(who=item.text("who"), signer=item.text("signer"))
+                item.end()
+        return self._known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from reconciler.agent.operations import Operations
-from reconciler.agent.recording import Behalf, behalf_of
+from reconciler.agent.recording import behalf_of
 from reconciler.errors import RefusedError
 from reconciler.model.commit import Commit, Step
 from reconciler.model.compute import Limit
 from reconciler.model.identity import VeName
-from reconciler.state.audit import Audit, expect_whole
+from reconciler.state.audit import Audit, Behalf, expect_whole
 from tests.support.rig import Rig, fleet_of, run, scratch_state, ve
 
 A = VeName("a")
@@ -54,6 +54,24 @@ def test_a_revision_is_written_down_with_its_author_signer_hashes_and_actions(ri
         ("update", "memory.limit", 1 << 30, 2 << 30)
     ]
     assert expect_whole(Audit(str(rig.state)))[0] == len(entries(rig))
+
+
+def test_who_is_behind_a_revision_outlives_the_process_and_a_look_that_knows_less(rig: Rig) -> None:
+    rig.converge(ONE)
+    first = rig.reconciler(ONE)
+    first.desk.recorder.take(MORE.revision, Behalf(who="alice", signer="alice@example.org"))
+    second = rig.reconciler(MORE)
+    second.desk.recorder.take(MORE.revision, Behalf(who="alice"))
+    run(second.converge())
+    assert (entries(rig)[-1]["who"], entries(rig)[-1]["signer"]) == ("alice", "alice@example.org")
+
+
+def test_authors_that_cannot_be_read_stop_nothing(rig: Rig) -> None:
+    rig.converge(ONE)
+    (rig.state / "audit-behalf.json").write_text("{")
+    run(rig.reconciler(MORE).converge())
+    assert rig.plan(MORE).actions == ()
+    assert entries(rig)[-1]["who"] == ""
 
 
 def test_a_ves_own_pass_names_the_hash_of_the_whole_plan(rig: Rig) -> None:
