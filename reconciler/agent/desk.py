@@ -24,6 +24,7 @@ from reconciler.state.approvals import Approvals
 from reconciler.state.conditions import Conditions
 from reconciler.state.events import EventLog
 from reconciler.state.history import History
+from reconciler.state.host_risks import HostRisks
 from reconciler.state.inventory import Entry, Inventory, Phase
 from reconciler.state.journal import Intent, Journal
 from reconciler.state.lastgood import LastGood
@@ -55,6 +56,7 @@ class Desk:
     networks: AppliedNetworks
     policy: PolicyFile
     reviews: Reviews
+    risks: HostRisks
 
     def recover(self) -> list[str]:
         """Close and name the actions that an earlier process began and did not end: every VE is looked at anew anyway.
@@ -119,6 +121,7 @@ def open_desk(instance: Instance, *, source: str, clock: Clock, coordinator: Coo
         networks=AppliedNetworks(instance.state_dir),
         policy=policy,
         reviews=Reviews(instance.state_dir),
+        risks=HostRisks(instance.state_dir),
     )
 
 

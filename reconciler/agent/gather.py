@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
+from reconciler.agent import hostrisk
 from reconciler.agent.desk import Desk
 from reconciler.errors import VectlError
 from reconciler.model.fleet import Fleet
@@ -67,6 +68,7 @@ def with_removal(desk: Desk, inputs: Inputs, removing: Removing) -> Inputs:
         removed_from_source=sum(removal.source == desk.source for removal in removed),
         trash_keep_s=removing.keep_s,
         applied_networks=desk.networks.read(),
+        risks=hostrisk.state_of(desk),
     )
 
 

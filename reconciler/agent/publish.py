@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.agent import status
+from reconciler.agent import hostrisk, status
 from reconciler.agent.desk import Desk
 from reconciler.model import capacity
 from reconciler.model.action import Operation
@@ -76,6 +77,27 @@ def publish_unclaimed(desk: Desk, result: Result, names: Collection[VeName]) -> 
             desk.conditions.put(name, status.conditions(seen), now=now)
 
 
+def publish_networks(desk: Desk, result: Result) -> None:
+    """Write the conditions of the networks that are here, or should be.
+
+    Raises: StateError, KernelError, NoSpaceError.
+    """
+    if isinstance(result.observed.networks, Unknown):
+        return
+    plan, now, here = result.plan, desk.clock.now(), result.observed.networks.keys()
+    changed = {action.ve: action.op for action in plan.actions} | {refusal.ve: None for refusal in plan.refused}
+    named = {host_network.network_of(target) for target in changed if host_network.is_network(target)}
+    plan = replace(plan, waiting={**plan.waiting, **hostrisk.state_of(desk).pending})
+    for name in sorted(here | named):
+        target, subject = host_network.network_target(name), f"network.{name}"
+        done = any(outcome.ok and outcome.action.ve == target for outcome in result.outcomes)
+        if done and changed.get(target) is Operation.DESTROY:
+            desk.conditions.remove(subject)
+        else:
+            seen = status.Seen(name=target, revision=plan.revision, plan=plan, outcomes=result.outcomes)
+            desk.conditions.put(subject, status.conditions(seen), now=now)
+
+
 def note_networks(desk: Desk, fleet: Fleet, result: Result) -> None:
     """Write down which networks are as the manifests want them: what differs from that later is drift.
 
@@ -85,6 +107,7 @@ def note_networks(desk: Desk, fleet: Fleet, result: Result) -> None:
         return
     plan = result.plan
     unlike = {refusal.ve for refusal in plan.refused} | {hold.action.ve for hold in result.holds}
+    unlike |= hostrisk.state_of(desk).pending.keys()
     unlike |= {outcome.action.ve for outcome in result.outcomes if not outcome.ok}
     done = [(outcome.action.ve, outcome.action.op) for outcome in result.outcomes if outcome.ok]
     undone = {action.ve for action in plan.actions} - {ve for ve, _ in done}

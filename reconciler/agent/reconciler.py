@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from reconciler.agent import gather, publish
 from reconciler.agent.desk import Desk, DeskBooks
+from reconciler.agent.hostrisk import Guard
 from reconciler.agent.patience import Hold, Patience
 from reconciler.agent.review import Reviewer
 from reconciler.apply.applier import Applier, Outcome
 from reconciler.model.action import Action, Operation, Origin, Phase, Plan
 from reconciler.model.fleet import Fleet, VeSpec
 from reconciler.model.identity import HostName, Uid, VeName
+from reconciler.model.network import Address
 from reconciler.model.observation import ALL_FACETS, EVERYTHING, STATE, Facet, HostObservation, PoolObservation, Scope
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Coordinator, Effects, Observer
@@ -74,6 +76,7 @@ class Reconciler:
     pool: int | None = None
     patience: Patience | None = None
     settled: Settled = field(default_factory=Settled)
+    guard: Guard | None = None
     reviewer: Reviewer = field(init=False)
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
     _short_of: tuple[str, ...] = ()
@@ -94,8 +97,9 @@ class Reconciler:
         """Gather what the plan of a VE depends on."""
         known = Known(records=dict(self.records), pool=self.pool)
         inputs = gather.gather(self.desk, self.fleet, observed, running=self.running, known=known)
+        management = frozenset[Address]() if self.guard is None else self.guard.settings.management
         inputs = replace(inputs, settled=self.settled, prune=self.prune, trash_keep_s=self.trash_keep_s)
-        return self.reviewer.bind(inputs)
+        return self.reviewer.bind(replace(inputs, management=management))
 
     def _with_removal(self, inputs: Inputs) -> Inputs:
         removing = gather.Removing(on=self.prune, removable=self.removable, keep_s=self.trash_keep_s)
@@ -163,7 +167,7 @@ class Reconciler:
         """Apply a plan and write down what came of it."""
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
         self.reviewer.note(plan, inputs.consents, is_whole=True)
-        outcomes = await self.applier().apply(plan, inputs)
+        outcomes = await self._apply(plan, inputs)
         self._record(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes)
         await self._take_in_restored(outcomes)
@@ -183,6 +187,7 @@ class Reconciler:
     def _publish(self, result: Result, specs: Iterable[VeSpec]) -> None:
         """Write down what came of a pass over the host."""
         publish.note_networks(self.desk, self.fleet, result)
+        publish.publish_networks(self.desk, result)
         self._short_of = publish.tell_shortfall(self.desk, self.fleet, result, told=self._short_of)
         publish.publish(self.desk, result, specs)
         publish.publish_unclaimed(self.desk, result, frozenset(self.names.values()) - self.fleet.ves.keys())
@@ -206,7 +211,12 @@ class Reconciler:
                 await held.enter_async_context(self.lock(name))
             if self.fleet.revision != inputs.fleet.revision:  # it was replaced meanwhile: nothing is removed for it
                 return []
-            return await self.applier().apply(plan, inputs)
+            return await self._apply(plan, inputs)
+
+    async def _apply(self, plan: Plan, inputs: Inputs) -> list[Outcome]:
+        """Apply a plan of the host; what could cut that off with somebody who takes it back."""
+        apply = self.applier().apply
+        return await apply(plan, inputs) if self.guard is None else await self.guard.carry(plan, inputs, apply)
 
     async def pass_ve(self, name: VeName) -> Result:
         """Make one pass over one VE."""

@@ -91,7 +91,8 @@ async def _serve(config: Config, session: Session, location: Location, companion
     server = Server(agent, session.operations, config.instance, refresh=source.refresh)
     await server.open()
     beside = [accompany(companion, agent, config) for companion in companions]
-    working = asyncio.create_task(_work(agent.run(), source.run(), readiness.run(), *beside))
+    guarding = session.guard.run(lambda: agent.ask(None, reason="risk_settled"))
+    working = asyncio.create_task(_work(agent.run(), source.run(), readiness.run(), guarding, *beside))
     beating = asyncio.create_task(_beat(agent))
     stopping = _stop_on_signals(working)
     try:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from reconciler.agent.clock import SystemClock
 from reconciler.agent.desk import Desk, open_desk
+from reconciler.agent.hostrisk import Guard, starter
 from reconciler.agent.operations import Operations
 from reconciler.agent.reconciler import Reconciler
 from reconciler.apply import seam
 from reconciler.host import debris, ground, templates
 from reconciler.host.host import RealHost
+from reconciler.host.keeper.records import boot_id
 from reconciler.host.site import Site
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import Uid
@@ -40,6 +42,7 @@ class Session:
     desk: Desk
     reconciler: Reconciler
     operations: Operations
+    guard: Guard
     counter: seam.CountingEffects
     host: RealHost
 
@@ -93,6 +96,7 @@ async def look_session(
         if log is not None:
             effects = seam.LoggingEffects(effects, log)
         desk = _open_desk(config, site, source)
+        guard = Guard(desk=desk, host=host, settings=config.risk, start=starter(desk), boot=boot_id())
         reconciler = Reconciler(
             desk=desk,
             observer=host,
@@ -101,6 +105,7 @@ async def look_session(
             workers=config.workers,
             max_restarts=config.max_restarts,
             trash_keep_s=config.trash_days * 86400.0,
+            guard=guard,
         )
         try:
             yield Session(
@@ -109,6 +114,7 @@ async def look_session(
                 desk=desk,
                 reconciler=reconciler,
                 operations=Operations(reconciler=reconciler),
+                guard=guard,
                 counter=counter,
                 host=host,
             )

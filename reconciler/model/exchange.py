@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
-from typing import Any, ForwardRef, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Any, ForwardRef, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from reconciler.errors import StateError
 from reconciler.model.decode import parse_object, render_object
@@ -34,6 +34,9 @@ _TEXTUAL: Mapping[type, Callable[[str], object]] = {
         ipaddress.IPv6Network,
     )
 }
+
+
+_Value = TypeVar("_Value")
 
 
 class _MismatchError(Exception):
@@ -74,11 +77,23 @@ def decode_export(data: bytes, *, where: str) -> Export:
     at = found.optional_number("at") if found.has("at") else None
     found.end()
     try:
-        observed = _build(HostObservation, body, "observed")
-    except _MismatchError as err:
+        observed = from_json(HostObservation, body, "observed")
+    except ValueError as err:
         raise found.error(str(err)) from err
-    assert isinstance(observed, HostObservation)
     return Export(host=host, observed=observed, at=at)
+
+
+def from_json(kind: type[_Value], body: Json, where: str) -> _Value:
+    """Build a value of the model from what `to_json` made of it. ``where``: its path, for the error.
+
+    Raises: ValueError.
+    """
+    try:
+        found = _build(kind, body, where)
+    except _MismatchError as err:
+        raise ValueError(str(err)) from err
+    assert isinstance(found, kind)
+    return found
 
 
 def to_json(value: object) -> Json:

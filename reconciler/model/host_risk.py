@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypeAlias
 
 from reconciler.model.identity import HostName, NetworkName
@@ -52,6 +53,9 @@ class RiskSettings:
     checks: tuple[Check, ...] = ()
 
 
+DEFAULT_RISK = RiskSettings()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskyChange:
     """A change that is taken back unless it is confirmed.
@@ -60,7 +64,7 @@ class RiskyChange:
     that it touches had. ``hashes``: of the objects' plans, by their names, and ``whole`` of all of it. ``boot``: which
     boot of the machine it was made in.
 
-    Units: ``at`` seconds since the epoch; ``deadline`` seconds of a clock that never goes back; ``hold_s`` seconds.
+    Units: ``at`` seconds since the epoch; ``confirm_s``, ``hold_s`` seconds.
     """
 
     id: str
@@ -71,10 +75,53 @@ class RiskyChange:
     hashes: Mapping[str, str]
     whole: str
     at: float
-    deadline: float
     boot: str
+    confirm_s: float
     hold_s: float
     checks: tuple[Check, ...] = ()
+
+
+class Verdict(StrEnum):
+    """What becomes of a risky change."""
+
+    CONFIRMED = "confirmed"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """Who decided what becomes of a change, once and for all. Units: ``at`` seconds since the epoch."""
+
+    verdict: Verdict
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """How taking back ended. ``problem`` "": all is seen to be as before. Units: ``at`` seconds since the epoch."""
+
+    problem: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a change stands. ``deadline``: None until it was carried out whole and read back.
+
+    Units: ``deadline`` seconds of the machine's clock that never goes back.
+    """
+
+    change: RiskyChange
+    deadline: float | None = None
+    ruling: Ruling | None = None
+    undone: Undone | None = None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is neither confirmed nor taken back."""
+        is_confirmed = self.ruling is not None and self.ruling.verdict is Verdict.CONFIRMED
+        return not is_confirmed and self.undone is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

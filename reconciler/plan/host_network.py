@@ -16,6 +16,7 @@ from reconciler.model.network import (
     FilterObservation,
     FilterRules,
     HostNetworkObservation,
+    Interface,
     LoadFilter,
     Masquerade,
     NetworkMode,
@@ -41,6 +42,11 @@ _NETWORK_TARGET = "network/"
 def network_target(network: NetworkName) -> str:
     """Name a network as what an action is for."""
     return f"{_NETWORK_TARGET}{network}"
+
+
+def is_network(target: str) -> bool:
+    """Say whether a target is a network."""
+    return target.startswith(_NETWORK_TARGET)
 
 
 def network_of(target: str) -> NetworkName:
@@ -133,7 +139,9 @@ def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Act
     if added or removed:
         adding = tuple(AddGateway(network=name, address=address) for address in added)
         removing = tuple(RemoveGateway(network=name, address=address) for address in removed)
-        yield _action(name, "gateway", to_json(seen.addresses), to_json(network.gateways), (*adding, *removing))
+        lost = tuple(effect for effect in adding if any(_goes_with(effect.address, address) for address in removed))
+        effects = (*adding, *removing, *lost)
+        yield _action(name, "gateway", to_json(seen.addresses), to_json(network.gateways), effects)
     if not seen.up:
         yield _action(name, "up", False, True, (SetNetworkUp(network=name),))
     if needs_forwarding(network) and not seen.forwarding:
@@ -141,6 +149,31 @@ def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Act
     if seen.uplink != network.uplink:
         effect = SetUplink(network=name, uplink=network.uplink)
         yield _action(name, "uplink", seen.uplink, network.uplink, (effect,))
+
+
+def _goes_with(added: Interface, removed: Interface) -> bool:
+    """Say whether the kernel may delete an address with another one of its subnet that was there before it.
+
+    Source: Linux Documentation/networking/ip-sysctl.rst, "promote_secondaries".
+    """
+    return added.version == 4 and added.network == removed.network
+
+
+def restoring_effects(
+    name: NetworkName, before: HostNetworkObservation, seen: HostNetworkObservation | None
+) -> tuple[Effect, ...]:
+    """Give what makes a network what it was seen to be before; where it is seen to be so, nothing."""
+    spec = NetworkSpec(
+        name=name,
+        mode=before.mode,
+        gateways=before.addresses,
+        nat=before.forwarding,
+        uplink=before.uplink,
+        mtu=before.mtu,
+    )
+    if seen is None:
+        return _make(spec)
+    return tuple(effect for action in _changes(spec, seen) for effect in action.effects)
 
 
 def _action(network: NetworkName, path: str, before: Json, after: Json, effects: tuple[Effect, ...]) -> Action:

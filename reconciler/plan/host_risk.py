@@ -14,13 +14,25 @@ from reconciler.model.action import Action, Impact, Operation, Origin, Reason, R
 from reconciler.model.devices import AddNic
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Unknown
-from reconciler.model.host_risk import RiskState
+from reconciler.model.host_risk import RiskState, RiskyChange
 from reconciler.model.identity import NetworkName, Uid, bridge_name
-from reconciler.model.network import AddGateway, Address, RemoveGateway, RemoveNetwork, SetNetworkMtu, SetUplink
-from reconciler.model.reach import HeldAddress, HostRoute, ReachObservation
+from reconciler.model.network import (
+    AddGateway,
+    Address,
+    HostNetworkObservation,
+    RemoveGateway,
+    RemoveNetwork,
+    SetNetworkMtu,
+    SetUplink,
+)
+from reconciler.model.reach import HeldAddress, HostRoute, ReachObservation, RestoreAddress, RestoreRoute
+from reconciler.plan import host_network
 from reconciler.plan.inputs import Inputs
 
 RULE = "HostRisk"
+
+_BY_ADVERTISEMENT = 9
+"""Routes that routers announce come back by themselves. Source: rtnetlink(7), RTPROT_RA."""
 
 _STOPPING = frozenset({Operation.RESTART, Operation.RECREATE})
 
@@ -229,3 +241,46 @@ def touched_links(before: Mapping[NetworkName, object], actions: Iterable[Action
     """Name the links that actions concern: those of their networks, and those that become ports."""
     ports = (e.uplink for action in actions for e in action.effects if isinstance(e, SetUplink) and e.uplink)
     return frozenset(facts.bridge(name) for name in before) | frozenset(ports)
+
+
+def before_of(
+    actions: Iterable[Action], observed: Mapping[NetworkName, HostNetworkObservation]
+) -> dict[NetworkName, HostNetworkObservation | None]:
+    """Give the networks that actions change, as they are before that."""
+    return {(name := host_network.network_of(action.ve)): observed.get(name) for action in actions}
+
+
+def reach_of(seen: ReachObservation, links: frozenset[str]) -> ReachObservation:
+    """Give what some links hold."""
+    return ReachObservation(
+        addresses=frozenset(held for held in seen.addresses if held.link in links),
+        routes=frozenset(route for route in seen.routes if route.link in links and route.protocol != _BY_ADVERTISEMENT),
+    )
+
+
+def plan_undo(
+    change: RiskyChange, observed: Mapping[NetworkName, HostNetworkObservation], reach: ReachObservation
+) -> tuple[Effect, ...]:
+    """Plan what makes all that a change touched as it was before; nothing, if it is so.
+
+    It is planned from what is there, not from what the change was to do: that may have been cut short, or the host may
+    have been booted since. Links are let go before they are taken, as two networks may have exchanged theirs.
+    """
+    effects: list[Effect] = []
+    for name, before in sorted(change.before.items()):
+        seen = observed.get(name)
+        if seen is not None and seen.uplink is not None and (before is None or before.uplink != seen.uplink):
+            effects.append(SetUplink(network=name, uplink=None))
+    for name, before in sorted(change.before.items()):
+        seen = observed.get(name)
+        if before is not None:
+            effects += host_network.restoring_effects(name, before, seen)
+        elif seen is not None:
+            effects.append(RemoveNetwork(network=name))
+    effects += [RestoreAddress(held=held) for held in sorted(change.reach.addresses - reach.addresses, key=_link_first)]
+    missing = sorted(change.reach.routes - reach.routes, key=lambda route: (route.via is not None, str(route.to)))
+    return (*effects, *(RestoreRoute(route=route) for route in missing))
+
+
+def _link_first(held: HeldAddress) -> tuple[str, str]:
+    return held.link, str(held.address)

@@ -16,7 +16,7 @@ SOURCE = "_source"
 """The subject under which the source's conditions are kept; no VE can have this name."""
 
 _FORMAT = 1
-_SUBJECT = re.compile(rf"(?:[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?|{SOURCE})\Z")
+_SUBJECT = re.compile(rf"(?:(?:network\.)?[a-z0-9](?:[a-z0-9-]{{0,61}}[a-z0-9])?|{SOURCE})\Z")
 _SUFFIX = ".json"
 
 

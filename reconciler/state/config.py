@@ -11,11 +11,13 @@ from reconciler.errors import ConfigError, UsageError
 from reconciler.kernel import files
 from reconciler.model import units
 from reconciler.model.fleet import Finding
+from reconciler.model.host_risk import DEFAULT_RISK, RiskSettings
 from reconciler.model.identity import HostName
 from reconciler.model.instance import DEFAULT_LIB, Instance
 from reconciler.state import scalars
 from reconciler.state.location import DirectoryLocation, Location, parse_location
 from reconciler.state.notify import Target, parse_notify
+from reconciler.state.risk_settings import parse_risk
 from reconciler.state.settings import Section, parse_settings, refuse
 
 DEFAULT_FILE = "/etc/vectl/config.yaml"
@@ -57,6 +59,7 @@ class Config:
     trash_days: int = 7
     max_restarts: int = 1
     workers: int = 4
+    risk: RiskSettings = DEFAULT_RISK
     file: str | None = field(default=None, compare=False)
 
 
@@ -143,6 +146,7 @@ def _parse(top: Section, instance: Instance) -> Config:
         trash_days=_default(top.value("trashDays", scalars.count(0, 3650)), default.trash_days),
         max_restarts=top.value("maxRestarts", scalars.count(1, 1000)) or default.max_restarts,
         workers=top.value("workers", scalars.count(1, 64)) or default.workers,
+        risk=parse_risk(top),
     )
 
 

@@ -91,9 +91,15 @@ def test_what_the_manifests_change_is_one_action_of_intent(changed: dict[str, ob
 
 
 def test_a_gateway_is_added_before_the_old_one_goes() -> None:
-    spec = replace(SPEC, gateways=frozenset({ip_interface("10.20.0.9/24")}))
+    spec = replace(SPEC, gateways=frozenset({ip_interface("10.21.0.9/24")}))
     [action] = plan(spec, SEEN)
     assert [type(effect).__name__ for effect in action.effects] == ["AddGateway", "RemoveGateway"]
+
+
+def test_a_gateway_that_goes_with_the_old_one_of_its_subnet_is_added_again() -> None:
+    spec = replace(SPEC, gateways=frozenset({ip_interface("10.20.0.9/24")}))
+    [action] = plan(spec, SEEN)
+    assert [type(effect).__name__ for effect in action.effects] == ["AddGateway", "RemoveGateway", "AddGateway"]
 
 
 def test_only_what_needs_it_is_forwarded() -> None:
