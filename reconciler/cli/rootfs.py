@@ -50,7 +50,7 @@ def draft_template(wanted: Wanted) -> Import:
 
 def _archived(wanted: Wanted) -> tuple[str, Packed]:
     """Give the path of an archive that a template can be built from: the one that there is, if it is fit."""
-    from reconciler.kernel import pack
+    from reconciler.kernel import pack, repack
 
     rootfs = os.path.abspath(wanted.rootfs)
     if os.path.isdir(rootfs):
@@ -60,12 +60,12 @@ def _archived(wanted: Wanted) -> tuple[str, Packed]:
         return target, pack.pack_directory(rootfs, target, id_base=wanted.id_base)
     if not os.path.isfile(rootfs):
         raise UsageError(f"import --rootfs {wanted.rootfs}: expected a directory or a tar archive")
-    found, is_fit = pack.inspect(rootfs, id_base=wanted.id_base)
+    found, is_fit = repack.inspect(rootfs, id_base=wanted.id_base)
     if is_fit and not wanted.image:
         return rootfs, found
     target = _target(wanted)
     output.words(f"packing {rootfs} anew into {target}")
-    return target, pack.repack(rootfs, target, id_base=wanted.id_base, prefix=found.prefix)
+    return target, repack.repack(rootfs, target, id_base=wanted.id_base, prefix=found.prefix)
 
 
 def _expect_root(directory: str) -> None:

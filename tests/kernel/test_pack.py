@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import TemplateError
-from reconciler.kernel import pack
+from reconciler.kernel import pack, repack
 from reconciler.kernel.unpack_child import Job, unpack_here
 from reconciler.kernel.unpack_marks import Rules
 from tests.support.archives import entry, file, tar
@@ -124,7 +124,7 @@ def test_a_bad_archive_is_refused_or_empty_and_leaves_nothing(tmp_path: Path, ba
     archive, target = tmp_path / "bad.tar", tmp_path / "out.tar"
     archive.write_bytes(bad)
     try:
-        found = pack.repack(str(archive), str(target))
+        found = repack.repack(str(archive), str(target))
         assert found.entries == 0
     except TemplateError:
         assert os.listdir(tmp_path) == ["bad.tar"]
@@ -143,9 +143,9 @@ def test_an_export_of_incus_is_taken_from_where_its_files_are(tmp_path: Path) ->
             entry(f"{rootfs}/usr/link", tarfile.LNKTYPE, linkname=f"{rootfs}/usr/node"),
         )
     )
-    found, is_fit = pack.inspect(str(archive))
+    found, is_fit = repack.inspect(str(archive))
     assert (found.prefix, is_fit, found.init) == (rootfs, False, "/usr/sbin/init")
-    again = pack.repack(str(archive), f"{tmp_path}/out.tar", prefix=found.prefix)
+    again = repack.repack(str(archive), f"{tmp_path}/out.tar", prefix=found.prefix)
     assert again.left_out == [("usr/node", "a device")]
     target = unpacked(tmp_path / "out.tar", tmp_path)
     assert sorted(os.listdir(target)) == ["etc", "other", "usr"]

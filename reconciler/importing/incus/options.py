@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from reconciler.importing.draft import Job
 from reconciler.importing.incus.units import bytes_of, is_true
-from reconciler.importing.proxmox.raw import rlimit, sysctl
+from reconciler.importing.limits import rlimit, sysctl
 from reconciler.importing.report import Setting
 from reconciler.importing.words import count, cpus, shown, size, whole
 

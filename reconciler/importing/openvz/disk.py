@@ -60,9 +60,7 @@ def _inodes(job: Job, setting: Setting, found: Pair, *, is_image: bool) -> None:
     if is_image:
         job.ignore(setting, "a ploop image was made with so many; nothing was limited to them")
     elif found.limit:
-        why = (
-            "the hard limit; it takes a volume with a file system of its own, whose size is taken from the pool at once"
-        )
+        why = "the hard limit; it takes a file system of the VE's own, all of its size at once, and quota formats"
         job.change(setting, "disk.inodes", count(found.limit), why)
 
 
