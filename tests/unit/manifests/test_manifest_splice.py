@@ -89,8 +89,7 @@ def swapped(old: str, new: str) -> str:
         ("profile=[small, big]", "profile: small", "profile: [small, big]"),
     ],
 )
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize(("newline", "bom"), [("\n", ""), ("\r\n", "\ufeff")], ids=["unix", "windows"])
 def test_only_what_was_asked_for_is_written_differently(
     wanted: str, old: str, new: str, newline: str, bom: str
 ) -> None:
