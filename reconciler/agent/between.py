@@ -23,10 +23,10 @@ from reconciler.model.observation import ALL_FACETS, EVERYTHING, Capabilities
 from reconciler.model.policy import EVERYTHING_ALLOWED
 from reconciler.model.power import Power
 from reconciler.model.volume import ImageObservation, ImageSource, Record
-from reconciler.plan import host_network, planner
+from reconciler.plan import hashes, host_network, planner
 from reconciler.plan.inputs import Inputs, Known, is_here
 from reconciler.plan.render import CONSENT_RULES
-from reconciler.plan.restriction import Restriction, restrict, with_known_uids
+from reconciler.plan.restriction import Restriction, is_same, restrict, with_known_uids
 from reconciler.plan.spec import spec_values
 from reconciler.state.coordinator import placeholder
 from reconciler.twin import host as twin
@@ -48,6 +48,8 @@ def plan_between(base: Fleet, head: Fleet, host: HostName) -> Plan:
     Shape: ``actions`` holds all of them, ``refused`` names besides what of it waits for consent. Equal revisions give
     equal plans, whoever asks; the hashes are those that a host compares with.
     """
+    if is_same(base, head, host):
+        return Plan(host=host, revision=head.revision, action_hash=hashes.action_hash(()))
     part = restrict(with_known_uids(base, head), head, host)
     around = _Around.of(part, host)
     machine = _machine(part, host)

@@ -17,7 +17,7 @@ from reconciler.model.policy import EVERYTHING_ALLOWED
 from reconciler.model.volume import Record
 from reconciler.plan import host_network, planner
 from reconciler.plan.comparison import HostPlan
-from reconciler.plan.inputs import Inputs, is_here
+from reconciler.plan.inputs import Inputs
 from reconciler.state.coordinator import placeholder
 
 
@@ -37,28 +37,34 @@ class Revisions:
 
 def compare(revisions: Revisions, hosts: Iterable[HostName]) -> tuple[HostPlan, ...]:
     """Plan what becomes of each host."""
-    return tuple(_compare(revisions, host) for host in hosts)
+    wanted = tuple(hosts)
+    were, are = (_by_host(fleet, wanted) for fleet in (revisions.base, revisions.head))
+    return tuple(_compare(revisions, host, were[host], are[host]) for host in wanted)
 
 
-def _compare(revisions: Revisions, host: HostName) -> HostPlan:
+def _by_host(fleet: Fleet, hosts: Iterable[HostName]) -> dict[HostName, list[VeSpec]]:
+    found: dict[HostName, list[VeSpec]] = {host: [] for host in hosts}
+    for spec in fleet.ves.values():
+        for host in found if spec.host is None else (spec.host,):
+            if host in found:
+                found[host].append(spec)
+    return found
+
+
+def _compare(revisions: Revisions, host: HostName, were: list[VeSpec], are: list[VeSpec]) -> HostPlan:
     base, head = revisions.base, revisions.head
     intent, export = plan_between(base, head, host), revisions.seen.get(host)
     plan = intent if export is None else _plan_seen(revisions, host, export.observed)
-    here = _here(head, host)
     return HostPlan(
         host=host,
         plan=plan,
         intent=intent.action_hash,
-        ves=len(here),
-        before=_balances(base, _here(base, host), host, export),
-        after=_balances(head, here, host, export),
+        ves=len(are),
+        before=_balances(base, were, host, export),
+        after=_balances(head, are, host, export),
         is_observed=export is not None,
         observed_at=None if export is None else export.at,
     )
-
-
-def _here(fleet: Fleet, host: HostName) -> list[VeSpec]:
-    return [spec for spec in fleet.ves.values() if is_here(spec, host)]
 
 
 def _balances(fleet: Fleet, specs: list[VeSpec], host: HostName, export: Export | None) -> tuple[Balance, ...]:

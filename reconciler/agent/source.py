@@ -15,10 +15,13 @@ from reconciler.errors import VectlError
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import VeName
+from reconciler.model.version import VERSION
 from reconciler.sources.directory import DirectorySource
+from reconciler.sources.kept import KeptOnDisk
 from reconciler.sources.revision import Revisions
 from reconciler.sources.snapshot import Snapshot
 from reconciler.sources.watch import Watch
+from reconciler.state import layout
 from reconciler.state.conditions import SOURCE
 from reconciler.state.lastgood import Kept
 
@@ -33,7 +36,8 @@ class ManifestSource(ABC):
         self._wake = asyncio.Event()
         self._stood: dict[ConditionType, Condition] = {}
         self._known: frozenset[VeName] = frozenset()
-        self.revisions = Revisions(settle_s=settle_s, prune_delay_s=prune_delay_s, keep=self._keep)
+        parsed = KeptOnDisk(layout.parsed_file(desk.instance), version=VERSION)
+        self.revisions = Revisions(settle_s=settle_s, prune_delay_s=prune_delay_s, keep=self._keep, parsed=parsed)
         kept = desk.last_good.read()
         self.had_files = kept is not None and bool(kept.files)
         if kept is not None and kept.source == desk.source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING
 from reconciler.cli import context, output
 from reconciler.cli.forms import PlanFormat
 from reconciler.errors import ManifestError, UsageError
+from reconciler.model.version import VERSION
 
 if TYPE_CHECKING:
     from reconciler.kernel.git import Repository
-    from reconciler.manifests.load import Loaded, ParseCache
+    from reconciler.manifests.load import Loaded
     from reconciler.model.exchange import Export
     from reconciler.model.fleet import Finding, Fleet
     from reconciler.model.identity import HostName
     from reconciler.plan.comparison import Comparison
+    from reconciler.sources.kept import KeptOnDisk
 
 LOOK_BACK_MAX = 100
 """How many commits before one that is not valid are tried, for the one that is in force instead."""
@@ -88,8 +91,11 @@ def compare(wanted: Wanted) -> Compared:
 class _Clone:
     """A person's clone, with the manifests below the folder that was named."""
 
-    def __init__(self, repository: Repository, subdir: str, cache: ParseCache) -> None:
-        self._repository, self._cache = repository, cache
+    def __init__(self, repository: Repository, subdir: str, kept: KeptOnDisk) -> None:
+        from reconciler.manifests.load import ParseCache
+
+        self._repository, self._kept, self._cache = repository, kept, ParseCache(kept=kept)
+        self._contents: list[str] = []
         self.subdir = subdir
 
     @classmethod
@@ -99,13 +105,14 @@ class _Clone:
         Raises: UsageError.
         """
         from reconciler.kernel.git import AS_SIGNED, Repository
-        from reconciler.manifests.load import ParseCache
         from reconciler.sources.committed import place
+        from reconciler.sources.kept import KeptOnDisk
 
         if not os.path.isdir(path):
             raise UsageError(f"read {path}: expected a directory in a git repository")
         repository, subdir = place(Repository(path=os.path.abspath(path), environment=AS_SIGNED))
-        return cls(repository, subdir, ParseCache())
+        kept = KeptOnDisk(_cache_file(repository.path), version=VERSION)
+        return cls(repository, subdir, kept)
 
     def commit(self, revision: str) -> str:
         """Name the commit that a revision stands for.
@@ -131,8 +138,10 @@ class _Clone:
         from reconciler.sources.committed import Committed
 
         files = Committed.of(self._repository, commit, subdir=self.subdir)
-        files.prefetch(files.ids)
-        return load_fleet(files, revision=commit, cache=self._cache)
+        missing = self._kept.missing(files.ids.values())
+        files.prefetch([path for path, oid in files.ids.items() if oid in missing])
+        self._contents.extend(files.ids.values())
+        return load_fleet(files, revision=commit, cache=self._cache, ids=files.ids)
 
     def placed(self, findings: Iterable[Finding]) -> list[Finding]:
         """Name the files of findings as the repository has them, so that a forge finds them."""
@@ -140,6 +149,14 @@ class _Clone:
 
     def remember(self) -> None:
         """Keep what was parsed for the next time."""
+        self._kept.save(dict.fromkeys(self._contents))
+
+
+def _cache_file(repository: str) -> str:
+    """Give the file for what was parsed of a repository. Source: XDG Base Directory Specification, 0.8."""
+    name = hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(home, "vectl", f"manifests-{name}.json")
 
 
 def _last_valid(clone: _Clone, commit: str) -> tuple[str, Fleet, tuple[str, ...]]:

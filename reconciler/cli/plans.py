@@ -10,6 +10,7 @@ import typer
 from reconciler.cli import between, context, output
 from reconciler.cli.forms import PlanFormat, ValidateFormat
 from reconciler.errors import ExitCode, UsageError
+from reconciler.model.collecting import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,8 @@ def _plan_between(wanted: between.Wanted, form: PlanFormat, *, detailed: bool, v
     from reconciler.plan.comparison import combined
 
     try:
-        compared = between.compare(wanted)
+        with uncollected():
+            compared = between.compare(wanted)
     except between.NotValidError as error:
         if form is PlanFormat.MARKDOWN:
             between.show_mistakes(error)

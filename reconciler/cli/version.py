@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from reconciler.model.version import VERSION
+
 
 def version() -> str:
-    """Give the version; the one place where it is written besides the project's own description."""
-    return "0.1.0"
+    """Give the version."""
+    return VERSION
 
 
 def show() -> int:

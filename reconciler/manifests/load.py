@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from reconciler.manifests import canonical, locate, parse, resolve
+from reconciler.manifests import canonical, locate, parse, resolve, yaml_reader
 from reconciler.manifests.checks import capacity as capacity_checks
 from reconciler.manifests.checks import fleet as fleet_checks
 from reconciler.manifests.checks import network as network_checks
@@ -18,6 +19,8 @@ from reconciler.manifests.kinds.network import Network
 from reconciler.manifests.kinds.ve import Profile
 from reconciler.manifests.parse import ParsedFile
 from reconciler.manifests.resolve import ResolvedVe, Shared
+from reconciler.manifests.yaml_reader import RawFile
+from reconciler.model.collecting import uncollected
 from reconciler.model.fleet import Finding, Fleet
 from reconciler.model.identity import HostName
 
@@ -37,21 +40,52 @@ class Loaded:
     concerns: tuple[Finding, ...] = ()
 
 
+class KeptFiles(Protocol):
+    """What was read of files, by what names their contents; without marks but those of whole documents."""
+
+    def get(self, content: str) -> RawFile | None:
+        """Give what was read; None, if nothing was kept of it."""
+        ...
+
+    def put(self, content: str, raw: RawFile) -> None:
+        """Keep what was read, if nothing is wrong with it."""
+        ...
+
+
 @dataclass(slots=True)
 class ParseCache:
-    """Remembers what the files of the last load were parsed to, by name and content. For one source of manifests."""
+    """Remembers what the files of the last load were parsed to, by name and content. For one source of manifests.
 
+    ``kept``: what is remembered of files beyond the process; ``contents``: those of the last load.
+    """
+
+    kept: KeptFiles | None = None
+    contents: tuple[str, ...] = ()
     _files: dict[tuple[str, bytes], ParsedFile] = field(default_factory=dict)
     _ves: dict[tuple[tuple[str, bytes, int], bytes], ResolvedVe] = field(default_factory=dict)
 
-    def parse(self, files: Mapping[str, bytes]) -> dict[str, ParsedFile]:
-        """Parse the files whose content is new; forget those that are no more."""
+    def parse(self, files: Mapping[str, bytes], ids: Mapping[str, str] | None = None) -> dict[str, ParsedFile]:
+        """Parse the files whose content is new; forget those that are no more. ``ids``: what names their contents."""
         kept: dict[tuple[str, bytes], ParsedFile] = {}
         for file in sorted(files):
-            key = (file, hashlib.sha256(files[file]).digest())
-            kept[key] = self._files.get(key) or parse.parse(file, files[file], digest=key[1])
+            key = (file, hashlib.sha256(files[file]).digest() if ids is None else ids[file].encode())
+            kept[key] = self._files.get(key) or self._parse(files, key, ids)
         self._files = kept
+        self.contents = tuple(_content(digest, ids, file) for file, digest in kept)
         return {file: parsed for (file, _digest), parsed in kept.items()}
+
+    def _parse(self, files: Mapping[str, bytes], key: tuple[str, bytes], ids: Mapping[str, str] | None) -> ParsedFile:
+        file, digest = key
+        if self.kept is None:
+            return parse.parse(file, files[file], digest=digest)
+        content = _content(digest, ids, file)
+        raw = self.kept.get(content)
+        found = None if raw is None else parse.parse_raw(file, raw, digest=digest)
+        if found is None or found.problems or found.lost:  # its text is needed, to say where
+            raw = yaml_reader.read(files[file])
+            found = parse.parse_raw(file, raw, digest=digest)
+            self.kept.put(content, raw)
+        return found
 
     def resolve(self, documents: Iterable[Document], context: Shared) -> dict[str, ResolvedVe]:
         """Resolve the VEs that are new, or that share something new; forget those that are no more."""
@@ -67,13 +101,28 @@ class ParseCache:
         return resolved
 
 
-def load_fleet(files: Mapping[str, bytes], *, revision: str, cache: ParseCache | None = None) -> Loaded:
+def _content(digest: bytes, ids: Mapping[str, str] | None, file: str) -> str:
+    return digest.hex() if ids is None else ids[file]
+
+
+def load_fleet(
+    files: Mapping[str, bytes],
+    *,
+    revision: str,
+    cache: ParseCache | None = None,
+    ids: Mapping[str, str] | None = None,
+) -> Loaded:
     """Load a revision from its files' names and contents, in whatever order they come.
 
-    Never raises for what a file holds. ``cache``: of the same source's former loads.
+    Never raises for what a file holds. ``cache``: of the same source's former loads. ``ids``: what names the content of
+    each file, such as a blob's name: what is known by it is not asked for its content.
     """
-    cache = ParseCache() if cache is None else cache
-    parsed = cache.parse(files)
+    with uncollected():
+        return _load(files, revision, ParseCache() if cache is None else cache, ids)
+
+
+def _load(files: Mapping[str, bytes], revision: str, cache: ParseCache, ids: Mapping[str, str] | None) -> Loaded:
+    parsed = cache.parse(files, ids)
     documents, repeated = _by_kind(parsed.values())
     known = _known_names(documents, parsed.values())
     certain = not any(file.lost for file in parsed.values())

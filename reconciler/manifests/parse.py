@@ -16,6 +16,7 @@ from reconciler.manifests.kinds.ve import Profile
 from reconciler.manifests.parsers import described
 from reconciler.manifests.problem import Path, Problem, did_you_mean, listed
 from reconciler.manifests.yaml_builder import RawDocument
+from reconciler.manifests.yaml_reader import RawFile
 from reconciler.model.facts import Json
 
 
@@ -33,9 +34,13 @@ class ParsedFile:
 
 
 def parse(file: str, data: bytes, *, digest: bytes | None = None) -> ParsedFile:
-    """Parse a file. Its problems are placed: each has a mark. ``digest``: the data's SHA-256, if it is known."""
-    raw = yaml_reader.read(data)
+    """Parse a file. Its problems are placed: each has a mark. ``digest``: what names the data, by default SHA-256."""
     digest = hashlib.sha256(data).digest() if digest is None else digest
+    return parse_raw(file, yaml_reader.read(data), digest=digest)
+
+
+def parse_raw(file: str, raw: RawFile, *, digest: bytes) -> ParsedFile:
+    """Parse a file that was read."""
     documents: list[Document] = []
     broken: list[tuple[str, str]] = []
     problems, lost = list(raw.problems), bool(raw.problems)

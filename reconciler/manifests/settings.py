@@ -28,6 +28,7 @@ def settings(body: VeBody) -> SettingsSpec:
         **{
             f"beancounters.{name}.{edge}": value
             for name in Beancounters.model_fields
+            if name in body.beancounters.model_fields_set
             for edge, value in _set(getattr(body.beancounters, name)).items()
         },
     }
@@ -46,7 +47,7 @@ def rlimits(counters: Beancounters) -> dict[str, int]:
 
 
 def _set(section: Section) -> dict[str, int]:
-    return {name: value for name, value in section if value is not None}
+    return {name: value for name, value in section if value is not None} if section.model_fields_set else {}
 
 
 def _spaced(name: str, text: str) -> str:

@@ -78,7 +78,7 @@ def plan_networks(
     for name, network in sorted(wanted.items()):
         before = applied.get(name)
         seen = observed.get(name)
-        found = [_created(network)] if seen is None else _changes(network, seen)
+        found = [_created(network)] if seen is None else [*_changes(network, seen), *_announced(network, before or {})]
         yield from (_with_origin(action, before, record_values(network)) for action in found)
     for name in sorted(observed.keys() - wanted.keys()):
         yield _removed(name, observed[name])
@@ -92,7 +92,29 @@ def record_values(network: NetworkSpec) -> dict[str, Json]:
         "gateway": to_json(network.gateways),
         "uplink": network.uplink,
         "forwarding": needs_forwarding(network),
+        **_of_filter(network),
     }
+
+
+def _of_filter(network: NetworkSpec) -> dict[str, Json]:
+    """Give what only the filter shows of a network: who reads a plan has to see it there."""
+    forwards = [f"{f.protocol} {f.listen} to {f.ve}:{f.port}" for f in network.forwards]
+    return {"nat": network.nat, "forwards": [*sorted(forwards)]}
+
+
+def _announced(network: NetworkSpec, before: JsonMap) -> Iterator[Action]:
+    """Yield what the filter carries out; where nobody wrote down what was before, nothing is known to change."""
+    for path, value in _of_filter(network).items():
+        if path in before and before[path] != value:
+            action = _action(network.name, path, before[path], value, ())
+            yield replace(action, impact=Impact.NETWORK) if _is_less(before[path], value) else action
+
+
+def _is_less(before: Json, value: Json) -> bool:
+    """Say whether something leads nowhere any more that led somewhere."""
+    if isinstance(before, list) and isinstance(value, list):
+        return any(one not in value for one in before)
+    return before is True
 
 
 def _with_origin(action: Action, before: JsonMap | None, now: JsonMap) -> Action:
@@ -102,6 +124,8 @@ def _with_origin(action: Action, before: JsonMap | None, now: JsonMap) -> Action
     )
     if same or action.path == "up":
         return replace(action, origin=Origin.DRIFT, reason=Reason.DRIFTED)
+    if action.path == "forwarding":  # it follows from what the manifests say, unless the host forwards anyway
+        return replace(action, origin=Origin.POLICY, reason=Reason.SPEC_CHANGED)
     reason = Reason.NEW_MANIFEST if action.op is Operation.CREATE else Reason.SPEC_CHANGED
     return replace(action, origin=Origin.GIT, reason=reason)
 
@@ -201,7 +225,7 @@ def _with_host_risk(action: Action) -> Action:
 
 
 def _describe(network: NetworkSpec) -> Json:
-    return {"mode": network.mode.value, "gateway": to_json(network.gateways), "nat": network.nat, "mtu": network.mtu}
+    return {"mode": network.mode.value, "gateway": to_json(network.gateways), "mtu": network.mtu, **_of_filter(network)}
 
 
 def with_strangers(rules: FilterRules, observed: FilterRules | None) -> FilterRules:

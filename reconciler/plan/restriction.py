@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.model.capacity import Applicant, admit, bounded, claim, supplies
 from reconciler.model.fleet import Fleet, VeSpec
-from reconciler.model.identity import HostName, NetworkName, Uid, VeName
+from reconciler.model.identity import HostName, NetworkName, VeName
 from reconciler.model.snapshots import CloneSource
 from reconciler.plan.inputs import is_here
 from reconciler.plan.members import spec_networks
@@ -55,12 +55,20 @@ def restrict(base: Fleet, head: Fleet, host: HostName) -> Restriction:
     )
 
 
+def is_same(base: Fleet, head: Fleet, host: HostName) -> bool:
+    """Say whether nothing that a host goes by differs; then there is nothing to plan."""
+    if base.networks != head.networks or base.hosts.get(host) != head.hosts.get(host):
+        return False
+    return not any(_is_here(fleet, name, host) for name in changed_names(base, head) for fleet in (base, head))
+
+
 def with_known_uids(base: Fleet, head: Fleet) -> Fleet:
     """Give the base with the uids that only the head says: of VEs that it pins, or renames by them."""
+    known = frozenset(spec.uid for spec in base.ves.values())
     pinned = {
         heir.name: spec.uid
-        for name, spec in head.ves.items()
-        if spec.uid is not None and (heir := _before(base, head, name, spec.uid)) is not None and heir.uid is None
+        for spec in head.ves.values()
+        if spec.uid is not None and spec.uid not in known and (heir := _heir(base, head, spec)) is not None
     }
     if not pinned:
         return base
@@ -68,14 +76,14 @@ def with_known_uids(base: Fleet, head: Fleet) -> Fleet:
     return replace(base, ves=ves)
 
 
-def _before(base: Fleet, head: Fleet, name: VeName, uid: Uid) -> VeSpec | None:
-    """Find the VE of the base that one with a uid was: of its name, else the only one that is gone and is like it."""
-    same = base.ves.get(name)
-    if same is not None or any(spec.uid == uid for spec in base.ves.values()):
-        return same
-    spec = head.ves[name]
-    gone = [old for old in base.ves.values() if old.name not in head.ves and _are_alike(old, spec)]
-    return gone[0] if len(gone) == 1 else None
+def _heir(base: Fleet, head: Fleet, spec: VeSpec) -> VeSpec | None:
+    """Find whom of the base a uid names that nobody had said: who has the name, else the only one that is gone and is
+    like it."""
+    same = base.ves.get(spec.name)
+    if same is not None:
+        return same if same.uid is None else None
+    gone = [old for name, old in base.ves.items() if name not in head.ves and _are_alike(old, spec)]
+    return gone[0] if len(gone) == 1 and gone[0].uid is None else None
 
 
 def _are_alike(one: VeSpec, other: VeSpec) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 
 from reconciler.errors import CommandError, ManifestError, UsageError
@@ -60,10 +61,10 @@ def place(repository: Repository) -> tuple[Repository, str]:
     Raises: UsageError, if it is in none.
     """
     try:
-        found = repository.run("rev-parse", "--is-bare-repository", "--show-prefix").decode().split("\n")
-        if found[0] == "true":
-            return repository, ""
-        top = repository.run("rev-parse", "--show-toplevel").decode().rstrip("\n")
+        found = repository.run("rev-parse", "--is-bare-repository", "--show-prefix", "--show-cdup").decode().split("\n")
     except CommandError as err:
         raise UsageError(f"read {repository.path}: expected a directory in a git repository") from err
+    if found[0] == "true":
+        return repository, ""
+    top = os.path.normpath(os.path.join(repository.path, found[2]))
     return Repository(path=top, environment=repository.environment), found[1].rstrip("/")

@@ -10,6 +10,7 @@ from reconciler.model.commit import TrustState, short
 from reconciler.model.condition import Condition, ConditionType, Status
 from reconciler.model.fleet import Finding, Fleet
 from reconciler.model.identity import VeName
+from reconciler.sources.kept import KeptOnDisk
 from reconciler.sources.settle import Absences, Stillness
 from reconciler.sources.snapshot import Snapshot, digest_of
 
@@ -24,16 +25,23 @@ class Revisions:
 
     ``keep`` is given every snapshot that comes into force, to be restored after the agent's next start. If it raises
     one of our errors, the revision is in force all the same: it may be the one that frees the disk. The condition
-    `Valid` tells of it, and the next look tries again.
+    `Valid` tells of it, and the next look tries again. ``parsed``: what was parsed before the last start.
 
     Units: seconds; times are those of a clock that never goes back.
     """
 
-    def __init__(self, *, settle_s: float, prune_delay_s: float, keep: Callable[[Snapshot], None]) -> None:
+    def __init__(
+        self,
+        *,
+        settle_s: float,
+        prune_delay_s: float,
+        keep: Callable[[Snapshot], None],
+        parsed: KeptOnDisk | None = None,
+    ) -> None:
         self._settle_s = settle_s
         self._prune_delay_s = prune_delay_s
         self._keep = keep
-        self._cache = load.ParseCache()
+        self._parsed, self._cache = parsed, load.ParseCache(kept=parsed)
         self._stillness = Stillness()
         self._absences = Absences()
         self._newest = NOT_READ
@@ -51,8 +59,13 @@ class Revisions:
     def prepare(self, snapshot: Snapshot) -> None:
         """Parse a snapshot that will be taken: where that takes long, in a thread, while none is taken."""
         if snapshot.complete and _key(snapshot) != self._judged:
-            loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
-            self._prepared = _key(snapshot), loaded
+            self._prepared = _key(snapshot), self._load(snapshot)
+
+    def _load(self, snapshot: Snapshot) -> load.Loaded:
+        loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
+        if self._parsed is not None:
+            self._parsed.save(self._cache.contents)
+        return loaded
 
     def take(self, snapshot: Snapshot, *, known: Collection[VeName], now: float) -> bool:
         """Take in a look; tells whether another revision is in force. ``known``: see `Absences.looked`."""
@@ -93,10 +106,7 @@ class Revisions:
 
     def _judge(self, snapshot: Snapshot) -> bool:
         prepared, self._prepared = self._prepared, None
-        if prepared is not None and prepared[0] == _key(snapshot):
-            loaded = prepared[1]
-        else:
-            loaded = load.load_fleet(snapshot.files, revision=snapshot.revision, cache=self._cache)
+        loaded = prepared[1] if prepared is not None and prepared[0] == _key(snapshot) else self._load(snapshot)
         self._judged, self.findings = _key(snapshot), tuple(loaded.findings)
         if loaded.fleet is None:
             return False

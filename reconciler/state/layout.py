@@ -39,6 +39,11 @@ def events_file(instance: Instance) -> str:
     return f"{instance.state_dir}/events.jsonl"
 
 
+def parsed_file(instance: Instance) -> str:
+    """What was parsed of manifests, which a start then need not parse; anybody may remove it."""
+    return f"{instance.state_dir}/parsed.json"
+
+
 def source_dir(instance: Instance) -> str:
     """Give the directory of what is remembered of the source: its mirrors, and whom of it was trusted."""
     return f"{instance.state_dir}/source"

@@ -84,7 +84,7 @@ def _ordered(body: VeBody) -> Iterator[tuple[Path, int | None, str, int | None]]
             path = ("disk", list_name, str(quota.id))
             yield (*path, "soft"), quota.soft, "hard", quota.hard
             yield (*path, "softFiles"), quota.soft_files, "hardFiles", quota.hard_files
-    for name, counter in body.beancounters:
+    for name, counter in body.beancounters if body.beancounters.model_fields_set else ():
         yield ("beancounters", name, "barrier"), counter.barrier, "limit", counter.limit
 
 

@@ -174,6 +174,18 @@ def test_whom_a_new_ve_waits_for_is_known_to_run() -> None:
     assert plan.waiting == {}
 
 
+def test_where_a_port_of_the_host_leads_is_part_of_the_plan() -> None:
+    def lan(forwards: str) -> str:
+        return LAN.replace("gateway:", f"forwards: [{forwards}], gateway:")
+
+    ves = (on_lan("web1", 11), on_lan("db1", 12))
+    before = fleet(lan("{listen: 80, to: 'web1:80'}"), *ves)
+    plan = plan_between(before, fleet(lan("{listen: 80, to: 'db1:5432'}"), *ves), NODE)
+    [action] = plan.actions
+    assert (action.ve, action.path, action.after) == ("network/lan", "forwards", ["tcp 80 to db1:5432"])
+    assert list(plan.ve_hashes) == ["network/lan"]
+
+
 def _meaning(actions: tuple[Action, ...]) -> set[tuple[str, str, str, str, str]]:
     return {(a.ve, a.op.value, a.path, repr(a.after), a.impact.word) for a in actions if a.origin is Origin.GIT}
 
@@ -195,5 +207,6 @@ def test_there_is_no_way_from_a_fleet_to_itself(fleet: Fleet) -> None:
     assert restrict(fleet, fleet, NODE).base.ves == {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(between, "restrict", lambda base, head, host: everything)
+        patch.setattr(between, "is_same", lambda base, head, host: False)
         plan = plan_between(fleet, fleet, NODE)
     assert _meaning(plan.actions) == set()

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reconciler.cli.entry import run
+from reconciler.model import exchange
+from reconciler.model.compute import ComputeUse, Limit
+from tests.support import twins
 from tests.support.gitrepo import Clone
 from tests.support.outputs import misfits
+from tests.support.rig import LAN, Rig, fleet_of, on_lan, scratch_state, text_of, ve
 
 CASES = Path(__file__).parents[2] / "cases" / "between"
 NAMES = sorted(path.name for path in CASES.iterdir())
@@ -122,3 +128,48 @@ def test_what_is_no_repository_or_no_revision_is_said_so(
     assert run(["plan", str(clone.path), "--from", "nowhere"]) == 64
     assert "no such commit" in capsys.readouterr().err
     assert run(["plan"]) == 64
+
+
+def seen_by_somebody(file: Path, change: Callable[[Rig], None], *, at: float | None = None) -> None:
+    """Export what is seen of a host that was brought to a revision, and that somebody changed since."""
+    with scratch_state() as state:
+        rig = Rig(state=state)
+        rig.converge(fleet_of(LAN, ve("web1", on_lan(11)), ve("web2")))
+        change(rig)
+        file.write_bytes(exchange.encode_observation("node-a", twins.look(rig.twin), at=at))
+
+
+def test_against_what_was_seen_drift_and_use_are_told(
+    clone: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(rig: Rig) -> None:
+        rig.world.set_limit(rig.uid("web2"), Limit.PROCESSES, 7)
+        rig.world.set_use(rig.uid("web1"), use=ComputeUse(memory=400 << 20))
+
+    (tmp_path / "config.yaml").write_text("host: node-a\ninstance: tw\n")
+    clone.commit({"a.yaml": text_of(LAN, ve("web1", on_lan(11)), ve("web2")).decode()})
+    clone.commit({"a.yaml": text_of(LAN, ve("web1", f"{on_lan(11)}, memory: {{limit: 256Mi}}"), ve("web2")).decode()})
+    seen_by_somebody(tmp_path / "seen.json", change)
+    words = ["plan", str(clone.path), "--from", "HEAD~1"]
+    assert run([*words, "--observed", str(tmp_path / "seen.json"), "-o", "markdown"]) == 0
+    found = capsys.readouterr().out
+    assert "**Below what is in use**\n\n- `node-a/web1` `memory.limit` `512Mi` → `256Mi`" in found
+    assert "**Changed by hand, will be overwritten**\n\n- `node-a/web2` `processes` `7` → `4096`" in found
+    assert "its age is not known" in found
+    assert run([*words, "-o", "json"]) == 0
+    reviewed = json.loads(capsys.readouterr().out)["action_hashes"]
+    assert run([*words, "--observed", str(tmp_path / "seen.json"), "-o", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["action_hashes"] == reviewed == {"node-a": printed["hosts"][0]["action_hash"]}
+    assert misfits("plan-between", printed) == []
+
+
+def test_one_observation_of_each_host(clone: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two_revisions("moved", clone)
+    seen_by_somebody(tmp_path / "seen.json", lambda rig: None, at=5.0)
+    shutil.copy(tmp_path / "seen.json", tmp_path / "again.json")
+    twice = ["--observed", str(tmp_path / "seen.json"), "--observed", str(tmp_path / "again.json")]
+    assert run(["plan", str(clone.path), "--from", "main", *twice]) == 64
+    assert "is an observation of host 'node-a' too" in capsys.readouterr().err
+    assert run(["plan", str(clone.path), "--from", "main", *twice[:2], "-o", "json"]) in (0, 4)
+    assert json.loads(capsys.readouterr().out)["observed"] == {"node-a": 5.0}

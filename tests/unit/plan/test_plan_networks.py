@@ -16,6 +16,7 @@ from reconciler.model.identity import NetworkName, VeName, derived_mac, host_lin
 from reconciler.model.network import (
     CreateNetwork,
     FilterRules,
+    Forward,
     HostNetworkObservation,
     Masquerade,
     NetworkMode,
@@ -82,12 +83,14 @@ def test_what_was_changed_by_hand_is_one_action_of_drift(changed: dict[str, obje
         ({"gateways": frozenset({ip_interface("10.20.0.9/24")})}, "gateway"),
         ({"mode": NetworkMode.ROUTED}, "mode"),
         ({"uplink": "eno1"}, "uplink"),
-        ({"nat": True}, "forwarding"),
+        ({"nat": True}, "nat"),
+        ({"forwards": (Forward(listen=80, ve="web1", port=8080),)}, "forwards"),
     ],
 )
 def test_what_the_manifests_change_is_one_action_of_intent(changed: dict[str, object], path: str) -> None:
     spec = replace(SPEC, **changed)  # type: ignore[arg-type]  # names and values belong together above
-    assert [(action.path, action.origin) for action in plan(spec, SEEN)] == [(path, Origin.GIT)]
+    intent = [action for action in plan(spec, SEEN) if action.origin is not Origin.POLICY]
+    assert [(action.path, action.origin) for action in intent] == [(path, Origin.GIT)]
 
 
 def test_a_gateway_is_added_before_the_old_one_goes() -> None:
@@ -251,3 +254,18 @@ def test_what_a_ve_named_filter_waits_for_does_not_hold_up_the_filter(rig: Rig) 
 def test_no_ve_can_have_the_name_of_what_the_host_has(target: str) -> None:
     loaded = load_fleet({"fleet.yaml": text_of(ve(f'"{target}"'))}, revision="r1")
     assert [finding.path for finding in loaded.findings] == ["metadata.name"]
+
+
+def test_where_a_forward_leads_no_more_connections_drop() -> None:
+    one, other = Forward(listen=80, ve="web1", port=80), Forward(listen=443, ve="web1", port=443)
+    fewer, more = replace(SPEC, forwards=(one,)), replace(SPEC, forwards=(one, other))
+    seen = replace(SEEN, forwarding=True)
+    for before, after, impact in ((fewer, more, Impact.LIVE), (more, fewer, Impact.NETWORK)):
+        [action] = host_network.plan_networks({NAME: after}, {NAME: seen}, {NAME: host_network.record_values(before)})
+        assert (action.path, action.impact, action.effects) == ("forwards", impact, ())
+
+
+def test_what_nobody_wrote_down_is_not_known_to_change() -> None:
+    spec = replace(SPEC, nat=True)
+    older = {path: value for path, value in host_network.record_values(SPEC).items() if path not in ("nat", "forwards")}
+    assert list(host_network.plan_networks({NAME: spec}, {NAME: replace(SEEN, forwarding=True)}, {NAME: older})) == []
