@@ -6,6 +6,7 @@ what was meant, so that a file is changed rightly or not at all.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from reconciler.manifests.yaml_layout import Entry, Node
 from reconciler.model.facts import Json
 
 BOM = "\ufeff"
+_BARE_RETURN = re.compile(r"\r(?!\n)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ class _Editor:
         text = data.decode()
         bare = text.removeprefix(BOM)
         root = yaml_reader.lay_out(bare)[index]
+        if _BARE_RETURN.search(bare) or any(_has_marked_key(one) for one in (root, *_collections(root))):
+            raise ManifestError("edit: it has keys marked by '?', or lines that end as nobody's do; change it by hand")
         step, list_step = _steps(bare, root)
         return cls(
             text=bare,
@@ -246,6 +250,11 @@ class _Editor:
         end = self.text.find("\n", position)
         end = len(self.text) if end < 0 else end
         return end - 1 if self.text[position:end].endswith("\r") else end
+
+
+def _has_marked_key(node: Node) -> bool:
+    """Say whether a key in block style stands behind a question mark, with its colon on another line."""
+    return node.is_block and any(entry.opened is None for entry in node.entries or ())
 
 
 def _leaf(value: Json, raw: str, style: Style) -> str:

@@ -175,6 +175,19 @@ def test_a_file_that_cannot_be_read_rightly_is_not_edited(text: str) -> None:
         after("memory.limit=2Gi", text=text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: VirtualEnvironment\rmetadata: {name: web1}\rspec: {memory: {swap: 0}}\r",
+        "kind: VirtualEnvironment\nmetadata: {name: web1}\nspec:\n  ? memory\n  : limit: 1Gi\n    swap: 0\n",
+    ],
+)
+@pytest.mark.parametrize("wanted", ["memory.limit=2Gi", "memory.swap=", "processes=1"])
+def test_what_nobody_writes_is_left_to_hands(text: str, wanted: str) -> None:
+    with pytest.raises(ManifestError, match="change it by hand"):
+        after(wanted, text=text)
+
+
 # Whatever was written, by whatever hand
 
 SEEDS = st.integers(min_value=0, max_value=1 << 32)
