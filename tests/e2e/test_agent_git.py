@@ -146,6 +146,23 @@ def test_while_the_server_is_away_what_was_taken_stays_and_drift_is_put_right(
     assert "RemoteUnreachable" in fleet.told("source")
 
 
+def test_a_rewritten_history_is_taken_on_the_word_of_the_hosts_root_alone(fleet: Fleet, clone: Clone) -> None:
+    old = clone.git("rev-parse", "HEAD")
+    clone.git("commit", "--quiet", "--amend", "-m", "another history")
+    clone.push(clone.path.parent / "served/fleet.git", "HEAD:refs/heads/main", "--force")
+    new = clone.git("rev-parse", "HEAD")
+    remedy = f"source accept-rewrite {old[:12]} {new[:12]}"
+    assert remedy in fleet.complaint("apply", code=4)
+    assert stands(fleet, ConditionType.VERIFIED) == (Status.FALSE, "NotFastForward")
+    assert "not to be trusted" in fleet.complaint("get", code=0)
+    with fleet.puts_right("db", "memory.limit"):
+        fleet.ve("db").memory_limit_file.write_text(str(32 << 20))
+    fleet.vectl(*remedy.split())
+    fleet.vectl("apply")
+    await_revision(fleet, "db", new)
+    assert stands(fleet, ConditionType.VERIFIED) == (Status.TRUE, "NotRequired")
+
+
 def test_the_source_is_shown_and_examined(fleet: Fleet, clone: Clone, server: HttpServer) -> None:
     shown = json.loads(fleet.vectl("source", "status", "-o", "json"))
     assert misfits("source-status", shown) == []

@@ -152,6 +152,15 @@ def test_a_commit_that_was_never_in_force_binds_nobody(server: HttpServer, insta
     assert pull(by, first.revision).revision == second
 
 
+def test_a_copy_is_good_enough_and_it_is_told_why_it_was_asked(
+    server: HttpServer, instance: Instance, clone: Clone
+) -> None:
+    location = GitLocation(urls=(server.url("other.git"), server.url("fleet.git")), timeout_s=30.0)
+    found = pull(Puller(location, instance, clock=SystemClock()))
+    assert found.complete
+    assert "other.git" in found.problem
+
+
 def test_a_damaged_mirror_is_made_anew(server: HttpServer, instance: Instance, clone: Clone) -> None:
     by = puller(server, instance)
     pull(by)
