@@ -12,12 +12,14 @@ import structlog
 from reconciler.agent.review import Stride
 from reconciler.errors import CommandError, FetchError, KernelFormatError, NoSpaceError, TooLargeError, VectlError
 from reconciler.kernel.files import remove_tree
+from reconciler.kernel.git import WAY_MAX
 from reconciler.kernel.git_fetch import Fetched, Mirror
 from reconciler.kernel.git_remote import Remote
 from reconciler.manifests.load import ParseCache, load_fleet
 from reconciler.model.commit import Commit, Step, Trust, TrustState
 from reconciler.model.instance import Instance
 from reconciler.model.seam import Clock
+from reconciler.model.trust import Signature, TrustPolicy
 from reconciler.sources.repository import RepositorySource
 from reconciler.sources.revision import NOT_READ
 from reconciler.sources.snapshot import Snapshot
@@ -55,6 +57,7 @@ class Puller:
         self._seen: tuple[str, str | None] = "", None
         self._newest = NOT_READ
         self._verdict: Verdict | None = None
+        self._checked: tuple[TrustPolicy | None, dict[str, Signature]] = None, {}
         self._strides: tuple[str, tuple[Stride, ...]] = "", ()
         self._parsed = ParseCache()
         self._doubted = False
@@ -145,7 +148,10 @@ class Puller:
             remembered = self._state.read(self.location.name)
         except VectlError as error:
             return unusable(error)
-        verification = Verification(repository=self.mirror.repository, policy=policy, now=self._clock.now())
+        if policy is not self._checked[0] or len(self._checked[1]) > WAY_MAX:
+            self._checked = policy, {}
+        repository, checked = self.mirror.repository, self._checked[1]
+        verification = Verification(repository=repository, policy=policy, now=self._clock.now(), checked=checked)
         verdict = verification.verify(head.id, remembered, since=in_force or None)
         if policy is not None and verdict.trust.state is TrustState.TRUSTED:
             self.words = _by_commit(vouched(verification.steps(self._latest(head))))

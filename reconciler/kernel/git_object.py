@@ -94,14 +94,14 @@ def parse_commit(oid: str, data: bytes) -> Commit:
 
 
 def _headers(head: bytes) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, list[str]]] = []
     for line in head.decode(errors="replace").split("\n"):
         if line.startswith(" ") and found:
-            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line[1:]}")
+            found[-1][1].append(line[1:])
         else:
             name, _, value = line.partition(" ")
-            found.append((name, value))
-    return found
+            found.append((name, [value]))
+    return [(name, "\n".join(lines)) for name, lines in found]
 
 
 def _without_signatures(head: bytes) -> bytes:

@@ -39,6 +39,7 @@ SIGNATURE_MAX = 64 << 10
 """More than any signature needs. Units: bytes."""
 
 _SSH_BEGIN, _SSH_END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+_BEGIN = "-----BEGIN "
 _PGP_BEGIN = "-----BEGIN PGP SIGNATURE-----"
 _MAGIC = b"SSHSIG\x00\x00\x00\x01"
 _STATUS = "[GNUPG:] "
@@ -83,7 +84,7 @@ class Verifier:
         armour = signature.strip()
         if not armour:
             return UNSIGNED
-        if len(armour) > SIGNATURE_MAX or not armour.isascii():
+        if len(armour) > SIGNATURE_MAX or not armour.isascii() or armour.count(_BEGIN) != 1:
             return _bad(f"it is no signature of at most {SIGNATURE_MAX} bytes")
         if armour.startswith(_SSH_BEGIN):
             return self._check_ssh(payload, armour, namespace)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+_PATH_MAX = 4096
+"""What a host can open; longer ones only take time to compare. Units: characters. Source: linux/limits.h."""
+
 
 class SignatureState(StrEnum):
     """What came of checking a signature. ``EXPIRED``: by the key's own time, not by ours."""
@@ -50,7 +53,9 @@ class Signer:
 
     def may_touch(self, path: str) -> bool:
         """Say whether he may change a file, by its path from the top of the repository."""
-        return self.paths is None or any(path_matches(pattern, path) for pattern in self.paths)
+        if self.paths is None:
+            return True
+        return len(path) <= _PATH_MAX and any(path_matches(pattern, path) for pattern in self.paths)
 
     def is_valid_at(self, moment: float) -> bool:
         """Say whether his word counts at a time."""

@@ -10,9 +10,9 @@ Source: git-notes(1); PROTOCOL.sshsig of OpenSSH.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from reconciler.errors import CommandError, TooLargeError
 from reconciler.kernel.git import Repository
@@ -25,9 +25,7 @@ NOTES_MAX = 16
 """How many people's notes on one commit are looked at."""
 
 _NOTE_MAX = 256 << 10
-_SIGNED = re.compile(
-    r"(?P<lines>[^-].*?)(?P<signature>-----BEGIN SSH SIGNATURE-----\n.*?-----END SSH SIGNATURE-----)\n*", re.DOTALL
-)
+_BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +50,20 @@ def render(lines: Collection[tuple[str, str]], signature: str) -> str:
 def parse(commit: str, text: str) -> tuple[SignedNote, ...]:
     """Take apart what is noted on a commit; what is no signed note is left out."""
     found = []
-    for match in list(_SIGNED.finditer(text))[:NOTES_MAX]:
-        lines = trailers(f"\n\n{match['lines'].strip()}")
+    for said, signature in islice(_blocks(text), NOTES_MAX):
+        lines = trailers(f"\n\n{said.strip()}")
         if lines:
-            found.append(SignedNote(lines=lines, signature=match["signature"], payload=payload(commit, lines)))
+            found.append(SignedNote(lines=lines, signature=signature, payload=payload(commit, lines)))
     return tuple(found)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Cut a text into what is said and the signature after it, in one go: anybody may have written it."""
+    at = 0
+    while (begin := text.find(_BEGIN, at)) >= 0 and (end := text.find(_END, begin)) >= 0:
+        end += len(_END)
+        yield text[at:begin], text[begin:end]
+        at = end
 
 
 def read(repository: Repository, ref: str, commits: Collection[str]) -> Mapping[str, tuple[SignedNote, ...]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from reconciler.errors import RetryableError, TooLargeError, VectlError
 from reconciler.kernel.git import Repository
 from reconciler.kernel.git_signature import NOTES, Verifier, verifier
 from reconciler.model.commit import Commit, Note, Step, Trust, TrustState
-from reconciler.model.trust import Keyring, Remembered, TrustPolicy
+from reconciler.model.trust import Keyring, Remembered, Signature, TrustPolicy
 from reconciler.sources import notes, trust
 from reconciler.sources.trust import Examined, Judgement
 
@@ -48,13 +48,16 @@ def unusable(error: VectlError) -> Verdict:
 class Verification:
     """Verifies commits of a repository. ``policy`` None: signatures are not asked for.
 
-    ``notes_ref``: where signed notes lie. Units: ``now`` seconds since the epoch.
+    ``notes_ref``: where signed notes lie. ``checked``: what came of signatures by commit, for whoever goes on with the
+    same policy: a commit never changes.
+    Units: ``now`` seconds since the epoch.
     """
 
     repository: Repository
     policy: TrustPolicy | None
     now: float
     notes_ref: str = "refs/vectl/notes"
+    checked: dict[str, Signature] = field(default_factory=dict)
 
     def verify(self, head: str, remembered: Remembered, *, since: str | None = None) -> Verdict:
         """Verify a commit against what is remembered of its source.
@@ -180,8 +183,14 @@ class _Chain:
     def _examined(self, commits: Sequence[str]) -> Iterator[Examined]:
         changes = self._repository.changes(commits)
         for commit in self._repository.commits(commits):
-            checked = self._checker.check(commit.payload, commit.signature, at=commit.committed_at)
-            yield Examined(commit=commit, signature=checked, paths=changes[commit.id])
+            yield Examined(commit=commit, signature=self._signature(commit), paths=changes[commit.id])
+
+    def _signature(self, commit: Commit) -> Signature:
+        known = self._of.checked.get(commit.id)
+        if known is None:
+            known = self._checker.check(commit.payload, commit.signature, at=commit.committed_at)
+            self._of.checked[commit.id] = known
+        return known
 
     def _notes(self, commit: Commit, signed: Sequence[notes.SignedNote], paths: Sequence[str]) -> Iterator[Note]:
         for note in signed:

@@ -461,6 +461,20 @@ def test_a_note_that_comes_later_is_found_on_what_was_taken(world: World, ann: P
     assert [one.by for one in vouched(world.verification().steps([head]))] == ["ann"]
 
 
+@pytest.mark.parametrize("text", ["Key: value\n" * 20_000, "-----BEGIN SSH SIGNATURE-----\n" * 8000, "-" * 250_000])
+def test_a_long_note_without_a_signature_is_read_in_one_go(text: str) -> None:
+    assert notes.parse("a" * 40, text) == ()
+
+
+def test_a_signature_of_many_lines_is_read_in_one_go(world: World, ann: Person) -> None:
+    world.signers = [ann.signer()]
+    text = world.clone.git("cat-file", "commit", world.commit(None, {"a.yaml": "1"}))
+    lines = "-----BEGIN SSH SIGNATURE-----" + "\n A" * 300_000
+    long = text.replace("\n\n", f"\ngpgsig {lines}\n\n", 1)
+    head = world.clone.git("hash-object", "-t", "commit", "-w", "--stdin", input=f"{long}\n".encode())
+    refused(world.verify(head), "BadSignature", head[:12])
+
+
 def test_what_is_no_note_is_no_harm(world: World, ann: Person) -> None:
     world.signers = [ann.signer()]
     head = world.commit(ann, {"a.yaml": "1"})
