@@ -220,8 +220,10 @@ class Guard:
         else:
             reason = "HostRiskNotReverted" if standing.undone.problem else "HostRiskReverted"
             text, kind = _why(standing), "Warning"
-        for target in standing.change.hashes:
+        problem, revision = standing.undone.problem if standing.undone else "", standing.change.revision
+        for target, hash_ in standing.change.hashes.items():
             self.desk.tell(target, reason, text, kind=kind)
+            self.desk.recorder.note(reason, revision=revision, ve=target, ve_hash=hash_, detail=text, error=problem)
 
 
 def starter(desk: Desk) -> Start:

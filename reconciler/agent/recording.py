@@ -80,6 +80,23 @@ class Recorder:
             raise
         self._append(entry)
 
+    def note(self, what: str, *, revision: str, ve: str, ve_hash: str, detail: str, error: str) -> None:
+        """Write down what we did by ourselves beside the actions of a plan. ``error``: "" if it went well."""
+        self._append(
+            AuditEntry(
+                at=self._clock.now(),
+                who=OURSELVES,
+                ve=ve,
+                revision=revision,
+                plan=self._plans.get(revision, ""),
+                ve_hash=ve_hash,
+                request=what,
+                detail=detail,
+                outcome="failed" if error else "done",
+                error=error,
+            )
+        )
+
     async def run(self) -> None:
         """Flush to disk what was added, for as long as the agent runs."""
         written = asyncio.Event()

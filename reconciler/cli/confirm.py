@@ -25,6 +25,8 @@ def confirm(
 
     It works while no agent runs, too.
     """
+    from reconciler.agent.clock import SystemClock
+    from reconciler.agent.recording import recorded
     from reconciler.model.host_risk import Verdict
     from reconciler.state.host_risks import HostRisks
 
@@ -34,10 +36,12 @@ def confirm(
         raise UsageError(f"confirm {hash_}: expected {_LEAST} digits of the hash at least")
     risks = HostRisks(config.instance.state_dir)
     change = risks.find(hash_).change
-    ruling = risks.rule(change.id, Verdict.CONFIRMED, by=context.who(), at=time.time())
-    if ruling.verdict is not Verdict.CONFIRMED:
-        raise StateError(f"confirm {hash_}: it is too late, the change is being taken back: {ruling.by}")
-    output.words(f"confirmed: {', '.join(sorted(change.hashes))} stays as it is")
+    state_dir, who, what = config.instance.state_dir, context.who(), ", ".join(sorted(change.hashes))
+    with recorded(state_dir, SystemClock(), "confirm", by=who, ve=what, detail=change.whole):
+        ruling = risks.rule(change.id, Verdict.CONFIRMED, by=who, at=time.time())
+        if ruling.verdict is not Verdict.CONFIRMED:
+            raise StateError(f"confirm {hash_}: it is too late, the change is being taken back: {ruling.by}")
+    output.words(f"confirmed: {what} stays as it is")
     context.run(_wake(config))
     return int(ExitCode.OK)
 

@@ -82,6 +82,8 @@ def accept_rewrite(
 
     It takes the place of OLD: what follows it has to be signed again.
     """
+    from reconciler.agent.clock import SystemClock
+    from reconciler.agent.recording import recorded
     from reconciler.model.trust import Rewrite
     from reconciler.state.source_state import SourceState
 
@@ -97,7 +99,9 @@ def accept_rewrite(
     mirror = _mirror(config, location)
     if not _PART.match(new) or (found := mirror.resolve(new)) is None or not found.startswith(new):
         raise UsageError(f"accept rewrite to {new}: expected a commit that was fetched; see `vectl source check`")
-    state.accept(location.name, Rewrite(old=trusted, new=found, by=context.who(), at=time.time()))
+    state_dir, who = config.instance.state_dir, context.who()
+    with recorded(state_dir, SystemClock(), "accept-rewrite", by=who, detail=f"{trusted} {found}"):
+        state.accept(location.name, Rewrite(old=trusted, new=found, by=who, at=time.time()))
     (commit,) = mirror.commits([found])
     subject = output.one_line(commit.subject)
     output.words(f"{found[:_SHORT]} ({subject}) is trusted in the place of {trusted[:_SHORT]}")

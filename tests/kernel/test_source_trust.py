@@ -78,6 +78,8 @@ def test_root_may_put_a_commit_in_the_place_of_the_trusted_one(place: Place) -> 
     assert "expected the commit that is trusted now" in place.vectl(*remedy.split()[1:3], other, first, code=64)[1]
     assert "expected a commit that was fetched" in place.vectl(*remedy.split()[1:4], "f" * 40, code=64)[1]
     assert first[:12] in place.vectl(*remedy.split()[1:])[1]
+    (entry,) = (json.loads(line) for line in place.vectl("audit", "-o", "json")[0].splitlines())
+    assert (entry["request"], entry["detail"], entry["outcome"]) == ("accept-rewrite", f"{first} {other}", "done")
     taken = place.take()
     assert (taken.complete, taken.trust.reason, [step.commit.id for step in taken.way]) == (True, "Signed", [other])
     unsigned = place.push(3)

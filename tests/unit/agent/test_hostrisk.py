@@ -194,6 +194,7 @@ def test_an_agent_stands_by_himself_where_nobody_else_can(rig: Rig) -> None:
     assert rig.machine.networks[LAN].uplink is None
     assert asked == ["a pass"]
     assert "HostRiskReverted" in [event.reason for event in rig.desk().events.read()]
+    assert "HostRiskReverted" in [link.entry["request"] for link in rig.desk().recorder.audit.read()]
 
 
 def test_two_networks_that_exchanged_their_links_get_them_back(rig: Rig) -> None:
