@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ def compare(wanted: Wanted) -> Compared:
     clone = _Clone.open(wanted.path)
     start, end = clone.commit(wanted.start), clone.commit(wanted.end)
     parted = clone.parting(start, end)
-    base, fleet, notes = _last_valid(clone, parted)
+    base, fleet, notes = _last_valid(clone, parted or start)
     head = clone.load(end)
     if head.fleet is None:
         raise NotValidError(end, clone.subdir, clone.placed(head.findings))
@@ -124,13 +124,14 @@ class _Clone:
             raise UsageError(f"find {revision!r}: no such commit in {self._repository.path}; `git fetch` it first")
         return found
 
-    def parting(self, start: str, end: str) -> str:
-        """Name the commit from which both were built, or ``start`` where there is none."""
-        return self._repository.merge_base(start, end) or start
+    def parting(self, start: str, end: str) -> str | None:
+        """Name the commit from which both were built; None, where there is none, as in a clone without history."""
+        return self._repository.merge_base(start, end)
 
-    def before(self, commit: str) -> tuple[str, ...]:
-        """Name the commits before one along first parents, the newest first."""
-        return self._repository.first_parents(None, commit)[-2 : -2 - LOOK_BACK_MAX : -1]
+    def back_from(self, commit: str) -> Iterator[str]:
+        """Name a commit, and those before it along first parents, the newest first."""
+        yield commit
+        yield from self._repository.before(commit, LOOK_BACK_MAX)
 
     def load(self, commit: str) -> Loaded:
         """Load the manifests of a commit."""
@@ -161,7 +162,7 @@ def _cache_file(repository: str) -> str:
 
 def _last_valid(clone: _Clone, commit: str) -> tuple[str, Fleet, tuple[str, ...]]:
     """Load a commit, or the last one before it that was valid: that is what hosts hold to."""
-    for tried in (commit, *clone.before(commit)):
+    for tried in clone.back_from(commit):
         loaded = clone.load(tried)
         if loaded.fleet is not None:
             note = f"{commit[:12]} is not valid; compared with {tried[:12]}, the last one before it that is"
@@ -169,8 +170,11 @@ def _last_valid(clone: _Clone, commit: str) -> tuple[str, Fleet, tuple[str, ...]
     raise ManifestError(f"load {commit[:12]}: it is not valid, and nothing before it is; name another one by --from")
 
 
-def _notes(parted: str, start: str) -> Iterable[str]:
-    if parted != start:
+def _notes(parted: str | None, start: str) -> Iterator[str]:
+    if parted is None:
+        remedy = "fetch all of its history"
+        yield f"found no commit from which both {start[:12]} and this were built, so both are compared whole; {remedy}"
+    elif parted != start:
         yield f"{start[:12]} has moved on since {parted[:12]}, where this begins; what came since is not in it"
 
 

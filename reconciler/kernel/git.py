@@ -121,6 +121,14 @@ class Repository:
             raise TooLargeError(f"list commits up to {new[:12]}: expected {WAY_MAX} at most")
         return found
 
+    def before(self, commit: str, most: int) -> tuple[str, ...]:
+        """Name commits before one along first parents, the newest first.
+
+        Raises: CommandError.
+        """
+        listed = self.run("rev-list", "--first-parent", f"--max-count={most + 1}", "--end-of-options", commit)
+        return tuple(listed.decode("ascii").split()[1:])
+
     def is_ancestor(self, old: str, new: str) -> bool:
         """Say whether ``new`` was built on ``old``, or is the same.
 

@@ -95,6 +95,22 @@ def test_what_came_to_the_base_since_is_not_undone(clone: Clone, capsys: pytest.
     assert "has moved on" in found
 
 
+def test_a_clone_without_history_is_said_to_be_one(
+    clone: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone.commit({"a.yaml": WEB})
+    clone.git("checkout", "--quiet", "-b", "change")
+    clone.commit({"a.yaml": WEB.replace("{}", "{processes: 9}")})
+    clone.git("checkout", "--quiet", "main")
+    clone.commit({"b.yaml": WEB.replace("web1", "web2")})
+    shallow = Clone(tmp_path / "shallow")
+    shallow.git(
+        "fetch", "--quiet", "--depth=1", f"file://{clone.path}", "main:main", "change:change", "--update-head-ok"
+    )
+    assert run(["plan", str(shallow.path), "--from", "main", "--to", "change"]) == 0
+    assert "found no commit from which both" in capsys.readouterr().out
+
+
 def test_a_base_that_is_not_valid_is_not_what_hosts_hold_to(clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     clone.commit({"a.yaml": WEB})
     clone.commit({"a.yaml": "]"})
