@@ -83,24 +83,22 @@ class GitSource(ManifestSource):
         while True:
             self._asked.clear()
             self._begun += 1
-            await self._pull()
+            in_force = self._in_force()
+            await self._pull(in_force)
             async with self._moved:
                 self._done = self._begun
                 self._moved.notify_all()
+            await self._look_after_mirror(in_force)
             await self._rest()
 
-    async def _pull(self) -> None:
-        started, in_force, before = self._desk.clock.monotonic(), self._in_force(), self._newest
+    async def _pull(self, in_force: str) -> None:
+        started, before = self._desk.clock.monotonic(), self._newest
         self._newest = await self._newest_now(in_force)
         self._failures = self._failures + 1 if self._newest.reason else 0
         self.wake()
         if self._newest.revision not in ("", before.revision):
             elapsed_s = round(self._desk.clock.monotonic() - started, 3)
             structlog.get_logger().info("source.fetched", commit=self._newest.revision, elapsed_s=elapsed_s)
-        try:
-            await self._look_after_mirror(in_force)
-        except VectlError as error:
-            structlog.get_logger().warning("source.mirror_not_tidied", error=str(error))
 
     async def _newest_now(self, in_force: str) -> Snapshot:
         log, is_asked = structlog.get_logger(), self._desk.policy.known().require_reviewed
@@ -113,12 +111,16 @@ class GitSource(ManifestSource):
         return found
 
     async def _look_after_mirror(self, in_force: str) -> None:
+        """Keep the commit in force in the mirror, and the mirror small, after a fetch that brought something."""
         if self._newest.reason or self._newest.revision == in_force:
             return
-        is_there = await asyncio.to_thread(_has, self.puller.mirror.repository, in_force)
-        if is_there:
-            await self.puller.mirror.keep(_IN_FORCE, in_force)
-        await self.puller.mirror.tidy()
+        mirror = self.puller.mirror
+        try:
+            if await asyncio.to_thread(_has, mirror.repository, in_force):
+                await mirror.keep(_IN_FORCE, in_force)
+            await mirror.tidy()
+        except VectlError as error:
+            structlog.get_logger().warning("source.mirror_not_tidied", error=str(error))
 
     def _in_force(self) -> str:
         return self.revisions.in_force.revision if self.revisions.in_force is not None else ""

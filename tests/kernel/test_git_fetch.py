@@ -240,6 +240,17 @@ def test_a_mirror_of_many_packs_is_put_together(http: HttpServer, clone: Clone, 
     assert [entry.path for entry in mirror.repository.tree(last)] == ["web.yaml"]
 
 
+def test_a_commit_that_is_kept_outlives_its_branch(http: HttpServer, clone: Clone, mirror: Mirror) -> None:
+    url = http.url("fleet.git")
+    first = fetch(mirror, url).head
+    asyncio.run(mirror.keep("in-force", first))
+    clone.git("commit", "--quiet", "--amend", "-m", "another history")
+    clone.push(url, f"HEAD:{MAIN}", "--force")
+    assert fetch(mirror, url).head != first
+    git(Path(mirror.path), "gc", "--quiet", "--prune=now")
+    assert mirror.repository.commits([first])[0].id == first
+
+
 @pytest.mark.parametrize(
     ("url", "told"),
     [
