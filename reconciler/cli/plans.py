@@ -121,15 +121,15 @@ def plan(  # noqa: PLR0913  # one for each option
 def _plan_between(wanted: between.Wanted, form: PlanFormat, *, detailed: bool, verbose: bool) -> int:
     from reconciler.plan.comparison import combined
 
-    try:
-        with uncollected():
+    with uncollected():
+        try:
             compared = between.compare(wanted)
-    except between.NotValidError as error:
-        if form is PlanFormat.MARKDOWN:
-            between.show_mistakes(error)
-        raise
-    between.show(compared, form, verbose=verbose)
-    return plan_exit(combined(compared.comparison), detailed=detailed)
+        except between.NotValidError as error:
+            if form is PlanFormat.MARKDOWN:
+                between.show_mistakes(error)
+            raise
+        between.show(compared, form, verbose=verbose)
+        return plan_exit(combined(compared.comparison), detailed=detailed)
 
 
 def diff(
