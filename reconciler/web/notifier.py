@@ -154,12 +154,12 @@ class Notifier:
 
 
 def key_of(target: Target) -> str:
-    """Name a target, the same after each start, by what leads to it."""
+    """Name a target, the same after each start, by what leads to it and what it wants to hear."""
     match target:
         case WebhookTarget():
-            words: Sequence[str] = ("webhook", target.url, target.url_file or "")
+            words: Sequence[str] = ("webhook", target.url, target.url_file or "", *sorted(target.topics))
         case SlackTarget():
-            words = ("slack", target.url_file)
+            words = ("slack", target.url_file, *sorted(target.topics))
         case StatusTarget():
             words = ("status", target.api, target.repository)
         case _:

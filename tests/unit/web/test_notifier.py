@@ -22,7 +22,7 @@ from reconciler.state.notify import Forge, SlackTarget, StatusTarget, Target, To
 from reconciler.twin.clock import StoppedClock
 from reconciler.web import client, messages
 from reconciler.web.client import Message, post
-from reconciler.web.notifier import Notifier, Pace
+from reconciler.web.notifier import Notifier, Pace, key_of
 from tests.support import gitserver
 from tests.support.gitserver import certificate
 from tests.support.inbox import Inbox, inbox
@@ -413,6 +413,20 @@ def _join(one: socket.socket, other: socket.socket) -> None:
     back.start()
     pass_on(one, other)
     back.join(30)
+
+
+def test_each_target_has_a_book_of_its_own() -> None:
+    token = "/etc/vectl/token"
+    targets: list[Target] = [
+        WebhookTarget(url="https://a"),
+        WebhookTarget(url="https://a", topics=frozenset(Topic)),
+        WebhookTarget(url_file="https://a"),
+        SlackTarget(url_file="https://a"),
+        StatusTarget(forge=Forge.GITHUB, api="https://a", repository="a/b", token_file=token),
+        StatusTarget(forge=Forge.GITHUB, api="https://a", repository="a/c", token_file=token),
+    ]
+    assert len({key_of(target) for target in targets}) == len(targets)
+    assert key_of(targets[0]) == key_of(replace(WebhookTarget(url="https://a"), ca="/etc/ca.pem"))
 
 
 def test_a_flood_of_failures_is_one_message(box: Inbox) -> None:
