@@ -230,6 +230,59 @@ def test_a_key_that_had_expired_vouches_for_nothing(world: World, old: Person) -
     refused(world.verify(head), "SignatureExpired", "its key had expired")
 
 
+def gpg(home: Path, *arguments: str, input: bytes | str = b"") -> str:
+    argv = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--no-tty", *arguments]
+    data = input.encode() if isinstance(input, str) else input
+    return subprocess.run(argv, input=data, capture_output=True, timeout=60, check=True).stdout.decode()
+
+
+def forged(world: World, *armours: str) -> str:
+    """Make the unsigned commit that is there one with signatures."""
+    text = world.clone.git("cat-file", "commit", "HEAD") + "\n"
+    lines = "\n".join(armour.strip() for armour in armours).replace("\n", "\n ")
+    signed = text.replace("\n\n", f"\ngpgsig {lines}\n\n", 1)
+    return world.clone.git("hash-object", "-t", "commit", "-w", "--stdin", input=signed.encode())
+
+
+def test_two_signatures_are_none(world: World, keys: Path, forge: Person, eve: Person) -> None:
+    world.signers = [forge.signer(), eve.signer()]
+    payload = world.clone.git("cat-file", "commit", world.commit(None, {"a.yaml": "1"})) + "\n"
+    one, other = (gpg(keys, "-u", who.name, "-ab", input=payload) for who in (forge, eve))
+    assert signers(world.verify(forged(world, one)))
+    refused(world.verify(forged(world, one, other)), "BadSignature")
+
+
+def test_a_signature_of_a_weak_digest_is_none(world: World, keys: Path) -> None:
+    weak = gpg_person(keys, "weak", kind="rsa2048")
+    world.signers = [weak.signer()]
+    payload = world.clone.git("cat-file", "commit", world.commit(None, {"a.yaml": "1"})) + "\n"
+    strong, sha1 = (gpg(keys, "-u", "weak", "--digest-algo", name, "-ab", input=payload) for name in ("SHA256", "SHA1"))
+    assert signers(world.verify(forged(world, strong))) == ["weak"]
+    refused(world.verify(forged(world, sha1)), "BadSignature")
+
+
+def test_a_key_that_was_revoked_vouches_for_nothing_it_ever_signed(world: World, keys: Path) -> None:
+    gone = gpg_person(keys, "gone")
+    world.signers = [gone.signer()]
+    head = world.commit(gone, {"a.yaml": "1"})
+    assert signers(world.verify(head)) == ["gone"]
+    listed = gpg(keys, "--with-colons", "--list-keys", "gone").splitlines()
+    print_ = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+    revocation = (keys / f"openpgp-revocs.d/{print_}.rev").read_text().replace(":-----BEGIN", "-----BEGIN")
+    gpg(keys, "--import", input=revocation)
+    Path(str(gone.public["gpg"])).write_text(gpg(keys, "--armor", "--export", "gone"))
+    refused(world.verify(head), "BadSignature", "revoked")
+
+
+def test_what_is_built_on_is_not_younger_than_what_follows_though_nothing_is_remembered(
+    world: World, ann: Person
+) -> None:
+    world.signers = [ann.signer()]
+    head = world.commit(ann, {"a.yaml": "1"}, when=NOW - 2 * DAY)
+    world.remembered = Remembered()
+    refused(world.verify(head, anchor=world.base), "SignatureExpired", "dated more than a day before")
+
+
 @pytest.mark.parametrize(("field", "date"), [("validBefore", "2023-11-14"), ("validAfter", "2023-11-16T00:00:00Z")])
 def test_a_signer_counts_only_in_his_time(world: World, ann: Person, field: str, date: str) -> None:
     world.signers = [ann.signer(**{field: date})]

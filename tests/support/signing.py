@@ -51,14 +51,16 @@ def gpg_home() -> Iterator[Path]:
             remove_tree(home)
 
 
-def gpg_person(home: Path, name: str, *, made: int = 1_600_000_000, expires: str = "never") -> Person:
+def gpg_person(
+    home: Path, name: str, *, made: int = 1_600_000_000, expires: str = "never", kind: str = "ed25519"
+) -> Person:
     """Make somebody with a gpg key.
 
     Units: ``made`` seconds since the epoch; ``expires`` as ``gpg --quick-generate-key`` takes it.
     """
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--no-tty"]
     make = [*gpg, "--passphrase", "", "--faked-system-time", f"{made}!", "--quick-generate-key"]
-    _run(*make, f"{name} <{name}@example.org>", "ed25519", "sign", expires)
+    _run(*make, f"{name} <{name}@example.org>", kind, "sign", expires)
     exported = _run(*gpg, "--armor", "--export", name)
     file = home / f"{name}.asc"
     file.write_bytes(exported)

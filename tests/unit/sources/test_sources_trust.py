@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.model.commit import Commit, TrustState
+from reconciler.model.commit import Commit, Step, TrustState
 from reconciler.model.trust import Signature, SignatureState, Signer, TrustPolicy
 from reconciler.sources.trust import SLACK_S, Examined, judge
+from reconciler.sources.vouched import vouched
 
 NOW = 1_700_000_000.0
 ANN = Signer(name="ann", keys=frozenset({"A"}), paths=("web/**",))
@@ -48,6 +50,13 @@ def test_what_comes_after_a_refused_commit_is_not_looked_at() -> None:
 
     found = judge(POLICY, chain(), base="base", latest=NOW, now=NOW)
     assert (found.trust.state, found.trust.reason, found.steps) == (TrustState.REFUSED, "SignerNotAllowed", ())
+
+
+def test_the_words_of_a_commit_that_nobody_vouches_for_do_not_count() -> None:
+    said = replace(commit("1", "base"), message=f"change\n\nVectl-Approved: {'a' * 64}\nVectl-Reviewed: {'b' * 64}\n")
+    assert vouched([Step(commit=said), Step(commit=said, signer="forge", may_review=False)]) == ()
+    found = vouched([Step(commit=said, signer="ann")])
+    assert [(one.kind, one.hash[0], one.by) for one in found] == [("approved", "a", "ann"), ("reviewed", "b", "ann")]
 
 
 def test_a_hostile_path_reaches_no_terminal() -> None:
