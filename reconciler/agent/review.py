@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from reconciler.agent.desk import Desk
@@ -15,6 +15,7 @@ from reconciler.model.identity import HostName, VeName
 from reconciler.plan import review
 from reconciler.plan.inputs import Inputs
 from reconciler.plan.review import Ledger, Review, Step
+from reconciler.plan.settled import Settled
 from reconciler.state.approvals import Consent, noted
 from reconciler.state.lastgood import LastGood
 
@@ -67,8 +68,10 @@ class Reviewer:
     between: Between
     _head: Fleet | None = None
     _reviewed: Fleet | None = None
+    _is_loaded: bool = False
     _base: tuple[str, Fleet | None] = ("", None)
     _withheld: frozenset[str] = frozenset()
+    _settled: Settled = field(default_factory=Settled)
     _heard: Mapping[str, Sequence[Word]] | None = None
 
     def bind(self, inputs: Inputs) -> Inputs:
@@ -82,7 +85,7 @@ class Reviewer:
         if given:
             given = given.union(*(review.covered(ledger, one) for one in given))
             ledger = review.accepted(ledger, given)
-        bound = Review(ledger=ledger, before=self._before(), withheld=self._withheld)
+        bound = Review(ledger=ledger, before=self._before(), withheld=self._withheld, settled=self._settled)
         return replace(inputs, review=bound, consents=given)
 
     def held(self, name: VeName) -> VeSpec | None:
@@ -108,21 +111,20 @@ class Reviewer:
 
     def _before(self) -> Fleet | None:
         """Give each VE and network as it was reviewed last."""
-        if self._reviewed is None:
-            self._reviewed = _loaded(self.desk.reviews.reviewed)
+        if not self._is_loaded:
+            self._reviewed, self._is_loaded = _loaded(self.desk.reviews.reviewed), True
         return self._reviewed
 
     def _hold(self) -> None:
         """Let what everything is held to follow what was reviewed by now."""
-        ledger, head, before = self._ledger(), self._head, self._before()
+        ledger, head = self._ledger(), self._head
         if head is None or ledger.head != head.revision or not ledger.base:
             return  # nothing is known of what was reviewed on a host's first day
-        names = ledger.open
-        if not names:
-            self._reviewed = head
+        if not ledger.open:
+            self._reviewed, self._is_loaded = head, True
             self._keep(self.desk.reviews.reviewed, head.revision)
-        elif before is not None:
-            self._reviewed = review.held_to(head, before, names)
+        elif (before := self._before()) is not None:
+            self._reviewed = review.held_to(head, before, ledger.open)
 
     def _taken(self, before: Fleet, fleet: Fleet, way: Way) -> Ledger:
         ledger = self._ledger()
@@ -230,6 +232,8 @@ class Reviewer:
         return self.desk.reviews.read()
 
     def _base_fleet(self, ledger: Ledger) -> Fleet | None:
+        if self._base[0] != ledger.base and self._head is not None and self._head.revision == ledger.base:
+            self._base = ledger.base, self._head
         if self._base[0] != ledger.base:
             found = _loaded(self.desk.reviews.done) if ledger.base else None
             self._base = ledger.base, found if found is not None and found.revision == ledger.base else None

@@ -16,7 +16,6 @@ from reconciler.plan.actions import Context
 from reconciler.plan.admission import held, refuse
 from reconciler.plan.inputs import Inputs, context_of, doubt, pause_of, specs_here
 from reconciler.plan.matching import Matches, match
-from reconciler.plan.settled import Settled
 
 
 def unborn(inputs: Inputs) -> tuple[VeName, ...]:
@@ -48,15 +47,16 @@ def plan_reviewed(inputs: Inputs, only: frozenset[VeName] | None = None) -> tupl
 
     Shape: what the plan was made from, which is what it is to be carried out with, and the plan.
     """
-    if inputs.review is None or inputs.review.before is None:
+    bound = inputs.review
+    if bound is None or bound.before is None:
         return inputs, _plan(inputs, only)
     if only is not None:  # of the others, and of what is to go, only a look at everything tells anew
-        inputs = _held(inputs, inputs.review.withheld - (only & inputs.fleet.ves.keys()))
+        inputs = _held(inputs, bound.withheld - (only & inputs.fleet.ves.keys()))
     wanted = _plan(inputs, only)
     names = review.withheld(wanted)
     if not names:
         return inputs, wanted
-    held = replace(_held(inputs, names), settled=Settled())
+    held = replace(_held(inputs, names), settled=bound.settled)
     return held, review.joined(wanted, _plan(held, only))
 
 

@@ -15,6 +15,7 @@ from reconciler.model.facts import Json
 from reconciler.model.fleet import Fleet
 from reconciler.plan.hashes import action_hash, hashed_impact, hashed_op
 from reconciler.plan.host_network import network_of, network_target
+from reconciler.plan.settled import Settled
 from reconciler.plan.words import value_text
 
 RULE = "PlanChanged"
@@ -182,12 +183,14 @@ class Review:
     """What binds a host whose policy asks for a review. ``before``: what it is held to where it may not go on, each VE
     and network as it was reviewed last.
 
-    ``withheld``: the objects that were held back when everything was looked at last.
+    ``withheld``: the objects that were held back when everything was looked at last. ``settled``: what former plans
+    found out of what is held back; it saves time and decides nothing.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
     before: Fleet | None = field(default=None, repr=False)
     withheld: frozenset[str] = frozenset()
+    settled: Settled = field(default_factory=Settled, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,12 +224,14 @@ def _differing(name: str, wanted: Iterable[Action], review: Review, question: Qu
         return []
     ledger = review.ledger
     deeds = ledger.allowed(name)
+    is_all_reviewed = bool(ledger.base) and ledger.head == question.revision and not ledger.open
     leads_there = bool(deeds) and ledger.head == question.revision and name not in ledger.open
     worst = max((deed.impact for deed in deeds), default=Impact.NONE) if leads_there else None
     return [
         action
         for action in wanted
         if not (_is_among(action, deeds) or _completes(action, worst) or _is_below(action, question.below))
+        and not (is_all_reviewed and _follows(action))
     ]
 
 
@@ -247,6 +252,11 @@ def _completes(action: Action, worst: Impact | None) -> bool:
     if worst is None or action.op not in _BY_FIELD or action.impact in CONSENT_IMPACTS:
         return False
     return hashed_impact(action) <= max(worst, Impact.LIVE)
+
+
+def _follows(action: Action) -> bool:
+    """Say whether an action follows from others, once they are done: a network goes when nobody is on it any more."""
+    return action.op is Operation.DESTROY and action.uid is None and action.impact not in CONSENT_IMPACTS
 
 
 def _is_below(action: Action, below: Impact | None) -> bool:
