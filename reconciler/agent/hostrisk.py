@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import reconciler
+from reconciler.agent.deadman import take_back
 from reconciler.agent.desk import Desk
 from reconciler.apply.applier import Outcome
 from reconciler.errors import KernelError, VectlError
@@ -23,6 +24,7 @@ from reconciler.model.host_risk import Reverted, RiskSettings, RiskState, RiskyC
 from reconciler.model.seam import Host
 from reconciler.plan import host_network, host_risk
 from reconciler.plan.inputs import Inputs
+from reconciler.state.approvals import VALID_S
 from reconciler.state.host_risks import LOCK
 
 Apply = Callable[[Plan, Inputs], Awaitable[list[Outcome]]]
@@ -44,7 +46,7 @@ def state_of(desk: Desk) -> RiskState:
         return RiskState()
     consents = desk.approvals.in_force(desk.clock.now())
     pending: dict[str, str] = {}
-    reverted: dict[str, Reverted] = {}
+    reverted: dict[str, tuple[Reverted, ...]] = {}
     for standing in standings:
         change, undone = standing.change, standing.undone
         if standing.is_pending:
@@ -52,7 +54,8 @@ def state_of(desk: Desk) -> RiskState:
         elif undone is not None:
             renewed = frozenset(consent.hash for consent in consents if consent.at > undone.at)
             for target, hash_ in change.hashes.items():
-                reverted[target] = Reverted(hash=hash_, message=_why(standing), renewed=renewed)
+                mark = Reverted(hash=hash_, message=_why(standing), renewed=renewed)
+                reverted[target] = (mark, *reverted.get(target, ()))
     return RiskState(pending=pending, reverted=reverted)
 
 
@@ -129,6 +132,7 @@ class Guard:
         if isinstance(observed.networks, Unknown) or isinstance(observed.reach, Unknown):
             raise KernelError("make a risky change: the host's networks and addresses are not all known")
         before = host_risk.before_of(actions, observed.networks)
+        targets = [host_network.network_target(name) for name in before]
         links = host_risk.touched_links(before, actions, host_risk.facts_of(inputs))
         return RiskyChange(
             id=secrets.token_hex(8),
@@ -136,7 +140,7 @@ class Guard:
             revision=plan.revision,
             before=before,
             reach=host_risk.reach_of(observed.reach, links),
-            hashes={host_network.network_target(name): plan.ve_hashes[f"network/{name}"] for name in before},
+            hashes={target: plan.ve_hashes.get(target, plan.action_hash) for target in targets},
             whole=plan.action_hash,
             at=clock.now(),
             boot=self.boot,
@@ -145,11 +149,14 @@ class Guard:
             checks=self.settings.checks,
         )
 
-    def _forget_settled(self, targets: Iterable[str]) -> None:
-        """Forget what was confirmed, and what was taken back of objects that are changed anew now."""
+    def _forget_settled(self, hashes: Mapping[str, str]) -> None:
+        """Forget what was confirmed, and what was taken back if it is tried anew, or if no consent to it is left."""
+        now = self.desk.clock.now()
         for standing in self.desk.risks.all():
-            is_anew = not standing.change.hashes.keys().isdisjoint(targets)
-            if not standing.is_pending and (standing.undone is None or is_anew):
+            undone = standing.undone
+            is_anew = not standing.change.hashes.items().isdisjoint(hashes.items())
+            is_old = undone is None or undone.at + VALID_S < now
+            if not standing.is_pending and (is_anew or is_old):
                 self.desk.risks.drop(standing.change.id)
 
     def _settle(self, change: RiskyChange, outcomes: Iterable[Outcome]) -> None:
@@ -207,15 +214,14 @@ class Guard:
         return False
 
     async def _take_back_here(self, change: RiskyChange, error: VectlError) -> None:
-        from reconciler.agent.deadman import take_back
-
         risks, now = self.desk.risks, self.desk.clock.now()
         if risks.rule(change.id, Verdict.UNDO, by=f"nobody can stand by: {error}", at=now).verdict is Verdict.UNDO:
             risks.conclude(change.id, Undone(problem=await take_back(self.host, change), at=self.desk.clock.now()))
 
     def _tell_end(self, standing: Standing) -> None:
+        """Tell people how a change ended."""
+        by = "" if standing.ruling is None else standing.ruling.by
         if standing.undone is None:
-            by = "" if standing.ruling is None else standing.ruling.by
             reason, text, kind = "HostRiskConfirmed", f"confirmed: {by}", "Normal"
         else:
             reason = "HostRiskNotReverted" if standing.undone.problem else "HostRiskReverted"

@@ -258,6 +258,7 @@ def _moved(results: Sequence[Result]) -> bool:
 
 
 def _conclude(results: Sequence[Result], session: Session, wishes: _Wishes, *, is_saved: bool) -> int:
+    from reconciler.agent.hostrisk import state_of
     from reconciler.plan.render import is_bookkeeping, summary
 
     outcomes = [outcome for result in results for outcome in result.outcomes]
@@ -272,7 +273,7 @@ def _conclude(results: Sequence[Result], session: Session, wishes: _Wishes, *, i
         output.line({"summary": {**counts}, "converged": converged, "effects": session.counter.total})
     for outcome in failed:
         output.words(f"vectl: {outcome.action.id}: {outcome.error}")
-    for name, why in last.plan.waiting.items():
+    for name, why in {**last.plan.waiting, **state_of(session.desk).pending}.items():
         output.words(f"vectl: {name}: {why}")
     if failed or last.plan.unknown:
         return int(ExitCode.ERROR)

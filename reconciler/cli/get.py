@@ -80,6 +80,7 @@ async def _get(question: _Question) -> None:
         columns = _print(session, found, revision, question.form)
         if question.form in (Format.TABLE, Format.WIDE):
             _tell_of_source(session, revision)
+            _tell_of_networks(session)
         if question.watch:
             await _watch(session, question, found, columns)
 
@@ -89,6 +90,18 @@ def _tell_of_source(session: Session, revision: str) -> None:
 
     if words := source_words(session.desk.conditions.read(SOURCE), revision):
         output.words(f"vectl: {output.one_line(words)}")
+
+
+def _tell_of_networks(session: Session) -> None:
+    """Tell of the host's networks what a person should look at: they are in no table."""
+    from reconciler.model.condition import ConditionType
+
+    for subject, conditions in sorted(session.desk.conditions.read_all().items()):
+        wrong = [c for c in conditions if c.type in (ConditionType.STALLED, ConditionType.RECONCILING)]
+        if wrong and subject.startswith("network."):
+            output.words(
+                f"vectl: {subject.replace('.', ' ', 1)}: {wrong[0].reason}: {output.one_line(wrong[0].message)}"
+            )
 
 
 def source_words(conditions: Iterable[Condition], revision: str) -> str:

@@ -137,11 +137,11 @@ class Reverted:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskState:
     """How risky changes stand. ``pending``: why to wait, by the name of each object that has one that is not confirmed.
-    ``reverted``: what was taken back last, by object.
+    ``reverted``: what was taken back, by object.
     """
 
     pending: Mapping[str, str] = field(default_factory=dict)
-    reverted: Mapping[str, Reverted] = field(default_factory=dict)
+    reverted: Mapping[str, tuple[Reverted, ...]] = field(default_factory=dict)
 
 
 NO_RISKS = RiskState()

@@ -25,7 +25,7 @@ class Terms:
     whole: str
     given: frozenset[str]
     mass: int
-    reverted: Mapping[str, Reverted] = field(default_factory=dict)
+    reverted: Mapping[str, tuple[Reverted, ...]] = field(default_factory=dict)
     unreviewed: Mapping[str, Refusal] = field(default_factory=dict)
 
 
@@ -92,8 +92,8 @@ def _refusal(action: Action, terms: Terms) -> Refusal | None:
     if action.origin is not Origin.GIT:
         return None
     known = {terms.whole, terms.ve_hashes[action.ve]}
-    before = terms.reverted.get(action.ve)
-    if before is not None and before.hash in known and action.impact is Impact.HOST_RISK and not known & before.renewed:
+    before = next((one for one in terms.reverted.get(action.ve, ()) if one.hash in known), None)
+    if before is not None and action.impact is Impact.HOST_RISK and not known & before.renewed:
         remedy = f"`vectl approve {terms.ve_hashes[action.ve]}` to try it again; else change its manifest"
         return Refusal(ve=action.ve, uid=action.uid, rule=REVERTED, message=before.message, remedy=remedy)
     if known & terms.given:

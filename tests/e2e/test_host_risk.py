@@ -6,6 +6,7 @@ nowhere.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.xdist_group("host-risk")
 HOST, ADMIN = "192.0.2.11", "192.0.2.1"
 SUBJECT, TARGET = "network.lan", "network/lan"
 GOOD, SPARE, DEAD = "up0", "up1", "up2"
-RISK = {"confirm": "3s", "hold": "1s", "check": [f"ping {ADMIN}"]}
+RISK = {"confirm": "4s", "hold": "1s", "check": [f"ping {ADMIN}"]}
 _APPROVE = re.compile(r"`vectl approve ([0-9a-f]{64})`")
 
 
@@ -182,7 +183,16 @@ def test_a_good_change_stays_by_itself(site: Site) -> None:
     assert site.is_reached()
 
 
+def give_a_person_time(fleet: Fleet) -> None:
+    """Let the agent wait longer for a word: a person has to type it, and a slow machine to start the command."""
+    fleet.end_agent()
+    known = json.loads(fleet.config.read_text())
+    fleet.config.write_text(json.dumps({**known, "hostRisk": {**RISK, "confirm": "1h"}}))
+    fleet.start_agent()
+
+
 def test_a_persons_word_keeps_a_change_that_no_check_confirms(site: Site) -> None:
+    give_a_person_time(site.fleet)
     site.want(DEAD, HOST)
     until(lambda: site.uplink() == DEAD, "the change to be made")
     [waits] = re.findall(r"vectl confirm ([0-9a-f]+)", until(lambda: pending(site), "it to wait for a word"))

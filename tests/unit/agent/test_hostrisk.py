@@ -148,6 +148,19 @@ def test_a_change_is_taken_back_and_not_tried_again(rig: Rig) -> None:
     assert start.started == []
 
 
+def test_a_consent_is_used_up_by_what_was_taken_back_whatever_was_made_since(rig: Rig) -> None:
+    bad, good = fleet_of(lan("eno1"), WEB), fleet_of(lan("eno2"), WEB)
+    for fleet, verdict in ((bad, Verdict.UNDO), (good, Verdict.CONFIRMED)):
+        change(rig, fleet, Starting())
+        [standing] = [standing for standing in risks(rig).all() if standing.is_pending]
+        risks(rig).rule(standing.change.id, verdict, by="a test", at=1.0)
+        run(DeadMan(risks=risks(rig), host=rig.twin, clock=rig.clock, boot="this").watch(standing.change.id))
+    assert rig.machine.networks[LAN].uplink == "eno2"
+    result = run(guarded(rig, bad, Starting()).pass_all())
+    assert [(r.ve, r.rule) for r in result.plan.refused] == [(TARGET, "HostRiskReverted")]
+    assert rig.machine.networks[LAN].uplink == "eno2"
+
+
 def test_a_change_is_taken_back_if_the_host_was_booted_meanwhile(rig: Rig) -> None:
     change(rig, fleet_of(lan("eno1"), WEB), Starting())
     rig.machine.networks.clear()
@@ -169,6 +182,22 @@ def test_a_change_that_fails_half_way_is_taken_back(rig: Rig) -> None:
     assert standing.deadline is None
     watch(rig)
     assert rig.machine.networks[LAN].addresses == {ip_interface("10.20.0.1/24")}
+
+
+def test_a_network_that_is_removed_comes_back_with_its_link(rig: Rig) -> None:
+    with_link = fleet_of(lan("eno1"), WEB)
+    change(rig, with_link, Starting())
+    [standing] = risks(rig).all()
+    risks(rig).rule(standing.change.id, Verdict.CONFIRMED, by="root", at=1.0)
+    rig.converge(with_link)
+    before = rig.machine.networks[LAN]
+    bare = fleet_of(lan("eno1"), ve("web1"))
+    run(rig.reconciler(bare).converge())
+    assert LAN in rig.machine.networks  # nobody is on it any more; without consent it stays
+    change(rig, bare, Starting())
+    assert LAN not in rig.machine.networks
+    assert watch(rig, boot="another").undone == Undone(problem="", at=rig.clock.now())
+    assert rig.machine.networks[LAN] == before
 
 
 def test_one_risk_at_a_time(rig: Rig) -> None:

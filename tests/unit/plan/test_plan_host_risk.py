@@ -176,12 +176,12 @@ def test_what_was_taken_back_is_not_tried_again_by_the_consent_to_it(rig: Rig) -
     plan = planner.plan_host(inputs)
     assert refusals(plan) == []
     mark = Reverted(hash=plan.ve_hashes[TARGET], message="it was taken back")
-    tried = replace(inputs, risks=RiskState(reverted={TARGET: mark}))
+    tried = replace(inputs, risks=RiskState(reverted={TARGET: (mark,)}))
     assert refusals(planner.plan_host(tried)) == [(TARGET, "HostRiskReverted")]
     anew = replace(mark, renewed=frozenset({plan.ve_hashes[TARGET]}))
-    assert refusals(planner.plan_host(replace(inputs, risks=RiskState(reverted={TARGET: anew})))) == []
+    assert refusals(planner.plan_host(replace(inputs, risks=RiskState(reverted={TARGET: (anew,)})))) == []
     other = replace(mark, hash="0" * 64)
-    assert refusals(planner.plan_host(replace(inputs, risks=RiskState(reverted={TARGET: other})))) == []
+    assert refusals(planner.plan_host(replace(inputs, risks=RiskState(reverted={TARGET: (other,)})))) == []
 
 
 def test_while_a_change_is_not_confirmed_nothing_touches_what_it_changed(rig: Rig) -> None:
@@ -192,3 +192,15 @@ def test_while_a_change_is_not_confirmed_nothing_touches_what_it_changed(rig: Ri
     assert plan.waiting[TARGET] == "waits"
     assert not [action for action in plan.actions if action.ve == TARGET]
     assert [action.ve for action in plan.actions if action.ve == VeName("web1")]
+
+
+def test_an_interface_by_which_the_host_is_reached_goes_into_no_ve(rig: Rig) -> None:
+    (rig.state / "policy.yaml").write_text("nics: [eno1]\n")
+    rig.converge(fleet_of(lan(), WEB))
+    wanted = fleet_of(lan(), ve("web1", f"{on_lan(11)}, devices: [{{nic: eno1}}]"))
+    assert "devices.eno1.nic" in [action.path for action in rig.plan(wanted).actions]
+    reach(rig, "eno1")
+    plan = rig.plan(wanted)
+    assert refusals(plan) == [("web1", host_risk.RULE)]
+    assert MANAGED in plan.refused[0].message
+    assert [action for action in plan.actions if action.ve == "web1"] == []
