@@ -33,7 +33,7 @@ class SourceState:
         return self._read().get(source, Remembered())
 
     def trust(self, source: str, commit: str, *, signed: bool, latest: float) -> None:
-        """Remember up to where a source was verified and accepted, durably.
+        """Remember up to where a source was verified and accepted, durably; what was accepted on the way is done with.
 
         Units: ``latest`` seconds since the epoch.
         Raises: StateError, KernelError, NoSpaceError, BusyError.
@@ -42,6 +42,8 @@ class SourceState:
             known = self._read()
             before = known.pop(source, Remembered())
             after = replace(before, trusted=commit, signed=signed, latest=latest)
+            if commit != before.trusted:  # a person's word counts once: the same rewrite needs another one
+                after = replace(after, accepted=())
             if after != before:
                 self._write({**known, source: after})
 

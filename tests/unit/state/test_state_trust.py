@@ -131,6 +131,10 @@ def test_what_is_remembered_of_a_source_outlives_a_restart(tmp_path: Path) -> No
     assert SourceState(str(tmp_path)).read("git:one") == expected
     assert SourceState(str(tmp_path)).read("git:two").trusted == "b" * 40
     assert SourceState(str(tmp_path)).read("git:three") == Remembered()
+    SourceState(str(tmp_path)).trust("git:one", "a" * 40, signed=True, latest=6.0)
+    assert SourceState(str(tmp_path)).read("git:one").accepted_from("a" * 40) == rewrite
+    SourceState(str(tmp_path)).trust("git:one", "c" * 40, signed=True, latest=6.0)
+    assert SourceState(str(tmp_path)).read("git:one").accepted == ()
     with pytest.raises(UsageError, match="expected the commit that is trusted, " + "b" * 40):
         SourceState(str(tmp_path)).accept("git:two", rewrite)
 
