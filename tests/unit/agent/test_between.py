@@ -149,6 +149,8 @@ def test_room_that_a_host_declares_is_for_all_its_ves() -> None:
     more = ve("new", "{host: node-a, memory: {limit: 2Gi, guarantee: 1536Mi}}")
     plan = plan_between(fleet(node, *big), fleet(node, *big, more), NODE)
     assert (shown(plan), rules(plan)) == ([], [("new", "NoCapacity")])
+    assert "web0 1Gi" in plan.refused[0].message
+    assert "leaving" not in plan.refused[0].message
 
 
 def test_each_host_has_the_part_that_is_its_own() -> None:
