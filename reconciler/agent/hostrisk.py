@@ -30,7 +30,7 @@ from reconciler.state.host_risks import LOCK
 Apply = Callable[[Plan, Inputs], Awaitable[list[Outcome]]]
 Start = Callable[[str], Awaitable[None]]
 
-BY_FAILURE = "it could not be carried out whole"
+BY_FAILURE, BY_END = "it could not be carried out whole", "the instance is taken down"
 _START_S = 30.0
 _LOOK_S = 0.3
 _HASH_DIGITS = 12
@@ -170,6 +170,15 @@ class Guard:
         text = f"taken back in {self.settings.confirm_s:g} s unless `vectl confirm {change.whole[:_HASH_DIGITS]}`"
         for target in change.hashes:
             self.desk.tell(target, "AwaitsConfirmation", text, kind="Warning")
+
+    def stand_down(self) -> None:
+        """Let nobody take anything back any more, as all that vectl made is to go.
+
+        Raises: StateError, KernelError, NoSpaceError, BusyError.
+        """
+        for standing in self.desk.risks.all():
+            if standing.is_pending:
+                self.desk.risks.rule(standing.change.id, Verdict.CONFIRMED, by=BY_END, at=self.desk.clock.now())
 
     async def run(self, changed: Callable[[], None]) -> None:
         """See to it that somebody stands by for as long as a change is not settled, and tell how each one ends.

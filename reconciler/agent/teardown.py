@@ -68,6 +68,7 @@ async def tear_down(session: Session, *, told: Callable[[str], None]) -> None:
 
     Raises: StateError, if something cannot be looked at; VectlError.
     """
+    session.guard.stand_down()
     observed = await session.reconciler.observe()
     limit = asyncio.Semaphore(session.config.workers)
 

@@ -226,6 +226,15 @@ def test_an_agent_stands_by_himself_where_nobody_else_can(rig: Rig) -> None:
     assert "HostRiskReverted" in [link.entry["request"] for link in rig.desk().recorder.audit.read()]
 
 
+def test_nothing_is_taken_back_from_an_instance_that_is_taken_down(rig: Rig) -> None:
+    change(rig, fleet_of(lan("eno1"), WEB), Starting())
+    guard = guarded(rig, fleet_of(lan("eno1"), WEB), Starting()).guard
+    assert guard is not None
+    guard.stand_down()
+    assert watch(rig, boot="another").undone is None
+    assert rig.machine.networks[LAN].uplink == "eno1"
+
+
 def test_two_networks_that_exchanged_their_links_get_them_back(rig: Rig) -> None:
     dmz = NetworkName("dmz")
     bridged = HostNetworkObservation(mode=NetworkMode.BRIDGED)
