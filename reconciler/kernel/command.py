@@ -64,7 +64,7 @@ _PRIVATE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_
 # holds them open: that one is not waited for.
 _DRAIN_SECONDS = 1.0
 
-_MEMORY_MAX = 1 << 28
+_MEMORY_MAX = 1 << 29
 """What a bounded command may use of memory that is its own. Units: bytes."""
 
 _VERSION = re.compile(r"\d+(?:\.\d+)+")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import CommandError, KernelFormatError, TooLargeError
+from reconciler.kernel import command
 from reconciler.kernel.git import AS_SIGNED, ISOLATED, Repository
 from reconciler.kernel.git_object import parse_commit
 from reconciler.model.commit import trailers
@@ -79,8 +80,11 @@ def test_only_a_last_paragraph_of_nothing_else_is_trailers(message: str) -> None
     assert trailers(message) == ()
 
 
-def test_a_tree_without_end_is_given_up_on(clone: Clone, repository: Repository) -> None:
+def test_a_tree_without_end_is_given_up_on(
+    clone: Clone, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten folders that each hold ten folders, and so on, are a dozen objects and 10^10 paths."""
+    monkeypatch.setattr(command, "_MEMORY_MAX", 64 << 20)
     oid, mode, kind = clone.git("hash-object", "-w", "--stdin", input=b"x"), "100644", "blob"
     for _ in range(10):
         listing = "".join(f"{mode} {kind} {oid}\td{number}\n" for number in range(10))
