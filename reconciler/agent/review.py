@@ -124,7 +124,8 @@ class Reviewer:
             self._reviewed, self._is_loaded = head, True
             self._keep(self.desk.reviews.reviewed, head.revision)
         elif (before := self._before()) is not None:
-            self._reviewed = review.held_to(head, before, ledger.open)
+            waiting = review.in_the_way(head, before, ledger.open)
+            self._reviewed = review.held_to(head, before, ledger.open | waiting.keys())
 
     def _taken(self, before: Fleet, fleet: Fleet, way: Way) -> Ledger:
         ledger = self._ledger()

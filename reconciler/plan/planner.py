@@ -47,17 +47,20 @@ def plan_reviewed(inputs: Inputs, only: frozenset[VeName] | None = None) -> tupl
 
     Shape: what the plan was made from, which is what it is to be carried out with, and the plan.
     """
-    bound = inputs.review
+    bound, head = inputs.review, inputs.fleet
     if bound is None or bound.before is None:
         return inputs, _plan(inputs, only)
     if only is not None:  # of the others, and of what is to go, only a look at everything tells anew
         inputs = _held(inputs, bound.withheld - (only & inputs.fleet.ves.keys()))
     wanted = _plan(inputs, only)
     names = review.withheld(wanted)
-    if not names:
+    waiting = review.in_the_way(head, bound.before, names if only is None else names | bound.withheld)
+    if not (names or (waiting if only is None else waiting.keys() & only)):
         return inputs, wanted
-    held = replace(_held(inputs, names), settled=bound.settled)
-    return held, review.joined(wanted, _plan(held, only))
+    held = replace(_held(inputs, names | waiting.keys()), settled=bound.settled)
+    made = review.joined(wanted, _plan(held, only))
+    told = {name: why for name, why in waiting.items() if only is None or name in only}
+    return held, replace(made, waiting={**made.waiting, **told})
 
 
 def _plan(inputs: Inputs, only: frozenset[VeName] | None) -> Plan:

@@ -12,7 +12,8 @@ from itertools import chain
 
 from reconciler.model.action import CONSENT_IMPACTS, Action, Impact, Operation, Origin, Plan, Refusal
 from reconciler.model.facts import Json
-from reconciler.model.fleet import Fleet
+from reconciler.model.fleet import Fleet, VeSpec
+from reconciler.model.network import Address
 from reconciler.plan.hashes import action_hash, hashed_impact, hashed_op
 from reconciler.plan.host_network import network_of, network_target
 from reconciler.plan.settled import Settled
@@ -349,6 +350,21 @@ def held_to(fleet: Fleet, before: Fleet, names: frozenset[str]) -> Fleet:
         networks={**networks, **{name: spec for name, spec in before.networks.items() if name in old}},
         templates={**before.templates, **fleet.templates},
     )
+
+
+def in_the_way(fleet: Fleet, before: Fleet, names: frozenset[str]) -> dict[str, str]:
+    """Say of VEs for whom they wait: they would get an address that a VE still has which is held to what it was."""
+    taken = {ip: name for name, spec in before.ves.items() if name in names for ip in _addresses(spec)}
+    waiting: dict[str, str] = {}
+    for name, spec in fleet.ves.items():
+        clash = next((ip for ip in _addresses(spec) if ip in taken), None) if name not in names else None
+        if clash is not None:
+            waiting[name] = f"waits for {taken[clash]}, which has {clash} as long as its change is not reviewed"
+    return waiting
+
+
+def _addresses(spec: VeSpec) -> Iterator[Address]:
+    return (address.ip for link in spec.network.interfaces.values() for address in link.addresses)
 
 
 def joined(wanted: Plan, instead: Plan) -> Plan:

@@ -239,6 +239,35 @@ def test_each_step_of_a_way_is_judged_by_what_was_said_of_it() -> None:
     simloop.run(0, main())
 
 
+def test_an_address_goes_on_only_once_who_has_it_may_leave_it() -> None:
+    """No two VEs have one address because the change of one of them was reviewed and that of the other was not."""
+    first = (LAN, ve("web1", on_lan(13)), WEB2)
+    second = (*first, ve("web3", on_lan(11)))
+
+    async def main() -> None:
+        with reviewing_rig() as rig:
+            async with agent_on(rig, files(LAN, WEB1, WEB2)) as agent:
+                await begun(agent, "web1", "web2")
+                way = (Stride(revision="c1", fleet=fleet_of(*first, revision="c1")),)
+                agent.manifests.way = lambda since: way  # type: ignore[method-assign]  # what a repository knows
+                agent.write(*second)
+                say(agent, Said(kind="reviewed", hash=reviewed(first, second)))
+                await agent.until(lambda: agent.condition("web3").reason == "Waiting", "that to be told")
+                assert "waits for web1" in agent.condition("web3").message
+                agent.agent.ask(VeName("web3"))
+                await asyncio.sleep(HOUR)
+                assert rig.names() == {"web1", "web2"}
+                known = {
+                    **agent.manifests.words(),
+                    "c1": [Said(kind="reviewed", hash=reviewed((LAN, WEB1, WEB2), first))],
+                }
+                agent.manifests.words = lambda: known  # type: ignore[method-assign]  # what its notes are
+                agent.manifests.hint()
+                await agent.ready("web1", "web3")
+
+    simloop.run(0, main())
+
+
 def test_a_host_that_asks_for_no_review_keeps_no_books_of_them() -> None:
     async def main() -> None:
         with clocked_rig() as rig:
