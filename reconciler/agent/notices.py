@@ -159,7 +159,7 @@ def _recoveries(book: Book, standing: Standing, now: float) -> Iterator[Notice]:
     for subject, reason in sorted(book.open.items()):
         is_calm = now - standing.well.get(subject, now) >= CALM_S or subject not in standing.well
         if _is_over(standing, subject) and is_calm:
-            is_gone = subject not in standing.known and "/" not in subject
+            is_gone = subject not in standing.known and "." not in subject
             message = "it is no longer here" if is_gone else f"well again after {reason}"
             yield Notice(
                 topic=Topic.RECOVERY,

@@ -122,7 +122,8 @@ def _of_turns(agent: Agent, now: float) -> Iterator[Problem]:
     for refusal in troubles.refused:
         if refusal.ve not in ves and "/" in refusal.ve:  # a VE's own condition tells of it
             message = f"{refusal.message}; {refusal.remedy}".removesuffix("; ")
-            yield Problem(subject=refusal.ve, reason=refusal.rule, message=message, since=now, urgent=True)
+            subject = refusal.ve.replace("/", ".", 1)  # as the conditions of networks are named
+            yield Problem(subject=subject, reason=refusal.rule, message=message, since=now, urgent=True)
 
 
 def _problem(subject: str, condition: Condition, *, urgent: bool = False) -> Problem:

@@ -79,7 +79,8 @@ def rows(session: Session, fleet: Fleet | None, observed: HostObservation, *, re
     seen = dict(_by_name(observed))
     host = session.config.instance.host
     specs = {str(n): spec for n, spec in (fleet.ves if fleet else {}).items() if is_here(spec, host)}
-    told = {name for name, found in stored.items() if fleet is None and _speaks_of(found, revision)}
+    ves = {name: found for name, found in stored.items() if "." not in name}  # those of networks have a dot
+    told = {name for name, found in ves.items() if fleet is None and _speaks_of(found, revision)}
     return [
         Row(name=name, spec=specs.get(name), seen=seen.get(name), conditions=_with_ready(stored.get(name, ())))
         for name in sorted(seen.keys() | specs.keys() | told)
