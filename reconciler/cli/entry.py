@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -28,7 +29,9 @@ def main() -> None:
 
         sys.stdout.write(complete.answer(arguments[1:]))
         return
-    sys.exit(run(arguments))
+    code = run(arguments)
+    gc.freeze()  # what a plan of thousands of VEs holds is not looked through once more before it is let go
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
