@@ -6,6 +6,7 @@ standing still, its connections cut off, and half a memory.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from reconciler.errors import BusyError
@@ -43,7 +44,11 @@ def sweep(site: Site, uid: Uid) -> None:
 
     Raises: KernelError; StateError.
     """
+    unborn = kept.unborn(site.instance.suspended_dir(uid))
+    if not os.path.isdir(site.instance.ve_run_dir(uid)):  # it did not run since the host was booted
+        kept.delete(site, unborn)
+        return
     with suppress(BusyError), dumping.leading(memory_files.work_dir(site, uid)):
         if was_begun(site, uid):
             _let_go(site, uid)
-        kept.delete(site, kept.unborn(site.instance.suspended_dir(uid)))
+        kept.delete(site, unborn)

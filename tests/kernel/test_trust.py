@@ -514,7 +514,14 @@ def test_a_note_that_comes_later_is_found_on_what_was_taken(world: World, ann: P
     assert [one.by for one in vouched(world.verification().steps([head]))] == ["ann"]
 
 
-@pytest.mark.parametrize("text", ["Key: value\n" * 20_000, "-----BEGIN SSH SIGNATURE-----\n" * 8000, "-" * 250_000])
+LONG = {
+    "trailers": "Key: value\n" * 20_000,
+    "beginnings": "-----BEGIN SSH SIGNATURE-----\n" * 8000,
+    "dashes": "-" * 250_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_long_note_without_a_signature_is_read_in_one_go(text: str) -> None:
     assert notes.parse("a" * 40, text) == ()
 

@@ -130,7 +130,7 @@ def test_a_secret_that_others_may_read_is_none(hook: Hook) -> None:
         secrets_of(hook.file)
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "short\n", f"{SECRET}\nshort\n", f"{SECRET}\n" * 5, "x" * 5000])
+@pytest.mark.parametrize("text", ["", "\n\n", "short\n", f"{SECRET}\nshort\n", f"{SECRET}\n" * 5, "x" * 5000], ids=len)
 def test_an_unfit_secret_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "secret"
     path.write_text(text)
