@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +69,12 @@ class Lab:
         for name in names:
             with self.fleet.explained(name):
                 until(lambda name=name: self.is_ready(name), f"{name} to be ready")  # type: ignore[misc]  # bound now
+
+    def await_done(self) -> None:
+        """Wait until all of the newest commit is known to be done: what comes then is reviewed from there on."""
+        ledger = Path(self.fleet.instance.state_dir, "reviews.json")
+        head = self.clone.git("rev-parse", "HEAD")
+        until(lambda: json.loads(ledger.read_text())["base"] == head, f"all of {head[:12]} to be done")
 
     def carried_out(self, name: str) -> dict[str, Any]:
         """Give the newest entry of the audit log that tells of what the manifests wanted of something."""
@@ -209,6 +216,7 @@ def test_a_manifest_that_moves_between_files_and_folders_changes_nothing(lab: La
 def test_a_rename_keeps_the_data_where_the_manifest_says_so_and_waits_where_not(lab: Lab) -> None:
     lab.merge(old=web("old", 61))
     lab.await_ready("old")
+    lab.await_done()
     uid = lab.fleet.ve("old").uid
     lab.commit(old=web("new", 61))
     since = ("--from", "HEAD~1", "--to", "HEAD")

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -252,14 +253,17 @@ def test_an_answer_without_end_is_bounded(mirror: Mirror, monkeypatch: pytest.Mo
         assert time.monotonic() - begun < 8.0 + LATE_S
 
 
-def test_a_server_that_sends_a_byte_now_and_then_is_left_at_the_deadline(mirror: Mirror, server: HttpServer) -> None:
-    def drip(piece: bytes, before: int) -> bytes | None:
-        del before
-        time.sleep(0.2)  # it is the server that is slow
-        return piece[:1]
+def test_a_server_that_sends_a_byte_now_and_then_is_left_at_the_deadline(mirror: Mirror) -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        with suppress(OSError):  # once it is left
+            connection.sendall(_ADVERTISING)
+            while True:
+                connection.sendall(b"0")
+                time.sleep(0.1)  # it is the server that is slow
 
-    with gitserver.tampering(server.server_address[1], drip) as proxy:
-        remote = Remote(url=f"http://{gitserver.HOST}:{proxy.port}/fleet.git", timeout_s=SHORT_S)
+    with gitserver.raw(drip) as server:
+        remote = Remote(url=f"http://{gitserver.HOST}:{server.port}/x", timeout_s=SHORT_S)
         assert refusal(mirror, remote) == "FetchTimedOut"
 
 
