@@ -197,7 +197,7 @@ def test_a_change_goes_from_a_branch_to_the_host_and_is_reverted(fleet: Fleet, f
     reverted = forge.clone.git("rev-parse", "HEAD")
     undone = forge.hash_of(merged, reverted)
     note = ("approve", undone, str(forge.clone.path), "--note", reverted, "--key", forge.alice.key, "--reviewed")
-    fleet.vectl(*note)
+    fleet.vectl(*note, env=ANN)
     forge.push("refs/notes/vectl:refs/notes/vectl")
     forge.push("HEAD:refs/heads/main")
     await_revision(fleet, "web", reverted)
