@@ -15,7 +15,7 @@ from reconciler.model.condition import ConditionType
 from reconciler.model.identity import VeName
 from tests.support.fleet import Document, Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
-from tests.support.gitrepo import Clone, bare
+from tests.support.gitrepo import ANN, Clone, bare
 from tests.support.signing import Person, at, ssh_person
 
 pytestmark = pytest.mark.xdist_group("agent-review")
@@ -192,6 +192,7 @@ def test_what_a_rival_merge_changed_waits_and_its_drift_is_corrected(lab: Lab) -
         "--key",
         lab.alice.key,
         "--reviewed",
+        env=ANN,
     )
     lab.clone.push(lab.fleet.directory / "fleet.git", "refs/notes/vectl:refs/notes/vectl")
     lab.fleet.ask("refresh")
