@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from reconciler.importing import cpu_time
 from reconciler.importing.draft import Job
 from reconciler.importing.openvz.config import Config
 from reconciler.importing.openvz.values import Unit, amount
 from reconciler.importing.report import Setting
-from reconciler.importing.words import count, cpus, decimal, size, whole
+from reconciler.importing.words import count, decimal, size, whole
 from reconciler.model.units import format_number_set, parse_number_set
 
 KEYS = frozenset({"CPUUNITS", "CPULIMIT", "CPUS", "CPUMASK", "NODEMASK", "IOPRIO", "IOLIMIT", "IOPSLIMIT"})
@@ -18,7 +19,6 @@ DEFAULT_IO_WEIGHT = IO_WEIGHTS[4]
 
 _WEIGHT_MOST = 10_000
 _IO_LEAST = 64 << 10
-_CPU_LEAST = 0.01
 
 
 def convert(config: Config, job: Job) -> None:
@@ -31,7 +31,7 @@ def convert(config: Config, job: Job) -> None:
             take(job, setting)
         except ValueError as err:
             job.drop(setting, str(err))
-    _limit(config, job)
+    cpu_time.limit(job, ((config.get("CPULIMIT"), _percentage), (config.get("CPUS"), _number)), number="CPUS")
     for key, path in (("CPUMASK", "cpu.cpus"), ("NODEMASK", "cpu.nodes")):
         if (mask := config.get(key)) is not None:
             _mask(job, mask, path)
@@ -44,32 +44,6 @@ def _units(job: Job, setting: Setting) -> None:
         job.put(setting, "cpu.weight", weight)
     else:
         job.change(setting, "cpu.weight", weight, "a weight is a tenth of the units, from 1 to 10000")
-
-
-def _limit(config: Config, job: Job) -> None:
-    """Set the limit of CPU time: the smaller one of the percentage and the number of CPUs."""
-    found: list[tuple[float, Setting]] = []
-    for key, read in (("CPULIMIT", _percentage), ("CPUS", _number)):
-        setting = config.get(key)
-        if setting is None:
-            continue
-        try:
-            limit = read(setting.value.strip())
-        except ValueError as err:
-            job.drop(setting, str(err))
-            continue
-        if limit:
-            found.append((max(limit, _CPU_LEAST), setting))
-    if not found:
-        return
-    least, setting = min(found, key=lambda one: one[0])
-    for other in (one for _, one in found if one is not setting):
-        job.ignore(other, f"{setting.key} allows less")
-    if setting.key == "CPUS":
-        why = "it may use the time of so many CPUs, on whichever they are"
-        job.change(setting, "cpu.limit", cpus(least), why)
-    else:
-        job.put(setting, "cpu.limit", cpus(least))
 
 
 def _percentage(text: str) -> float:

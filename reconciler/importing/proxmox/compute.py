@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from reconciler.importing import cpu_time
 from reconciler.importing.draft import Job
 from reconciler.importing.proxmox.config import Config
 from reconciler.importing.report import Setting
-from reconciler.importing.words import cpus, decimal, size, whole
+from reconciler.importing.words import decimal, size, whole
 
 _WEIGHT_MOST = 10_000
 _DEFAULT_MIB = 512
-_CPU_LEAST = 0.01
 
 
 def convert(config: Config, job: Job) -> None:
@@ -19,7 +19,7 @@ def convert(config: Config, job: Job) -> None:
             _units(job, units)
         except ValueError as err:
             job.drop(units, str(err))
-    _limit(config, job)
+    cpu_time.limit(job, ((config.get(key), decimal) for key in ("cpulimit", "cores")), number="cores")
     for key, path in (("memory", "memory.limit"), ("swap", "memory.swap")):
         setting = config.get(key)
         if setting is None:
@@ -39,27 +39,3 @@ def _units(job: Job, setting: Setting) -> None:
         job.put(setting, "cpu.weight", weight)
     else:
         job.change(setting, "cpu.weight", weight, "a weight is from 1 to 10000")
-
-
-def _limit(config: Config, job: Job) -> None:
-    found: list[tuple[float, Setting]] = []
-    for key in ("cpulimit", "cores"):
-        setting = config.get(key)
-        if setting is None:
-            continue
-        try:
-            limit = decimal(setting.value)
-        except ValueError as err:
-            job.drop(setting, str(err))
-            continue
-        if limit:
-            found.append((max(limit, _CPU_LEAST), setting))
-    if not found:
-        return
-    least, setting = min(found, key=lambda one: one[0])
-    for other in (one for _, one in found if one is not setting):
-        job.ignore(other, f"{setting.key} allows less")
-    if setting.key == "cores":
-        job.change(setting, "cpu.limit", cpus(least), "it may use the time of so many CPUs, on whichever they are")
-    else:
-        job.put(setting, "cpu.limit", cpus(least))
