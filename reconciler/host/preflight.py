@@ -59,7 +59,8 @@ async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
         await asyncio.to_thread(dumps.settle, site, uid)
     look = site.looks.get(uid) or _begin(site, uid)
     try:
-        return migration.judge(await asyncio.wait_for(asyncio.shield(look), _LOOK_S))
+        async with asyncio.timeout(_LOOK_S):
+            return migration.judge(await asyncio.shield(look))
     except TimeoutError:
         raise TimeLimitError(f"look for obstacles in VE {uid}: not ended after {_LOOK_S:g} s") from None
 

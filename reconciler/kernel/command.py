@@ -266,7 +266,8 @@ async def run_async(
         )
     talk = asyncio.ensure_future(_converse(process, input))
     try:
-        out, err_out = await asyncio.wait_for(asyncio.shield(talk), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            out, err_out = await asyncio.shield(talk)
     except TimeoutError:
         raise _too_late(argv, timeout_s, await _end_async(process, talk)) from None
     except BaseException:
@@ -369,7 +370,8 @@ async def _end_async(process: asyncio.subprocess.Process, talk: asyncio.Future[t
 
     _kill_group(process.pid, reaped=process.returncode is not None)
     try:
-        out, err_out = await asyncio.wait_for(talk, _DRAIN_SECONDS)
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            out, err_out = await talk
     except TimeoutError:
         return ""
     return _text(out + err_out)[-OUTPUT_KEPT:]

@@ -97,7 +97,8 @@ class KeeperClient:
         """
         client = cls(await _connect(run_dir))
         try:
-            hello = await asyncio.wait_for(client._hello, _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                hello = await client._hello
         except TimeoutError as err:
             client.close()
             raise KeeperError(f"connect to the keeper of {run_dir}: it does not answer") from err
@@ -219,7 +220,8 @@ class KeeperClient:
 
     async def _within(self, timeout_s: float, answer: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(answer, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await answer
         except TimeoutError as err:
             raise TimeLimitError(f"wait for the keeper: no answer within {timeout_s:g} s") from err
 
