@@ -54,7 +54,7 @@ def rootfs(  # noqa: PLR0913  # one for each option
         typer.Option("--rootfs", metavar="DIR|TARBALL", help="A private area or a backup, to make a Template of."),
     ] = None,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the template.")] = "",
-    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Directory of manifests to write into.")] = "",
+    to: _To = "",
     id_base: Annotated[
         int, typer.Option("--id-base", min=0, metavar="NUMBER", help="Owner on disk that is root of the container.")
     ] = 0,

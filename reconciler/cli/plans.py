@@ -36,14 +36,9 @@ _Start = Annotated[
 ]
 _End = Annotated[str, typer.Option("--to", metavar="REVISION", help="With --from: the way to this one.")]
 _Hosts = Annotated[list[str] | None, typer.Option("--host", metavar="NAME", help="With --from: only this host.")]
-_Seen = Annotated[
-    list[str] | None,
-    typer.Option("--observed", metavar="FILE", help="Plan against what `vectl observe` printed; needs no host."),
-]
-_Observed = Annotated[
-    str | None,
-    typer.Option("--observed", metavar="FILE", help="Plan against what `vectl observe` printed; needs no host."),
-]
+_OBSERVED = typer.Option("--observed", metavar="FILE", help="Plan against what `vectl observe` printed; needs no host.")
+_Observed = Annotated[str | None, _OBSERVED]
+_ObservedOfEach = Annotated[list[str] | None, _OBSERVED]
 
 
 def validate(
@@ -85,9 +80,7 @@ def _github(finding: Finding) -> str:
 
 
 def plan(  # noqa: PLR0913  # one for each option
-    path: Annotated[
-        str, typer.Argument(metavar="PATH", help="A directory or file of manifests, or - for standard input.")
-    ] = "",
+    path: PathArgument = "",
     form: Annotated[PlanFormat, typer.Option("--output", "-o", help="The format.")] = PlanFormat.TEXT,
     prune: PruneOption = False,
     detailed: _Detailed = False,
@@ -95,7 +88,7 @@ def plan(  # noqa: PLR0913  # one for each option
     out: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="Save the plan, for `vectl apply --plan FILE`.")
     ] = None,
-    observed: _Seen = None,
+    observed: _ObservedOfEach = None,
     start: _Start = None,
     end: _End = "HEAD",
     hosts: _Hosts = None,
