@@ -21,29 +21,8 @@ LOGIN = "bot:s3:cr et:"
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Path:
-    """A directory with one repository, ``fleet.git``."""
-    bare(tmp_path / "served" / "fleet.git")
-    return tmp_path / "served"
-
-
-@pytest.fixture
-def clone(tmp_path: Path, served: Path) -> Clone:
-    made = Clone(tmp_path / "clone")
-    made.commit({"web.yaml": "one"})
-    made.push(served / "fleet.git")
-    return made
-
-
-@pytest.fixture
 def mirror(tmp_path: Path) -> Mirror:
     return Mirror(str(tmp_path / "source" / "m.git"))
-
-
-@pytest.fixture
-def http(served: Path) -> Iterator[HttpServer]:
-    with gitserver.http(served) as server:
-        yield server
 
 
 @pytest.fixture

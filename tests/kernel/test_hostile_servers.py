@@ -20,7 +20,7 @@ from reconciler.kernel import git_fetch
 from reconciler.kernel.git_fetch import HEAD, Mirror
 from reconciler.kernel.git_remote import Remote
 from tests.support import gitserver
-from tests.support.gitrepo import Clone, bare, git
+from tests.support.gitrepo import Clone, git
 from tests.support.gitserver import HttpServer
 
 MAIN = "refs/heads/main"
@@ -32,32 +32,12 @@ Tamper = Callable[[bytes, int], bytes | None]
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Path:
-    bare(tmp_path / "served" / "fleet.git")
-    return tmp_path / "served"
-
-
-@pytest.fixture
-def clone(tmp_path: Path, served: Path) -> Clone:
-    made = Clone(tmp_path / "clone")
-    made.commit({"web.yaml": "one"})
-    made.push(served / "fleet.git")
-    return made
-
-
-@pytest.fixture
-def server(served: Path) -> Iterator[HttpServer]:
-    with gitserver.http(served) as made:
-        yield made
-
-
-@pytest.fixture
-def mirror(tmp_path: Path, server: HttpServer, clone: Clone) -> Mirror:
+def mirror(tmp_path: Path, http: HttpServer, clone: Clone) -> Mirror:
     """A mirror that holds the first commit."""
     made = Mirror(str(tmp_path / "m.git"))
-    asyncio.run(made.fetch([Remote(url=server.url("fleet.git"), timeout_s=PATIENT_S)], MAIN))
+    asyncio.run(made.fetch([Remote(url=http.url("fleet.git"), timeout_s=PATIENT_S)], MAIN))
     clone.commit({f"{number}.yaml": secrets.token_hex(2000) for number in range(20)}, "a lot that is new")
-    clone.push(server.url("fleet.git"))
+    clone.push(http.url("fleet.git"))
     return made
 
 
@@ -94,10 +74,10 @@ def through(remote: Remote, port: int, *, timeout_s: float = PATIENT_S) -> Remot
 
 
 @pytest.fixture(params=["http", "ssh"])
-def remote(request: pytest.FixtureRequest, tmp_path: Path, served: Path, server: HttpServer) -> Iterator[Remote]:
+def remote(request: pytest.FixtureRequest, tmp_path: Path, served: Path, http: HttpServer) -> Iterator[Remote]:
     """A good server, to stand before."""
     if request.param == "http":
-        yield Remote(url=server.url("fleet.git"), timeout_s=PATIENT_S)
+        yield Remote(url=http.url("fleet.git"), timeout_s=PATIENT_S)
         return
     with gitserver.ssh(tmp_path / "ssh", served) as ssh:
         # The proxy has a port of its own, under which the host key is not known.
@@ -184,30 +164,30 @@ def test_a_redirection_to_another_host_is_not_followed(served: Path, mirror: Mir
 
 
 def test_what_is_larger_than_the_mirror_may_be_is_left_and_cleared_away(
-    mirror: Mirror, clone: Clone, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, clone: Clone, http: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git_fetch, "PACK_MAX", 4 << 20)
     (clone.path / "large").write_bytes(os.urandom(8 << 20))
     clone.commit({})
-    clone.push(server.root / "fleet.git")
-    remote = Remote(url=server.url("fleet.git"), timeout_s=PATIENT_S)
+    clone.push(http.root / "fleet.git")
+    remote = Remote(url=http.url("fleet.git"), timeout_s=PATIENT_S)
     assert refusal(mirror, remote) == "SourceTooLarge"
     clone.git("reset", "--quiet", "--hard", "HEAD~1")
-    clone.push(server.root / "fleet.git", f"HEAD:{MAIN}", "--force")
+    clone.push(http.root / "fleet.git", f"HEAD:{MAIN}", "--force")
     assert asyncio.run(mirror.fetch([remote], MAIN)).head == clone.git("rev-parse", "HEAD")
     assert [path.name for path in Path(mirror.path).rglob("tmp_*")] == []
 
 
 def test_a_file_that_unfolds_to_more_than_there_is_memory_is_only_stored(
-    mirror: Mirror, clone: Clone, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+    mirror: Mirror, clone: Clone, http: HttpServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(git_fetch, "MEMORY_MAX", 96 << 20)
     with (clone.path / "zeros").open("wb") as file:
         file.truncate(128 << 20)
     clone.git("config", "core.compression", "1")
     head = clone.commit({})
-    clone.push(server.root / "fleet.git")
-    fetched = asyncio.run(mirror.fetch([Remote(url=server.url("fleet.git"), timeout_s=PATIENT_S)], MAIN))
+    clone.push(http.root / "fleet.git")
+    fetched = asyncio.run(mirror.fetch([Remote(url=http.url("fleet.git"), timeout_s=PATIENT_S)], MAIN))
     assert fetched.head == head
     packs = sum(path.stat().st_size for path in Path(mirror.path).rglob("*.pack"))
     assert packs < 4 << 20
@@ -280,10 +260,10 @@ def test_what_a_server_says_is_told_as_plain_words_and_not_at_length(mirror: Mir
         assert refusal(mirror, Remote(url=f"http://{gitserver.HOST}:{server.port}/x", timeout_s=PATIENT_S))
 
 
-def test_many_refs_of_notes_are_no_way_to_hold_up_a_fetch(mirror: Mirror, clone: Clone, server: HttpServer) -> None:
+def test_many_refs_of_notes_are_no_way_to_hold_up_a_fetch(mirror: Mirror, clone: Clone, http: HttpServer) -> None:
     head = clone.git("rev-parse", "HEAD")
     refs = "".join(f"create refs/notes/vectl-{number} {head}\n" for number in range(300))
-    git(server.root / "fleet.git", "update-ref", "--stdin", input=refs.encode())
-    fetched = asyncio.run(mirror.fetch([Remote(url=server.url("fleet.git"), timeout_s=PATIENT_S)], MAIN))
+    git(http.root / "fleet.git", "update-ref", "--stdin", input=refs.encode())
+    fetched = asyncio.run(mirror.fetch([Remote(url=http.url("fleet.git"), timeout_s=PATIENT_S)], MAIN))
     assert (fetched.head, fetched.notes) == (head, None)
     assert git(Path(mirror.path), "rev-parse", HEAD) == head

@@ -19,26 +19,13 @@ from reconciler.model.action import (
     Refusal,
     UnknownFact,
 )
-from reconciler.model.compute import Limit, SetLimit
 from reconciler.model.facts import Json
-from reconciler.model.identity import HostName, Uid
 from reconciler.plan.explain import explain
 from reconciler.plan.markdown import LENGTH_MAX, render_markdown
 from reconciler.plan.render import exit_detail, render_diff, render_text, summary
 from reconciler.plan.words import value_text
+from tests.support.changes import CHANGE, NODE
 
-CHANGE = Action(
-    ve="web1",
-    uid=Uid("u-1"),
-    op=Operation.UPDATE,
-    path="memory.limit",
-    before=512 << 20,
-    after=1 << 30,
-    reason=Reason.SPEC_CHANGED,
-    impact=Impact.LIVE,
-    origin=Origin.GIT,
-    effects=(SetLimit(uid=Uid("u-1"), limit=Limit.MEMORY_LIMIT, value=1 << 30),),
-)
 DRIFT = replace(CHANGE, path="hostname", before="evil\x1b[2J\n+ create web9", after="web1", origin=Origin.DRIFT)
 RESTART = replace(
     CHANGE,
@@ -59,7 +46,7 @@ REFUSED = Refusal(ve="db2", rule="NeedsConsent", message="would be | `made` anew
 
 
 def plan(*actions: Action, **more: object) -> Plan:
-    whole = Plan(host=HostName("node-a"), revision="dir:abc", actions=actions, action_hash="f" * 64)
+    whole = Plan(host=NODE, revision="dir:abc", actions=actions, action_hash="f" * 64)
     return replace(whole, **more)  # type: ignore[arg-type]  # parts of a plan, by name
 
 

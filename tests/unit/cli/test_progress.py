@@ -10,7 +10,7 @@ import pytest
 from reconciler.cli import progress
 from reconciler.cli.progress import Progress
 from reconciler.model.action import Reason
-from tests.unit.cli.test_plan_text import CHANGE
+from tests.support.changes import CHANGE
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:

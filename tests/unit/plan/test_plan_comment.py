@@ -29,19 +29,8 @@ from reconciler.plan.comment import MARKER, About, mark, render_comment, render_
 from reconciler.plan.comparison import Comparison, HostPlan
 from reconciler.plan.markdown import LENGTH_MAX
 from reconciler.plan.markup import cell, code, fit, size
+from tests.support.changes import CHANGE, NODE
 
-NODE = HostName("node-a")
-CHANGE = Action(
-    ve="web1",
-    uid=Uid("u-1"),
-    op=Operation.UPDATE,
-    path="memory.limit",
-    before=512 << 20,
-    after=1 << 30,
-    reason=Reason.SPEC_CHANGED,
-    impact=Impact.LIVE,
-    origin=Origin.GIT,
-)
 HOSTILE = "`" * 30 + "</details><!-- --> @ops #1 [x](http://e.org) | \x1b[2J\u202e\n## heading"
 
 words = st.one_of(
