@@ -28,10 +28,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 SHORT_S = 1.0 * PATIENCE
 ASKED = '#!/bin/sh\n[ "$1" != --version ] || exec {criu} "$@"\n'
-HANGS = "exec sleep 1000"
+# Whoever hangs reads from what nobody writes to; at the end of the block it is let go.
+HANGS = "read line <{here}/go"
 # The action that is named last comes first: ours is never reached; everything is written by then, and stands still.
 HANGS_AT_THE_END = 'exec {criu} "$@" --action-script {here}/hang'
-HANG = '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0\necho $PPID >{here}/pid; exec sleep 1000\n'
+HANG = '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" = post-dump ] || exit 0\necho $PPID >{here}/pid; read line <{here}/go\n'
 # Ours comes first, and makes the dump count.
 HANGS_ONCE_IT_COUNTS = 'what=$1; shift; exec {criu} $what --action-script {here}/hang "$@"'
 WAITS = 'echo $$ >{here}/pid; read line <{here}/go; exec {criu} "$@"'
@@ -54,6 +55,7 @@ def instead_of_criu(host: RealHost, script: str) -> Iterator[Path]:
             yield here
         finally:
             host.site.instance = before
+            os.close(os.open(here / "go", os.O_RDWR | os.O_NONBLOCK))
 
 
 async def eventually(true: Callable[[], Awaitable[bool]]) -> None:
