@@ -234,6 +234,23 @@ def test_hosts_are_woken_with_proof_of_the_secret(forge: Forge, tmp_path: Path) 
         assert "0123456789abcdef" not in said
 
 
+def test_a_push_over_ssh_is_judged_and_wakes_too(forge: Forge, tmp_path: Path) -> None:
+    with gitserver.ssh(tmp_path / "ssh", forge.repository.parent) as server, agents() as woken:
+        forge.url = server.url(forge.repository.name)
+        forge.clone.env = {"GIT_SSH_COMMAND": server.command}
+        forge.set("webhook", woken.url)
+        before = forge.head
+        forge.clone.commit({"fleet/web.yaml": BROKEN})
+        said = forge.push(ok=False)
+        assert "remote: fleet/web.yaml:4:17: spec.memory.limt: unknown field" in said
+        assert "(pre-receive hook declined)" in said
+        assert (forge.head, woken.told) == (before, [])
+        head = forge.clone.commit({"fleet/web.yaml": ve("web1", "{memory: {limit: 1Gi}}")})
+        forge.push()
+        assert forge.head == head
+        assert [json.loads(body)["after"] for _, body in woken.told] == [head]
+
+
 def believed(headers: Mapping[str, str], body: bytes, secret: Path) -> bool:
     """Say whether an agent's webhook takes a message."""
     looked: list[bool] = []

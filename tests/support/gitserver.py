@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shlex
 import shutil
 import socket
 import ssl
@@ -302,6 +303,12 @@ class SshServer:
         """Give the address of a repository."""
         return f"ssh://root@{HOST}:{self.raw.port}{self.root}/{name}"
 
+    @property
+    def command(self) -> str:
+        """What ``GIT_SSH_COMMAND`` is for a client that is let in."""
+        files = f"-i {shlex.quote(str(self.key))} -o UserKnownHostsFile={shlex.quote(str(self.known_hosts))}"
+        return f"ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes {files}"
+
     @contextmanager
     def gone(self) -> Iterator[None]:
         """Refuse connections until the end of the block."""
@@ -314,7 +321,7 @@ class SshServer:
 
     def serve(self, connection: socket.socket) -> None:
         """Speak ssh on one connection; the home of root, where keys are looked for, is ours."""
-        script = f'mount --bind "$1/home" /root && exec dropbear -i -s -m -j -k -r "$1/{_HOST_KEY}"'
+        script = f'mount --bind "$1/passwd" /etc/passwd && exec dropbear -i -s -m -j -k -r "$1/{_HOST_KEY}"'
         subprocess.run(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", str(self.directory)],
             stdin=connection.fileno(),
@@ -338,6 +345,7 @@ def ssh(directory: Path, root: Path, *, listener: socket.socket | None = None) -
     make_key(made.key)
     _make_host_key(directory)
     (home / "authorized_keys").write_text(made.key.with_suffix(".pub").read_text())
+    (directory / "passwd").write_text(f"root:x:0:0:root:{directory / 'home'}:/bin/sh\n")
     with raw(made.serve, listener=listener) as server:
         made.raw = server
         public = _public_host_key(directory)
