@@ -232,7 +232,12 @@ class Fleet:
         """Wait until the agent has ended by itself; give its exit status."""
         assert self.agent is not None
         assert self._log is not None
-        status = self.agent.wait(DEADLINE_S)
+        try:
+            status = self.agent.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.agent.send_signal(signal.SIGABRT)  # it writes down where each of its threads is
+            self.agent.wait(DEADLINE_S)
+            raise AssertionError(f"the agent did not end:\n{self.log.read_text(errors='replace')[-8000:]}") from None
         self._log.close()
         self.agent = self._log = None
         return status
@@ -350,7 +355,7 @@ class Fleet:
 def _environment() -> dict[str, str]:
     """Give an environment in which the reconciler under test is found, and no configuration of this machine."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VECTL_")}
-    return {**kept, "PYTHONPATH": str(Path(reconciler.__file__).parent.parent)}
+    return {**kept, "PYTHONPATH": str(Path(reconciler.__file__).parent.parent), "PYTHONFAULTHANDLER": "1"}
 
 
 @contextmanager
