@@ -159,6 +159,22 @@ class KeeperError(RetryableError):
     """The keeper could not be reached or refused a request."""
 
 
+class CoordinatorAwayError(RetryableError):
+    """The coordinator does not answer, or not for a quorum: what was asked was surely not done, nothing is known."""
+
+
+class OutcomeUnknownError(RetryableError):
+    """A transaction was sent to the coordinator and not answered: it may have been carried out, or may yet be."""
+
+
+class OwnershipError(RetryableError):
+    """A VE's ownership, or its move, is not as was thought; whoever acts on it reads it anew."""
+
+
+class PeerError(RetryableError):
+    """Another host did not answer, is not who it should be, or refused; what it has done is not known."""
+
+
 class BusyError(RetryableError):
     """Another process holds what is needed; the message names it."""
 

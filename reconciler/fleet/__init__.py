@@ -1,0 +1,1 @@
+"""Other hosts: who owns what, and the channel between agents."""
