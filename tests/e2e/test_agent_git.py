@@ -17,11 +17,13 @@ from tests.support.fleet import fleet as made_fleet
 from tests.support.gitrepo import Clone, bare
 from tests.support.gitserver import HttpServer
 from tests.support.outputs import misfits
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.xdist_group("agent-git")
 
 SUBNET = "10.191.14"
 LOGIN = "fleet:s3cret"
+FETCH = f"{20 * PATIENCE:g}s"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def clone(fleet: Fleet, server: HttpServer, directory: Path) -> Clone:
     made = Clone(directory / "clone")
     push(made, {"lan.yaml": network("lan", f"{SUBNET}.0/24", gateway=[f"{SUBNET}.1"]), "web.yaml": web()})
     paths = {"ca": str(directory / "tls/ca.pem"), "credentials": str(directory / "login")}
-    fleet.follow(git={"url": server.url("fleet.git"), "subdir": "fleet", "poll": "1h", "timeout": "20s", **paths})
+    fleet.follow(git={"url": server.url("fleet.git"), "subdir": "fleet", "poll": "1h", "timeout": FETCH, **paths})
     fleet.start_agent()
     return made
 

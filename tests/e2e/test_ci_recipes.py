@@ -24,9 +24,10 @@ from ruamel.yaml import YAML
 
 import reconciler
 from tests.support.gitrepo import ANN, Clone, bare
+from tests.support.patience import PATIENCE
 
 RECIPES = Path(__file__).parents[2] / "hooks/ci"
-STEP_S = 60.0
+STEP_S = 60.0 * PATIENCE
 TOKEN = "secret-of-the-job"
 OURS = "vectl-bot"
 QUIET = "<!-- vectl-plan -->\nvectl: no changes, `1` → `2`\n"

@@ -22,6 +22,7 @@ from tests.support.fleet import Document, Fleet, Value, network, until, ve
 from tests.support.fleet import fleet as made_fleet
 from tests.support.gitrepo import ANN, Clone, bare, git
 from tests.support.gitserver import HttpServer
+from tests.support.patience import PATIENCE
 from tests.support.signing import Person, ssh_person
 
 pytestmark = pytest.mark.xdist_group("git-story")
@@ -52,7 +53,7 @@ class Forge:
             pass_fds=(self.fleet.namespace,),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * PATIENCE,
         )
         assert (done.returncode == 0) is ok, done.stderr
         return done.stderr

@@ -22,10 +22,11 @@ from reconciler.web.webhook import Delivery, Webhook
 from tests.support import gitserver
 from tests.support.gitrepo import ANN, Clone, bare, git
 from tests.support.gitserver import HttpServer
+from tests.support.patience import PATIENCE
 from tests.support.signing import Person, ssh_person
 
 HOOKS = Path(__file__).parents[2] / "hooks"
-PUSH_S = 60.0
+PUSH_S = 60.0 * PATIENCE
 
 
 def ve(name: str, spec: str = "{}") -> str:

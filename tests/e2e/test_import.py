@@ -12,9 +12,10 @@ import pytest
 
 from tests.support import outputs
 from tests.support.importing import CASES
+from tests.support.patience import PATIENCE
 
 VSWAP = CASES / "openvz-vswap" / "in"
-COMMAND_S = 60
+COMMAND_S = 60 * PATIENCE
 
 
 def vectl(*words: str, code: int = 0, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:

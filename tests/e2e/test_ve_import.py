@@ -14,6 +14,7 @@ from reconciler.kernel import busybox
 from reconciler.model.instance import DEFAULT_LIB
 from tests.support.fleet import Fleet, reaches
 from tests.support.fleet import fleet as made_fleet
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.xdist_group("ve-import"), pytest.mark.timeout(180)]
 
@@ -49,7 +50,7 @@ def private_area(tree: Path) -> None:
     os.mknod(tree / "root/node", 0o20600, os.makedev(1, 1))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tree / "root/socket"))
-    subprocess.run(["chown", "-hR", f"{BASE}:{BASE}", str(tree)], check=True, timeout=60)
+    subprocess.run(["chown", "-hR", f"{BASE}:{BASE}", str(tree)], check=True, timeout=60 * PATIENCE)
     os.chown(tree / "root/private", BASE + 1000, BASE + 1000)
     (tree / "root/set").chmod(0o4755)
 
@@ -107,7 +108,9 @@ def test_an_archive_with_what_no_template_takes_is_packed_anew(fleet: Fleet, tmp
     private_area(tree)
     backup = tmp_path / "backup.tar.gz"
     subprocess.run(
-        ["tar", "-C", str(tmp_path), "--numeric-owner", "-czf", str(backup), "rootfs"], check=True, timeout=60
+        ["tar", "-C", str(tmp_path), "--numeric-owner", "-czf", str(backup), "rootfs"],
+        check=True,
+        timeout=60 * PATIENCE,
     )
     options = ("--name", "backup", "--id-base", str(BASE), "--to", str(made), "--image", f"{tmp_path}/image.tar")
     told = fleet.vectl("import", "--rootfs", str(backup), *options)
@@ -124,7 +127,7 @@ def test_an_archive_that_a_template_can_be_built_from_is_taken_as_it_is(fleet: F
     tree.mkdir()
     busybox.build_tree(str(tree), programs=f"{DEFAULT_LIB}/bin")
     archive = tmp_path / "fit.tar"
-    subprocess.run(["tar", "-C", str(tree), "-cf", str(archive), "."], check=True, timeout=60)
+    subprocess.run(["tar", "-C", str(tree), "-cf", str(archive), "."], check=True, timeout=60 * PATIENCE)
     fleet.vectl("import", "--rootfs", str(archive), "--name", "fit", "--to", str(made))
     assert f"path: {archive}" in (made / "templates/fit.yaml").read_text()
 

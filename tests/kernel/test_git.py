@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from reconciler.kernel.git import AS_SIGNED, ISOLATED, Repository
 from reconciler.kernel.git_object import parse_commit
 from reconciler.model.commit import trailers
 from tests.support.gitrepo import Clone
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture
@@ -90,11 +92,11 @@ def test_a_tree_without_end_is_given_up_on(
         listing = "".join(f"{mode} {kind} {oid}\td{number}\n" for number in range(10))
         oid, mode, kind = clone.git("mktree", input=listing.encode()), "040000", "tree"
     bomb = clone.git("commit-tree", oid, "-m", "bomb")
-    small = 1 << 20
+    run = partial(repository.run, output_max=1 << 20, timeout_s=30 * PATIENCE)
     with pytest.raises(TooLargeError, match="got more"):
-        repository.run("ls-tree", "-r", "-t", "-z", "--long", bomb, output_max=small)
+        run("ls-tree", "-r", "-t", "-z", "--long", bomb)
     with pytest.raises(TooLargeError):
-        repository.run("diff-tree", "--stdin", "--root", "-r", input=f"{bomb}\n".encode(), output_max=small)
+        run("diff-tree", "--stdin", "--root", "-r", input=f"{bomb}\n".encode())
 
 
 def test_no_setting_of_a_clone_hides_what_a_commit_changes(clone: Clone) -> None:

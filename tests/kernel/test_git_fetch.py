@@ -15,9 +15,11 @@ from reconciler.kernel.git_remote import Remote, shown
 from tests.support import gitserver
 from tests.support.gitrepo import Clone, bare, git
 from tests.support.gitserver import HttpServer, SshServer
+from tests.support.patience import PATIENCE
 
 MAIN = "refs/heads/main"
 LOGIN = "bot:s3:cr et:"
+FETCH_S = 20 * PATIENCE
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def ssh(tmp_path: Path, served: Path) -> Iterator[SshServer]:
 
 
 def fetch(mirror: Mirror, *remotes: Remote | str, ref: str = MAIN) -> Fetched:
-    named = [Remote(url=remote, timeout_s=20) if isinstance(remote, str) else remote for remote in remotes]
+    named = [Remote(url=remote, timeout_s=FETCH_S) if isinstance(remote, str) else remote for remote in remotes]
     return asyncio.run(mirror.fetch(named, ref))
 
 
@@ -44,7 +46,7 @@ def refusal(mirror: Mirror, *remotes: Remote | str, ref: str = MAIN) -> FetchErr
 
 def through_ssh(ssh: SshServer, **other: str) -> Remote:
     own = {"ssh_key": str(ssh.key), "known_hosts": str(ssh.known_hosts)}
-    return Remote(url=ssh.url("fleet.git"), timeout_s=20, **{**own, **other})
+    return Remote(url=ssh.url("fleet.git"), timeout_s=FETCH_S, **{**own, **other})
 
 
 def test_what_is_pushed_is_fetched_over_http_and_notes_with_it(http: HttpServer, clone: Clone, mirror: Mirror) -> None:

@@ -21,6 +21,7 @@ from reconciler.state.source_state import SourceState
 from tests.support import gitserver
 from tests.support.gitrepo import Clone, bare
 from tests.support.gitserver import HttpServer
+from tests.support.patience import PATIENCE
 from tests.support.signing import Person, ssh_person
 
 
@@ -57,7 +58,9 @@ def commit(clone: Clone, server: HttpServer, text: str, *options: str) -> str:
 
 
 def puller(server: HttpServer, instance: Instance, *, trust: Path | None = None) -> Puller:
-    location = GitLocation(urls=(server.url("fleet.git"),), timeout_s=30.0, trust=None if trust is None else str(trust))
+    location = GitLocation(
+        urls=(server.url("fleet.git"),), timeout_s=30.0 * PATIENCE, trust=None if trust is None else str(trust)
+    )
     return Puller(location, instance, clock=SystemClock())
 
 
@@ -155,7 +158,7 @@ def test_a_commit_that_was_never_in_force_binds_nobody(server: HttpServer, insta
 def test_a_copy_is_good_enough_and_it_is_told_why_it_was_asked(
     server: HttpServer, instance: Instance, clone: Clone
 ) -> None:
-    location = GitLocation(urls=(server.url("other.git"), server.url("fleet.git")), timeout_s=30.0)
+    location = GitLocation(urls=(server.url("other.git"), server.url("fleet.git")), timeout_s=30.0 * PATIENCE)
     found = pull(Puller(location, instance, clock=SystemClock()))
     assert found.complete
     assert "other.git" in found.problem

@@ -24,6 +24,7 @@ from tests.support import gitserver
 from tests.support.fleet import network
 from tests.support.gitrepo import Clone, bare
 from tests.support.gitserver import HttpServer
+from tests.support.patience import PATIENCE
 from tests.support.signing import Person, ssh_person
 
 WHO = "Eve <eve@example.org> 1700000000 +0000"
@@ -47,7 +48,7 @@ class Evil:
             run_dir=str(directory / "run"),
             cgroup="/evil",
         )
-        location = GitLocation(urls=(server.url(directory.name),), trust=trust, timeout_s=60.0)
+        location = GitLocation(urls=(server.url(directory.name),), trust=trust, timeout_s=60.0 * PATIENCE)
         self.puller = Puller(location, instance, clock=SystemClock())
         self.revisions = Revisions(settle_s=0.0, prune_delay_s=0.0, keep=lambda snapshot: None)
 

@@ -22,10 +22,11 @@ from reconciler.kernel.git_remote import Remote
 from tests.support import gitserver
 from tests.support.gitrepo import Clone, git
 from tests.support.gitserver import HttpServer
+from tests.support.patience import PATIENCE
 
 MAIN = "refs/heads/main"
-PATIENT_S, SHORT_S = 60.0, 1.0
-LATE_S = 10.0
+PATIENT_S, SHORT_S = 60.0 * PATIENCE, 1.0
+LATE_S = 10.0 * PATIENCE
 """What a deadline of `SHORT_S` may take on a busy machine."""
 
 Tamper = Callable[[bytes, int], bytes | None]

@@ -19,9 +19,10 @@ from reconciler.state.location import GitLocation
 from tests.support.fleet import network
 from tests.support.gitrepo import Clone, bare
 from tests.support.outputs import misfits
+from tests.support.patience import PATIENCE
 from tests.support.signing import Person, ssh_person
 
-COMMAND_S = 120.0
+COMMAND_S = 120.0 * PATIENCE
 
 
 class Place:

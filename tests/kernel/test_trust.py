@@ -17,6 +17,7 @@ from reconciler.sources.verify import Verdict, Verification
 from reconciler.sources.vouched import vouched
 from reconciler.state.trust import parse_trust
 from tests.support.gitrepo import Clone
+from tests.support.patience import PATIENCE
 from tests.support.signing import Person, at, gpg_home, gpg_person, signed_note, ssh_person
 
 NOW = 1_700_000_000
@@ -223,7 +224,9 @@ def test_a_key_that_had_expired_vouches_for_nothing(world: World, old: Person) -
     payload = text.split("gpgsig")[0] + text[text.index("\n\n") + 1 :] + "\n"
     argv = ["gpg", "--homedir", str(Path(str(old.public["gpg"])).parent), "--batch", "--faked-system-time"]
     argv += [f"{NOW - 50 * DAY}!", "-u", "old", "-ab"]
-    armour = subprocess.run(argv, input=payload.encode(), capture_output=True, timeout=60, check=True).stdout.decode()
+    armour = subprocess.run(
+        argv, input=payload.encode(), capture_output=True, timeout=60 * PATIENCE, check=True
+    ).stdout.decode()
     lines = armour.strip().replace("\n", "\n ")
     signed = payload.replace("\n\n", f"\ngpgsig {lines}\n\n", 1)
     head = world.clone.git("hash-object", "-t", "commit", "-w", "--stdin", input=signed.encode())
@@ -233,7 +236,7 @@ def test_a_key_that_had_expired_vouches_for_nothing(world: World, old: Person) -
 def gpg(home: Path, *arguments: str, input: bytes | str = b"") -> str:
     argv = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--no-tty", *arguments]
     data = input.encode() if isinstance(input, str) else input
-    return subprocess.run(argv, input=data, capture_output=True, timeout=60, check=True).stdout.decode()
+    return subprocess.run(argv, input=data, capture_output=True, timeout=60 * PATIENCE, check=True).stdout.decode()
 
 
 def forged(world: World, *armours: str) -> str:

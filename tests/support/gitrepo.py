@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.kernel.git import ISOLATED
+from tests.support.patience import PATIENCE
 
 ZERO = "0" * 40
-COMMAND_S = 60.0
+COMMAND_S = 60.0 * PATIENCE
 
 ANN: Mapping[str, str] = {
     "GIT_AUTHOR_NAME": "Ann",

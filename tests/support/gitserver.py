@@ -24,9 +24,10 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from tests.support.gitrepo import git
+from tests.support.patience import PATIENCE
 
 HOST = "127.0.0.1"
-_BACKEND_S = 60.0
+_COMMAND_S = 60.0 * PATIENCE
 _SSH_PACKAGE = "dropbear-bin"
 
 
@@ -68,7 +69,7 @@ def certificate(directory: Path) -> Certificate:
     subject = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST},DNS:localhost"]
     ec = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
     argv = ["openssl", "req", "-x509", *ec, *subject, "-keyout", str(made.key), "-out", str(made.ca)]
-    subprocess.run(argv, check=True, capture_output=True, timeout=30)
+    subprocess.run(argv, check=True, capture_output=True, timeout=_COMMAND_S)
     return made
 
 
@@ -184,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         done = subprocess.run(
-            ["git", "http-backend"], env=self._variables(body), input=body, capture_output=True, timeout=_BACKEND_S
+            ["git", "http-backend"], env=self._variables(body), input=body, capture_output=True, timeout=_COMMAND_S
         )
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         self._send(head.decode(), content)
@@ -356,19 +357,19 @@ def ssh(directory: Path, root: Path, *, listener: socket.socket | None = None) -
 def make_key(path: Path) -> None:
     """Make a key pair for a client."""
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "client", "-f", str(path)]
-    subprocess.run(argv, check=True, timeout=30)
+    subprocess.run(argv, check=True, timeout=_COMMAND_S)
 
 
 def _make_host_key(directory: Path) -> None:
     new = directory / f"{_HOST_KEY}.new"
     argv = ["dropbearkey", "-t", "ed25519", "-f", str(new)]
-    subprocess.run(argv, check=True, capture_output=True, timeout=30)
+    subprocess.run(argv, check=True, capture_output=True, timeout=_COMMAND_S)
     new.rename(directory / _HOST_KEY)
 
 
 def _public_host_key(directory: Path) -> str:
     argv = ["dropbearkey", "-y", "-f", str(directory / _HOST_KEY)]
-    told = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout
+    told = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=_COMMAND_S).stdout
     return next(line for line in told.splitlines() if line.startswith("ssh-"))
 
 

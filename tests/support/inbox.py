@@ -14,9 +14,10 @@ from typing import Any
 
 from tests.support import gitserver
 from tests.support.gitserver import Certificate
+from tests.support.patience import PATIENCE
 
 HOST = "127.0.0.1"
-_WAIT_S = 60.0
+_WAIT_S = 60.0 * PATIENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.kernel.files import remove_tree
+from tests.support.patience import PATIENCE
 
-COMMAND_S = 60.0
+COMMAND_S = 60.0 * PATIENCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from reconciler.web.exchange import Handler
 from reconciler.web.server import Limits, Server
+from tests.support.patience import PATIENCE
 
 HOST = "127.0.0.1"
-CLIENT_S = 30.0
+CLIENT_S = 30.0 * PATIENCE
 
 
 @contextmanager
