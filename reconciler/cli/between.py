@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.model.identity import HostName
     from reconciler.plan.comparison import Comparison
     from reconciler.sources.kept import KeptOnDisk
+    from reconciler.sources.memo import Memo
 
 LOOK_BACK_MAX = 100
 """How many commits before one that is not valid are tried, for the one that is in force instead."""
@@ -91,10 +92,13 @@ def compare(wanted: Wanted) -> Compared:
 class _Clone:
     """A person's clone, with the manifests below the folder that was named."""
 
-    def __init__(self, repository: Repository, subdir: str, kept: KeptOnDisk) -> None:
+    def __init__(self, repository: Repository, subdir: str, kept: KeptOnDisk, memo: Memo) -> None:
         from reconciler.manifests.load import ParseCache
+        from reconciler.manifests.memory import Memory
 
-        self._repository, self._kept, self._cache = repository, kept, ParseCache(kept=kept)
+        self._repository, self._kept, self._memo = repository, kept, memo
+        self._memory = Memory(memo)
+        self._cache = ParseCache(kept=kept, memory=self._memory)
         self._contents: list[str] = []
         self.subdir = subdir
 
@@ -107,12 +111,14 @@ class _Clone:
         from reconciler.kernel.git import AS_SIGNED, Repository
         from reconciler.sources.committed import place
         from reconciler.sources.kept import KeptOnDisk
+        from reconciler.sources.memo import Memo, program
 
         if not os.path.isdir(path):
             raise UsageError(f"read {path}: expected a directory in a git repository")
         repository, subdir = place(Repository(path=os.path.abspath(path), environment=AS_SIGNED))
-        kept = KeptOnDisk(_cache_file(repository.path), version=VERSION)
-        return cls(repository, subdir, kept)
+        kept = KeptOnDisk(_cache_file(repository.path, "manifests"), version=VERSION)
+        memo = Memo(_cache_file(repository.path, "documents"), program=program())
+        return cls(repository, subdir, kept, memo)
 
     def commit(self, revision: str) -> str:
         """Name the commit that a revision stands for.
@@ -139,7 +145,8 @@ class _Clone:
         from reconciler.sources.committed import Committed
 
         files = Committed.of(self._repository, commit, subdir=self.subdir)
-        missing = self._kept.missing(files.ids.values())
+        unknown = [oid for oid in files.ids.values() if not self._memory.knows(oid)]
+        missing = self._kept.missing(unknown) if unknown else set()
         files.prefetch([path for path, oid in files.ids.items() if oid in missing])
         self._contents.extend(files.ids.values())
         return load_fleet(files, revision=commit, cache=self._cache, ids=files.ids)
@@ -151,13 +158,14 @@ class _Clone:
     def remember(self) -> None:
         """Keep what was parsed for the next time."""
         self._kept.save(dict.fromkeys(self._contents))
+        self._memo.save()
 
 
-def _cache_file(repository: str) -> str:
-    """Give the file for what was parsed of a repository. Source: XDG Base Directory Specification, 0.8."""
+def _cache_file(repository: str, what: str) -> str:
+    """Give the file for what is known of a repository. Source: XDG Base Directory Specification, 0.8."""
     name = hashlib.sha256(os.fsencode(repository)).hexdigest()[:16]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(home, "vectl", f"manifests-{name}.json")
+    return os.path.join(home, "vectl", f"{what}-{name}")
 
 
 def _last_valid(clone: _Clone, commit: str) -> tuple[str, Fleet, tuple[str, ...]]:

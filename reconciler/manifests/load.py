@@ -1,30 +1,33 @@
-"""Loading: the files of a revision to a fleet, or to everything that is wrong with them."""
+"""Loading: the files of a revision to a fleet, or to everything that is wrong with them.
+
+What takes long to import, pydantic before all, is imported where a document is not remembered.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING, Protocol
 
-from reconciler.manifests import canonical, locate, parse, resolve, yaml_reader
 from reconciler.manifests.checks import capacity as capacity_checks
 from reconciler.manifests.checks import fleet as fleet_checks
-from reconciler.manifests.checks import network as network_checks
-from reconciler.manifests.checks import ve as ve_checks
-from reconciler.manifests.document import Complaint, Document, complain
-from reconciler.manifests.kinds import KINDS
-from reconciler.manifests.kinds.host import Host
-from reconciler.manifests.kinds.network import Network
-from reconciler.manifests.kinds.ve import Profile
-from reconciler.manifests.parse import ParsedFile
-from reconciler.manifests.resolve import ResolvedVe, Shared
-from reconciler.manifests.yaml_reader import RawFile
+from reconciler.manifests.document import Complaint, Document, ParsedFile, Written, complain
+from reconciler.manifests.resolved import ResolvedVe, Shared
 from reconciler.model.collecting import uncollected
-from reconciler.model.fleet import Finding, Fleet
-from reconciler.model.identity import HostName
+from reconciler.model.fleet import Finding, Fleet, HostSpec
+from reconciler.model.identity import NetworkName
+from reconciler.model.network import Address, NetworkSpec
+from reconciler.model.volume import BuiltinSource
 
-_BUILT_IN = {"Template": frozenset({str(canonical.BUSYBOX.name)})}
+if TYPE_CHECKING:
+    from reconciler.manifests.memory import Memory
+    from reconciler.manifests.problem import Problem
+    from reconciler.manifests.yaml_reader import RawFile
+
+_KINDS = ("VirtualEnvironment", "Profile", "Template", "Network", "Host")
+_BUILT_IN = {"Template": frozenset({BuiltinSource().name})}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +59,12 @@ class KeptFiles(Protocol):
 class ParseCache:
     """Remembers what the files of the last load were parsed to, by name and content. For one source of manifests.
 
-    ``kept``: what is remembered of files beyond the process; ``contents``: those of the last load.
+    ``kept``: what is remembered of files beyond the process, ``memory``: of what became of them; ``contents``: those
+    of the last load.
     """
 
     kept: KeptFiles | None = None
+    memory: Memory | None = None
     contents: tuple[str, ...] = ()
     _files: dict[tuple[str, bytes], ParsedFile] = field(default_factory=dict)
     _ves: dict[tuple[tuple[str, bytes, int], bytes], ResolvedVe] = field(default_factory=dict)
@@ -75,6 +80,35 @@ class ParseCache:
         return {file: parsed for (file, _digest), parsed in kept.items()}
 
     def _parse(self, files: Mapping[str, bytes], key: tuple[str, bytes], ids: Mapping[str, str] | None) -> ParsedFile:
+        if self.memory is None:
+            return self._read(files, key, ids)
+        file, digest = key
+        content = _content(digest, ids, file)
+        outlines = self.memory.outlines(content)
+        if outlines is None:
+            found = self._read(files, key, ids)
+            if found.is_whole:
+                self.memory.keep_outlines(content, found.documents)
+            return found
+        read = cache(lambda: self._read(files, key, ids).documents)
+        return ParsedFile(
+            documents=tuple(
+                Document(
+                    file=file,
+                    digest=digest,
+                    index=index,
+                    mark=(outline.line, outline.column),
+                    kind=outline.kind,
+                    name=outline.name,
+                    written=partial(_written, read, index),
+                )
+                for index, outline in enumerate(outlines)
+            )
+        )
+
+    def _read(self, files: Mapping[str, bytes], key: tuple[str, bytes], ids: Mapping[str, str] | None) -> ParsedFile:
+        from reconciler.manifests import parse, yaml_reader
+
         file, digest = key
         if self.kept is None:
             return parse.parse(file, files[file], digest=digest)
@@ -87,18 +121,71 @@ class ParseCache:
             self.kept.put(content, raw)
         return found
 
+    def share(
+        self, documents: Mapping[str, Mapping[str, Document]], *, known_profiles: frozenset[str], certain: bool
+    ) -> Shared:
+        """Gather what VEs share."""
+        profiles, networks, templates = (documents[kind] for kind in ("Profile", "Network", "Template"))
+        keys = sorted(document.key for of_kind in (profiles, networks, templates) for document in of_kind.values())
+        digest = hashlib.sha256(repr(keys).encode()).digest()
+        complaints: tuple[Complaint, ...] = ()
+        commons = None if self.memory is None else self.memory.commons(digest)
+        if commons is None:
+            from reconciler.manifests import resolve
+
+            commons = resolve.commons(networks.values(), templates.values())
+            complaints = tuple(resolve.shared_complaints(profiles.values(), networks.values()))
+            if self.memory is not None and not complaints:
+                self.memory.keep_commons(digest, commons)
+        return Shared(
+            digest=digest,
+            profiles=profiles,
+            networks=networks,
+            commons=commons,
+            complaints=complaints,
+            known_profiles=known_profiles,
+            certain=certain,
+        )
+
     def resolve(self, documents: Iterable[Document], context: Shared) -> dict[str, ResolvedVe]:
         """Resolve the VEs that are new, or that share something new; forget those that are no more."""
         resolved: dict[str, ResolvedVe] = {}
         kept: dict[tuple[tuple[str, bytes, int], bytes], ResolvedVe] = {}
         for document in documents:
             key = (document.key, context.digest)
-            ve = self._ves.get(key) or resolve.resolve(document, context)
+            ve = self._ves.get(key) or self._resolve(document, context)
             resolved[document.name] = ve
             if ve.spec is not None:
                 kept[key] = ve
         self._ves = kept
         return resolved
+
+    def _resolve(self, document: Document, context: Shared) -> ResolvedVe:
+        known = None if self.memory is None else self.memory.ve(document, context)
+        if known is not None:
+            return known
+        from reconciler.manifests import resolve
+
+        made = resolve.resolve(document, context)
+        if self.memory is not None:
+            self.memory.keep_ve(made, context)
+        return made
+
+    def host(self, document: Document) -> HostSpec:
+        """Make a host's spec."""
+        known = None if self.memory is None else self.memory.host(document)
+        if known is not None:
+            return known
+        from reconciler.manifests import resolve
+
+        made = resolve.host(document)
+        if self.memory is not None:
+            self.memory.keep_host(document, made)
+        return made
+
+
+def _written(read: Callable[[], tuple[Document, ...]], index: int) -> Written:
+    return read()[index].written()
 
 
 def _content(digest: bytes, ids: Mapping[str, str] | None, file: str) -> str:
@@ -126,27 +213,31 @@ def _load(files: Mapping[str, bytes], revision: str, cache: ParseCache, ids: Map
     documents, repeated = _by_kind(parsed.values())
     known = _known_names(documents, parsed.values())
     certain = not any(file.lost for file in parsed.values())
-    context = resolve.shared(
-        documents["Profile"],
-        documents["Network"],
-        documents["Template"],
-        known_profiles=known["Profile"],
-        certain=certain,
-    )
+    context = cache.share(documents, known_profiles=known["Profile"], certain=certain)
     ves = cache.resolve(documents["VirtualEnvironment"].values(), context)
-    every = _everything(documents, ves, known, certain=certain)
-    complaints = [*repeated, *_single_complaints(documents, ves), *fleet_checks.all_of(every)]
+    hosts = {name: (document, cache.host(document)) for name, document in documents["Host"].items()}
+    every = fleet_checks.Everything(ves=ves, networks=_networks(context), hosts=hosts, known=known, certain=certain)
+    of_ves = (complaint for ve in ves.values() for complaint in ve.complaints)
+    complaints = [*repeated, *context.complaints, *of_ves, *fleet_checks.all_of(every)]
     problems = [(file, problem) for file, found in parsed.items() for problem in found.problems]
     if problems or complaints:
-        return Loaded(fleet=None, findings=locate.findings(files, problems, complaints))
-    fleet = _fleet(revision, ves, context, documents["Host"])
-    short = capacity_checks.shortages(fleet, documents["Host"])
-    return Loaded(fleet=fleet, concerns=locate.findings(files, (), short))
+        return Loaded(fleet=None, findings=_placed(files, problems, complaints))
+    fleet = _fleet(revision, ves, context, (spec for _, spec in hosts.values()))
+    short = list(capacity_checks.shortages(fleet, documents["Host"]))
+    return Loaded(fleet=fleet, concerns=_placed(files, (), short) if short else ())
+
+
+def _placed(
+    files: Mapping[str, bytes], problems: Iterable[tuple[str, Problem]], complaints: Iterable[Complaint]
+) -> tuple[Finding, ...]:
+    from reconciler.manifests import locate
+
+    return locate.findings(files, problems, complaints)
 
 
 def _by_kind(files: Iterable[ParsedFile]) -> tuple[dict[str, dict[str, Document]], list[Complaint]]:
     """Sort documents by kind and name; the first of a name in the order of files counts, others are complained of."""
-    found: dict[str, dict[str, Document]] = {kind: {} for kind in KINDS}
+    found: dict[str, dict[str, Document]] = {kind: {} for kind in _KINDS}
     repeated = []
     for file in files:
         for document in file.documents:
@@ -166,47 +257,24 @@ def _known_names(
         kind: frozenset(documents[kind])
         | {name for of, name in broken if of == kind}
         | _BUILT_IN.get(kind, frozenset())
-        for kind in KINDS
+        for kind in _KINDS
     }
 
 
-def _everything(
-    documents: Mapping[str, Mapping[str, Document]],
-    ves: Mapping[str, ResolvedVe],
-    known: Mapping[str, frozenset[str]],
-    *,
-    certain: bool,
-) -> fleet_checks.Everything:
-    networks, hosts = documents["Network"], documents["Host"]
-    return fleet_checks.Everything(
-        ves={name: ve.merged for name, ve in ves.items()},
-        networks={name: (doc, doc.model.spec) for name, doc in networks.items() if isinstance(doc.model, Network)},
-        hosts={name: (doc, doc.model.spec) for name, doc in hosts.items() if isinstance(doc.model, Host)},
-        known=known,
-        certain=certain,
-    )
+def _networks(context: Shared) -> dict[str, tuple[Document, NetworkSpec, tuple[Address, ...]]]:
+    commons = context.commons
+    return {
+        name: (document, commons.networks[NetworkName(name)], commons.gateways[NetworkName(name)])
+        for name, document in context.networks.items()
+    }
 
 
-def _single_complaints(
-    documents: Mapping[str, Mapping[str, Document]], ves: Mapping[str, ResolvedVe]
-) -> Iterator[Complaint]:
-    for document in documents["Network"].values():
-        if isinstance(document.model, Network):
-            yield from network_checks.network(document, document.model.spec)
-    for document in documents["Profile"].values():
-        if isinstance(document.model, Profile):
-            yield from ve_checks.written(document, document.model.spec)
-    for ve in ves.values():
-        yield from ve.complaints
-
-
-def _fleet(revision: str, ves: Mapping[str, ResolvedVe], context: Shared, hosts: Mapping[str, Document]) -> Fleet:
+def _fleet(revision: str, ves: Mapping[str, ResolvedVe], context: Shared, hosts: Iterable[HostSpec]) -> Fleet:
     specs = [ve.spec for ve in ves.values() if ve.spec is not None]
-    models = [document.model for document in hosts.values()]
     return Fleet(
         revision=revision,
         ves={spec.name: spec for spec in specs},
-        networks=context.networks,
-        templates=context.templates,
-        hosts={HostName(model.metadata.name): canonical.host(model) for model in models if isinstance(model, Host)},
+        networks=context.commons.networks,
+        templates=context.commons.templates,
+        hosts={spec.name: spec for spec in hosts},
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from reconciler.manifests import merge, words, yaml_reader
-from reconciler.manifests.document import Document
+from reconciler.manifests.document import Document, ParsedFile, Written
 from reconciler.manifests.kinds import KINDS
 from reconciler.manifests.kinds.base import Manifest
 from reconciler.manifests.kinds.ve import Profile
@@ -18,19 +18,6 @@ from reconciler.manifests.problem import Path, Problem, did_you_mean, listed
 from reconciler.manifests.yaml_builder import RawDocument
 from reconciler.manifests.yaml_reader import RawFile
 from reconciler.model.facts import Json
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedFile:
-    """A file. ``broken``: kind and name of the documents that are there but not valid.
-
-    ``lost``: documents may be missing altogether, so nothing can be said about what they hold.
-    """
-
-    documents: tuple[Document, ...] = ()
-    broken: tuple[tuple[str, str], ...] = ()
-    problems: tuple[Problem, ...] = ()
-    lost: bool = False
 
 
 def parse(file: str, data: bytes, *, digest: bytes | None = None) -> ParsedFile:
@@ -76,13 +63,15 @@ def _placed(problem: Problem, document: RawDocument) -> Problem:
 def _document(file: str, digest: bytes, index: int, raw: RawDocument, model: Manifest) -> Document:
     spec = raw.value.get("spec") if isinstance(raw.value, dict) else None
     takes_part = isinstance(spec, dict) and (isinstance(model, Profile) or bool(spec.get("profile")))
+    written = Written(model, spec if isinstance(spec, dict) and takes_part else None)
     return Document(
         file=file,
         digest=digest,
         index=index,
         mark=raw.mark(()),
-        model=model,
-        raw=spec if isinstance(spec, dict) and takes_part else None,
+        kind=type(model).__name__,
+        name=model.metadata.name,
+        written=lambda: written,
     )
 
 

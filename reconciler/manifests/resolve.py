@@ -2,84 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
 from pydantic import ValidationError
 
 from reconciler.manifests import canonical, merge, unsupported, words
 from reconciler.manifests.checks import network as network_checks
 from reconciler.manifests.checks import ve as ve_checks
-from reconciler.manifests.checks.fleet import MergedVe
 from reconciler.manifests.document import Complaint, Document, complain
+from reconciler.manifests.kinds.host import Host
 from reconciler.manifests.kinds.network import Network, NetworkBody
-from reconciler.manifests.kinds.ve import VeBody, VirtualEnvironment
+from reconciler.manifests.kinds.ve import Profile, VeBody, VeMetadata, VirtualEnvironment
 from reconciler.manifests.kinds.volume import Template
 from reconciler.manifests.problem import did_you_mean
+from reconciler.manifests.resolved import Commons, Port, ResolvedVe, Shared, Stake
 from reconciler.model.facts import Json
-from reconciler.model.fleet import VeSpec
-from reconciler.model.identity import NetworkName, TemplateName
-from reconciler.model.network import Address, NetworkSpec
-from reconciler.model.volume import TemplateSpec
+from reconciler.model.fleet import HostSpec, VeSpec
+from reconciler.model.identity import NetworkName
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What VEs share: the valid documents of the other kinds, and what is made of them.
-
-    ``digest`` names the documents. ``known_profiles`` holds broken ones too; ``certain``: there are no others.
-    """
-
-    digest: bytes
-    profiles: Mapping[str, Document]
-    bodies: Mapping[str, NetworkBody]
-    networks: Mapping[NetworkName, NetworkSpec]
-    gateways: Mapping[NetworkName, tuple[Address, ...]]
-    templates: Mapping[TemplateName, TemplateSpec]
-    unsupported: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    known_profiles: frozenset[str] = frozenset()
-    certain: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedVe:
-    """``merged`` holds only what the VE says itself where a profile is unknown or broken.
-
-    ``spec`` is None where anything is wrong.
-    """
-
-    merged: MergedVe
-    spec: VeSpec | None
-    complaints: tuple[Complaint, ...] = ()
-
-
-def shared(
-    profiles: Mapping[str, Document],
-    networks: Mapping[str, Document],
-    templates: Mapping[str, Document],
-    *,
-    known_profiles: frozenset[str],
-    certain: bool,
-) -> Shared:
-    """Gather what VEs share."""
-    keys = sorted(document.key for documents in (profiles, networks, templates) for document in documents.values())
-    network_models = [document.model for document in networks.values() if isinstance(document.model, Network)]
-    template_models = [document.model for document in templates.values() if isinstance(document.model, Template)]
-    template_specs = {spec.name: spec for spec in (canonical.BUSYBOX, *map(canonical.template, template_models))}
-    return Shared(
-        digest=hashlib.sha256(repr(keys).encode()).digest(),
-        profiles=profiles,
-        bodies={model.metadata.name: model.spec for model in network_models},
+def commons(networks: Iterable[Document], templates: Iterable[Document]) -> Commons:
+    """Make what VEs share."""
+    network_models = [document.model for document in networks if isinstance(document.model, Network)]
+    template_models = [document.model for document in templates if isinstance(document.model, Template)]
+    return Commons(
         networks={NetworkName(model.metadata.name): canonical.network(model) for model in network_models},
         gateways={NetworkName(model.metadata.name): model.spec.gateway for model in network_models},
-        templates=template_specs,
-        unsupported={
-            **{("network", m.metadata.name): unsupported.network_fields(m.spec) for m in network_models},
-        },
-        known_profiles=known_profiles,
-        certain=certain,
+        templates={spec.name: spec for spec in (canonical.BUSYBOX, *map(canonical.template, template_models))},
+        unsupported={model.metadata.name: unsupported.network_fields(model.spec) for model in network_models},
     )
+
+
+def shared_complaints(profiles: Iterable[Document], networks: Iterable[Document]) -> Iterator[Complaint]:
+    """Check the documents that VEs share, each by itself."""
+    for document in networks:
+        if isinstance(document.model, Network):
+            yield from network_checks.network(document, document.model.spec)
+    for document in profiles:
+        if isinstance(document.model, Profile):
+            yield from ve_checks.written(document, document.model.spec)
+
+
+def host(document: Document) -> HostSpec:
+    """Make a host's spec."""
+    manifest = document.model
+    assert isinstance(manifest, Host)  # the caller sorted the documents by kind
+    return canonical.host(manifest)
 
 
 def resolve(document: Document, context: Shared) -> ResolvedVe:
@@ -89,15 +57,38 @@ def resolve(document: Document, context: Shared) -> ResolvedVe:
     own = (*_unknown_profiles(document, manifest.spec, context), *ve_checks.written(document, manifest.spec))
     body, complaints = _merged(document, manifest.spec, context)
     if body is None:
-        alone = MergedVe(document=document, metadata=manifest.metadata, body=manifest.spec, whole=False)
-        return ResolvedVe(merged=alone, spec=None, complaints=(*own, *complaints))
+        alone = _stake(manifest.metadata, manifest.spec)
+        return ResolvedVe(document=document, stake=alone, spec=None, whole=False, complaints=(*own, *complaints))
     found = (
         *own,
         *ve_checks.merged(document, body),
-        *network_checks.interfaces(document, body, context.bodies),
+        *network_checks.interfaces(document, body, _bodies(body, context)),
     )
-    merged = MergedVe(document=document, metadata=manifest.metadata, body=body)
-    return ResolvedVe(merged=merged, spec=None if found else _spec(merged, context), complaints=found)
+    spec = None if found else _spec(document, manifest.metadata, body, context)
+    return ResolvedVe(document=document, stake=_stake(manifest.metadata, body), spec=spec, complaints=found)
+
+
+def _bodies(body: VeBody, context: Shared) -> dict[str, NetworkBody]:
+    """Give the networks of a VE, as far as they are known."""
+    named = {interface.network for interface in body.interfaces} & context.networks.keys()
+    models = {name: context.networks[name].model for name in named if name is not None}
+    return {name: model.spec for name, model in models.items() if isinstance(model, Network)}
+
+
+def _stake(metadata: VeMetadata, body: VeBody) -> Stake:
+    return Stake(
+        template=body.template,
+        host=body.host,
+        uid=metadata.uid,
+        renamed_from=metadata.renamed_from,
+        ports=tuple(
+            Port(name=one.name, network=one.network, addresses=one.addresses, mac=one.mac) for one in body.interfaces
+        ),
+        depends_on=body.boot.depends_on,
+        replicas=body.replicas.hosts if body.replicas else (),
+        nics=tuple(device.nic for device in body.devices if device.nic is not None),
+        clone=body.source.clone if body.source else None,
+    )
 
 
 def _unknown_profiles(document: Document, body: VeBody, context: Shared) -> Iterator[Complaint]:
@@ -127,18 +118,15 @@ def _raw(profile: Document) -> dict[str, Json]:
     return profile.raw or {}
 
 
-def _spec(merged: MergedVe, context: Shared) -> VeSpec:
-    users = [("template", merged.body.template)]
-    users += [("network", interface.network) for interface in merged.body.interfaces if interface.network is not None]
+def _spec(document: Document, metadata: VeMetadata, body: VeBody, context: Shared) -> VeSpec:
+    networks = dict.fromkeys(interface.network for interface in body.interfaces if interface.network is not None)
     return canonical.ve(
-        merged.metadata,
-        merged.body,
-        networks=context.networks,
-        gateways=context.gateways,
+        metadata,
+        body,
+        networks=context.commons.networks,
+        gateways=context.commons.gateways,
         unsupported_elsewhere=tuple(
-            f"{kind} {name} ({path})"
-            for kind, name in dict.fromkeys(users)
-            for path in context.unsupported.get((kind, name), ())
+            f"network {name} ({path})" for name in networks for path in context.commons.unsupported.get(name, ())
         ),
-        place=merged.document.place,
+        place=document.place,
     )

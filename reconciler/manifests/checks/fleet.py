@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.manifests.document import Complaint, Document, complain
-from reconciler.manifests.kinds.host import HostBody
-from reconciler.manifests.kinds.network import NetworkBody
-from reconciler.manifests.kinds.ve import VeBody, VeMetadata
 from reconciler.manifests.problem import Path, did_you_mean
-from reconciler.model.network import Subnet
+from reconciler.manifests.resolved import ResolvedVe
+from reconciler.model.fleet import HostSpec
+from reconciler.model.network import Address, NetworkSpec, Subnet
 
 _CIRCLE_SHOWN_MAX = 10
 """Of the names of a circle; a longer one is shown by its ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MergedVe:
-    """A VE: its document, and its spec as merged with its profiles.
-
-    ``whole`` False: without them, as they cannot be merged; what it says itself holds all the same.
-    """
-
-    document: Document
-    metadata: VeMetadata
-    body: VeBody
-    whole: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Everything:
-    """All valid documents of a revision, by name.
+    """All valid documents of a revision, by name; networks with their own gateways in the order they are written in.
 
     ``known``: names by kind, those of broken documents included. ``certain``: no document is missing for a mistake
     in its file, so that a name that is not known does not exist.
     """
 
-    ves: Mapping[str, MergedVe]
-    networks: Mapping[str, tuple[Document, NetworkBody]]
-    hosts: Mapping[str, tuple[Document, HostBody]]
+    ves: Mapping[str, ResolvedVe]
+    networks: Mapping[str, tuple[Document, NetworkSpec, tuple[Address, ...]]]
+    hosts: Mapping[str, tuple[Document, HostSpec]]
     known: Mapping[str, frozenset[str]] = field(repr=False)
     certain: bool = True
 
@@ -54,12 +41,12 @@ def unknown(every: Everything, document: Document, path: Path, kind: str, name: 
 def references(every: Everything) -> Iterator[Complaint]:
     """Templates, networks and VEs that a VE names exist."""
     for ve in every.ves.values():
-        yield from unknown(every, ve.document, ("spec", "template"), "Template", ve.body.template)
-        for interface in ve.body.interfaces:
+        yield from unknown(every, ve.document, ("spec", "template"), "Template", ve.stake.template)
+        for interface in ve.stake.ports:
             if interface.network is not None:
                 path = ("spec", "interfaces", interface.name, "network")
                 yield from unknown(every, ve.document, path, "Network", interface.network)
-        for position, name in enumerate(ve.body.boot.depends_on):
+        for position, name in enumerate(ve.stake.depends_on):
             where: Path = ("spec", "boot", "dependsOn", position)
             yield from unknown(every, ve.document, where, "VirtualEnvironment", name)
 
@@ -67,9 +54,9 @@ def references(every: Everything) -> Iterator[Complaint]:
 def hosts(every: Everything) -> Iterator[Complaint]:
     """Hosts that are named exist, and on a fleet of several each VE names one."""
     declared = every.known["Host"]
-    named = sorted({ve.body.host for ve in every.ves.values() if ve.body.host is not None})
+    named = sorted({ve.stake.host for ve in every.ves.values() if ve.stake.host is not None})
     for ve in every.ves.values():
-        document, host = ve.document, ve.body.host
+        document, host = ve.document, ve.stake.host
         if host is None and len(declared) > 1:
             yield complain(document, ("spec", "host"), "missing field", "needed on a fleet of several hosts")
         elif host is not None and declared:
@@ -77,7 +64,7 @@ def hosts(every: Everything) -> Iterator[Complaint]:
         elif host is not None and len(named) > 1 and every.certain:
             message = f"unknown Host {host!r}: a fleet of several hosts declares them"
             yield complain(document, ("spec", "host"), message, "declare each, with 'kind: Host'")
-        for position, replica in enumerate(ve.body.replicas.hosts if ve.body.replicas else ()):
+        for position, replica in enumerate(ve.stake.replicas):
             yield from unknown(every, document, ("spec", "replicas", "hosts", position), "Host", replica)
 
 
@@ -86,7 +73,7 @@ def identities(every: Everything) -> Iterator[Complaint]:
     uids: dict[str, str] = {}
     former: dict[str, str] = {}
     for name, ve in every.ves.items():
-        uid, old = ve.metadata.uid, ve.metadata.renamed_from
+        uid, old = ve.stake.uid, ve.stake.renamed_from
         if uid is not None and (first := uids.setdefault(uid, name)) != name:
             message = f"expected a uid of its own, VE {first!r} has it too"
             yield complain(ve.document, ("metadata", "uid"), message, "remove it where the VE was copied to")
@@ -102,15 +89,16 @@ def identities(every: Everything) -> Iterator[Complaint]:
 def addresses(every: Everything) -> Iterator[Complaint]:
     """Every address and every MAC address exists once, gateways and hosts included."""
     owners: dict[tuple[int, int], str] = {}
-    for name, (document, body) in every.networks.items():
-        for position, gateway in enumerate(body.gateway):
+    for name, (document, _, gateways) in every.networks.items():
+        for position, gateway in enumerate(gateways):
             first = owners.setdefault((gateway.version, int(gateway)), f"gateway of network {name}, entry {position}")
             if first != f"gateway of network {name}, entry {position}":
                 path = ("spec", "gateway", position)
                 yield complain(document, path, f"expected an address of its own, {gateway} is the {first}")
     for name, (document, host) in every.hosts.items():
         if host.address is not None:
-            first = owners.setdefault((host.address.version, int(host.address)), f"address of host {name}")
+            address = ipaddress.ip_address(host.address)
+            first = owners.setdefault((address.version, int(address)), f"address of host {name}")
             if first != f"address of host {name}":
                 message = f"expected an address of its own, {host.address} is the {first}"
                 yield complain(document, ("spec", "address"), message)
@@ -120,7 +108,7 @@ def addresses(every: Everything) -> Iterator[Complaint]:
 def _ve_addresses(every: Everything, owners: dict[tuple[int, int], str]) -> Iterator[Complaint]:
     macs: dict[str, str] = {}
     for name, ve in every.ves.items():
-        for interface in ve.body.interfaces:
+        for interface in ve.stake.ports:
             path = ("spec", "interfaces", interface.name)
             for position, address in enumerate(interface.addresses):
                 key = (address.version, int(address))
@@ -138,7 +126,7 @@ def _ve_addresses(every: Everything, owners: dict[tuple[int, int], str]) -> Iter
 def uplinks(every: Everything) -> Iterator[Complaint]:
     """A host interface is the uplink of one network."""
     taken: dict[str, str] = {}
-    for name, (document, body) in every.networks.items():
+    for name, (document, body, _) in every.networks.items():
         if body.uplink is not None and (first := taken.setdefault(body.uplink, name)) != name:
             message = f"expected an uplink of its own, network {first} has {body.uplink} too"
             yield complain(document, ("spec", "uplink"), message)
@@ -148,11 +136,11 @@ def nics(every: Everything) -> Iterator[Complaint]:
     """An interface of a host moves into one VE, and is no network's uplink."""
     only = _only_host(every)
     taken: dict[tuple[str, str], str] = {}
-    uplinks = {body.uplink: name for name, (_, body) in every.networks.items() if body.uplink is not None}
+    uplinks = {body.uplink: name for name, (_, body, _) in every.networks.items() if body.uplink is not None}
     for name, ve in every.ves.items():
-        for nic in (device.nic for device in ve.body.devices if device.nic is not None):
+        for nic in ve.stake.nics:
             mine = f"VE {name}"
-            first = taken.setdefault((ve.body.host or only, nic), mine)
+            first = taken.setdefault((ve.stake.host or only, nic), mine)
             if first == mine and nic in uplinks:
                 first = f"network {uplinks[nic]}"
             if first != mine:
@@ -179,7 +167,7 @@ def subnets(every: Everything) -> Iterator[Complaint]:
 
 
 def _all_subnets(every: Everything) -> Iterator[tuple[Subnet, str, int]]:
-    for name, (_, body) in every.networks.items():
+    for name, (_, body, _) in every.networks.items():
         for position, subnet in enumerate(body.subnets):
             yield subnet, name, position
 
@@ -199,14 +187,14 @@ def _networks_by_host(every: Everything) -> dict[str, set[str]]:
     used: dict[str, set[str]] = {}
     only = _only_host(every)
     for ve in every.ves.values():
-        names = {interface.network for interface in ve.body.interfaces if interface.network is not None}
-        used.setdefault(ve.body.host or only, set()).update(names)
+        names = {interface.network for interface in ve.stake.ports if interface.network is not None}
+        used.setdefault(ve.stake.host or only, set()).update(names)
     return used
 
 
 def _only_host(every: Everything) -> str:
     """Give the host of the VEs that name none: on a fleet of one it may have no name."""
-    named = every.known["Host"] | {other.body.host for other in every.ves.values() if other.body.host is not None}
+    named = every.known["Host"] | {other.stake.host for other in every.ves.values() if other.stake.host is not None}
     return next(iter(named)) if len(named) == 1 else ""
 
 
@@ -214,18 +202,18 @@ def forwards(every: Everything) -> Iterator[Complaint]:
     """Forwards lead to VEs that have an address on the network, and each port of a host leads to one."""
     taken: dict[tuple[str, str, int], str] = {}
     only = _only_host(every)
-    for name, (document, body) in every.networks.items():
+    for name, (document, body, _) in every.networks.items():
         for position, forward in enumerate(body.forwards):
             path: Path = ("spec", "forwards", position)
-            target = forward.to[0]
+            target = forward.ve
             yield from unknown(every, document, (*path, "to"), "VirtualEnvironment", target)
             ve = every.ves.get(target)
             if ve is None or not ve.whole:
                 continue
-            if not any(interface.network == name and interface.addresses for interface in ve.body.interfaces):
+            if not any(interface.network == name and interface.addresses for interface in ve.stake.ports):
                 message = f"expected a VE with an address on network {name}, {target!r} has none"
                 yield complain(document, (*path, "to"), message)
-            mine, key = f"network {name}, entry {position}", (ve.body.host or only, forward.protocol, forward.listen)
+            mine, key = f"network {name}, entry {position}", (ve.stake.host or only, forward.protocol, forward.listen)
             if (first := taken.setdefault(key, mine)) != mine:
                 message = f"expected a port of its own, {forward.protocol} {forward.listen} is forwarded by {first}"
                 yield complain(document, (*path, "listen"), message)
@@ -233,20 +221,16 @@ def forwards(every: Everything) -> Iterator[Complaint]:
 
 def cycles(every: Everything) -> Iterator[Complaint]:
     """No VE waits for itself, directly or through others."""
-    for circle in _circles({name: ve.body.boot.depends_on for name, ve in every.ves.items()}):
+    for circle in _circles({name: ve.stake.depends_on for name, ve in every.ves.items()}):
         ve = every.ves[circle[-2]]
-        position = ve.body.boot.depends_on.index(circle[-1])
+        position = ve.stake.depends_on.index(circle[-1])
         message = f"expected no circle, got {_shown_circle(circle)}"
         yield complain(ve.document, ("spec", "boot", "dependsOn", position), message, "remove one of these")
 
 
 def clones(every: Everything) -> Iterator[Complaint]:
     """No VE is a copy of itself, directly or through others: none of them could ever be made."""
-    sources = {
-        name: (ve.body.source.clone,)
-        for name, ve in every.ves.items()
-        if ve.body.source is not None and ve.body.source.clone is not None
-    }
+    sources = {name: (ve.stake.clone,) for name, ve in every.ves.items() if ve.stake.clone is not None}
     for circle in _circles(sources):
         message = f"expected the data of another VE, got {_shown_circle(circle)}"
         yield complain(every.ves[circle[-2]].document, ("spec", "source", "clone"), message)

@@ -67,6 +67,24 @@ def test_it_prints_what_the_case_says(name: str, form: str, clone: Clone, capsys
     assert found == golden.read_text()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_kept_of_both_revisions_changes_nothing(
+    name: str, clone: Clone, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_revisions(name, clone)
+    said = []
+    for start, end in (
+        ("main", "main"),
+        ("main", "change"),
+        ("main", "change"),
+        ("change", "main"),
+        ("main", "change"),
+    ):
+        code = run(["plan", str(clone.path), "--from", start, "--to", end, "-o", "json"])
+        said.append((code, *capsys.readouterr()))
+    assert said[1] == said[2] == said[4]
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mistakes"])
 def test_the_json_is_of_the_published_schema(name: str, clone: Clone, capsys: pytest.CaptureFixture[str]) -> None:
     two_revisions(name, clone)
