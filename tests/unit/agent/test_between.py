@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from reconciler.agent import between
 from reconciler.agent.between import plan_between
@@ -192,6 +192,7 @@ def _meaning(actions: tuple[Action, ...]) -> set[tuple[str, str, str, str, str]]
     return {(a.ve, a.op.value, a.path, repr(a.after), a.impact.word) for a in actions if a.origin is Origin.GIT}
 
 
+@settings(deadline=None)
 @given(fleets.edits())
 def test_the_ves_that_do_not_change_need_no_look(edit: tuple[Fleet, Fleet]) -> None:
     base, head = edit
@@ -203,6 +204,7 @@ def test_the_ves_that_do_not_change_need_no_look(edit: tuple[Fleet, Fleet]) -> N
     assert (part.ve_hashes, part.action_hash) == (whole.ve_hashes, whole.action_hash)
 
 
+@settings(deadline=None)
 @given(fleets.fleets())
 def test_there_is_no_way_from_a_fleet_to_itself(fleet: Fleet) -> None:
     everything = Restriction(base=fleet, head=replace(fleet, revision="again"))
