@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, assert_never
 
@@ -20,6 +19,7 @@ from reconciler.agent.repository import GitSource
 from reconciler.agent.server import Server
 from reconciler.agent.session import Session, open_session
 from reconciler.agent.shortages import Shortages
+from reconciler.agent.signals import end_on_signals
 from reconciler.agent.source import WatchedDirectory
 from reconciler.errors import ConfigError
 from reconciler.host.events import HostEvents
@@ -94,14 +94,14 @@ async def _serve(config: Config, session: Session, location: Location, companion
     guarding = session.guard.run(lambda: agent.ask(None, reason="risk_settled"))
     working = asyncio.create_task(_work(agent.run(), source.run(), readiness.run(), guarding, *beside))
     beating = asyncio.create_task(_beat(agent))
-    stopping = _stop_on_signals(working)
+    undo = end_on_signals(working)
     try:
         with suppress(asyncio.CancelledError):
             await working
     finally:
         notify("STOPPING=1")
         beating.cancel()
-        stopping()
+        undo()
         await server.close()
         events.close()
         source.close()
@@ -123,18 +123,6 @@ def _log_condition(subject: str, condition: Condition) -> None:
         reason=condition.reason,
         message=condition.message,
     )
-
-
-def _stop_on_signals(task: asyncio.Task[None]) -> Callable[[], None]:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-
-    def undo() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-    return undo
 
 
 async def _beat(agent: Agent) -> None:
