@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import sys
 
-# structlog would load rich for tracebacks that are never printed here: 12 MB for as long as the host is up.
+# structlog would load rich for tracebacks that are never printed here, and asyncio TLS for streams that are not opened
+# here: 12 MB and 1 MB for as long as the host is up. A download of a template loads TLS then.
 sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to have an import fail
+if "asyncio" not in sys.modules:
+    sys.modules["ssl"] = None  # type: ignore[assignment]
+    import asyncio
+
+    del sys.modules["ssl"]
 
 import asyncio
 import json

@@ -7,7 +7,7 @@ import gc
 import random
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import structlog
 
@@ -15,7 +15,6 @@ from reconciler.agent.company import Companion, accompany
 from reconciler.agent.loop import Agent, Timing
 from reconciler.agent.notify import notify, watchdog_s
 from reconciler.agent.readiness import Readiness
-from reconciler.agent.repository import GitSource
 from reconciler.agent.server import Server
 from reconciler.agent.session import Session, open_session
 from reconciler.agent.shortages import Shortages
@@ -27,6 +26,9 @@ from reconciler.model.condition import Condition
 from reconciler.state.config import Config
 from reconciler.state.location import DirectoryLocation, GitLocation, Location
 from reconciler.state.lock import instance_lock
+
+if TYPE_CHECKING:
+    from reconciler.agent.repository import GitSource
 
 
 async def run_agent(config: Config, *, failpoints: str = "", companions: Sequence[Companion] = ()) -> None:
@@ -72,6 +74,8 @@ def _open_source(location: Location, config: Config, session: Session) -> Watche
         case DirectoryLocation():
             return WatchedDirectory(location.path, desk, settle_s=config.settle_s, prune_delay_s=config.prune_delay_s)
         case GitLocation():
+            from reconciler.agent.repository import GitSource  # brings all that is needed for git
+
             return GitSource(location, desk, jitter=random.random)
         case _:
             assert_never(location)

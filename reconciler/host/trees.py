@@ -8,12 +8,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from reconciler.errors import CommandError, NoSpaceError, TemplateError
-from reconciler.host import streams
 from reconciler.host.lxcfs import TARGETS
-from reconciler.kernel import busybox, command, download, profile, skopeo
-from reconciler.kernel.hashing import sha256_of
-from reconciler.kernel.unpack_child import Job, unpack
-from reconciler.kernel.unpack_marks import Rules, Setuid
+from reconciler.kernel import busybox, command, profile
 from reconciler.model.volume import (
     BuiltinSource,
     DebootstrapSource,
@@ -27,9 +23,6 @@ from reconciler.model.volume import (
 
 BUILD_S = 1800.0
 """How long each step of a build may take. Units: seconds."""
-
-ARCHIVE_MOST = 16 << 30
-"""The most that is fetched for one template. Units: bytes."""
 
 DIRECTORIES = ("/sys/fs/cgroup",)
 """Of a template, over which the runtime mounts, beside those that every tree has."""
@@ -74,58 +67,14 @@ def _fill(source: TemplateSource, name: str, place: Place) -> int:
             raise TemplateError(f"build template {name}: there is no built-in {source.name!r}; try 'busybox'")
         case DebootstrapSource():
             return _debootstrap(source, place)
-        case TarballSource():
-            return _unpack_tarball(source, place)
-        case OciSource():
-            return _unpack_layers(source, place)
-        case SimplestreamsSource():
-            return _unpack_image(source, place)
+        case TarballSource() | OciSource() | SimplestreamsSource():
+            from reconciler.host import archives  # brings HTTP, TLS and tar, which the agents of most hosts never need
+
+            return archives.unpack_tree(source, place)
         case ImageSource():
             raise TemplateError(f"build template {name}: its image {source.digest} is not on this host; bring it here")
         case _:
             assert_never(source)
-
-
-def _unpack_tarball(source: TarballSource, place: Place) -> int:
-    archive = source.path or download.local_path(source.url or "")
-    if archive is None:
-        assert source.url is not None, "a tarball has a path or a URL"
-        archive = f"{place.scratch}/archive"
-        place.told("downloading")
-        download.fetch(source.url, archive, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.progress)
-    what = f"tarball {source.path or source.url}"
-    if not os.path.isfile(archive):
-        raise TemplateError(f"read {what}: there is no such file on this host; put it there, or correct the path")
-    found = sha256_of(archive)
-    if found != source.sha256:
-        raise TemplateError(f"check {what}: expected sha256 {source.sha256}, got {found}")
-    return _unpack(place, what, Rules(setuid=Setuid(source.setuid)), archive)
-
-
-def _unpack_layers(source: OciSource, place: Place) -> int:
-    layers = skopeo.fetch(
-        source.image,
-        source.digest,
-        f"{place.scratch}/image",
-        timeout_s=BUILD_S,
-        most=ARCHIVE_MOST,
-        told=place.told,
-    )
-    rules = Rules(setuid=Setuid(source.setuid), whiteouts=True)
-    return _unpack(place, f"image {source.image}", rules, *layers.paths)
-
-
-def _unpack_image(source: SimplestreamsSource, place: Place) -> int:
-    server = streams.Server(source=source, scratch=place.scratch, most=ARCHIVE_MOST, timeout_s=BUILD_S, told=place.told)
-    found = server.fetch()
-    rules = Rules(setuid=Setuid(source.setuid), prefix=found.prefix)
-    return _unpack(place, f"image {source.alias} of {source.server}", rules, found.path)
-
-
-def _unpack(place: Place, what: str, rules: Rules, *archives: str) -> int:
-    place.told(f"unpacking {what}")
-    job = Job(archives=archives, tree=place.tree, what=what, rules=rules, seconds=BUILD_S)
-    return unpack(job, told=place.progress).newest
 
 
 def _debootstrap(source: DebootstrapSource, place: Place) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: F401  # before the agent does, which takes it without TLS
 import sys
 
 from reconciler.agent.__main__ import main

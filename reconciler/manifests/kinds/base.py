@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -14,10 +15,11 @@ S = TypeVar("S", bound="Section")
 
 
 class Section(BaseModel):
-    """A map of a manifest; every key is declared."""
+    """A map of a manifest; every key is declared. A validator is built for what is validated by itself, when it is."""
 
     model_config = ConfigDict(
         strict=True,
+        defer_build=True,
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
@@ -28,12 +30,13 @@ class Section(BaseModel):
     )
 
 
-def shared(section: S) -> Callable[[], S]:
-    """Let all objects that leave out a section have the same one, which is frozen.
+def shared(section: type[S]) -> Callable[[], S]:
+    """Let all objects that leave out a section have the same one, which is frozen and has nothing but defaults.
 
-    A VE has some thirty sections; most of them are left out, and each would cost time and memory.
+    A VE has some thirty sections; most of them are left out, and each would cost time and memory. Not even the
+    section's own validator is built for it: that of the whole manifest has all that is needed.
     """
-    return lambda: section
+    return functools.cache(lambda: cast("S", section.model_construct()))
 
 
 class Metadata(Section):

@@ -67,12 +67,12 @@ class SizeBeancounter(Section):
 
 
 def _count(what: str) -> CountBeancounter:
-    counter: CountBeancounter = Field(default_factory=shared(CountBeancounter()), description=f"{what}, a number.")
+    counter: CountBeancounter = Field(default_factory=shared(CountBeancounter), description=f"{what}, a number.")
     return counter
 
 
 def _bytes(what: str) -> SizeBeancounter:
-    counter: SizeBeancounter = Field(default_factory=shared(SizeBeancounter()), description=f"{what}, in bytes.")
+    counter: SizeBeancounter = Field(default_factory=shared(SizeBeancounter), description=f"{what}, in bytes.")
     return counter
 
 

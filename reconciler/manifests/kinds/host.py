@@ -43,12 +43,12 @@ class HostBody(Section):
     address: IpAddress | None = Field(None, description="Address that other hosts reach it at.")
     public_key: Text | None = Field(None, description="Key that it proves its identity with.")
     capacity: Capacity = Field(
-        default_factory=shared(Capacity()),
+        default_factory=shared(Capacity),
         description="What the machine has, so that `vectl validate` can add up what its VEs are promised.",
     )
-    reserve: Reserve = Field(default_factory=shared(Reserve()), description="What it keeps for itself.")
+    reserve: Reserve = Field(default_factory=shared(Reserve), description="What it keeps for itself.")
     overcommit: Overcommit = Field(
-        default_factory=shared(Overcommit()), description="How much more than it has it may promise."
+        default_factory=shared(Overcommit), description="How much more than it has it may promise."
     )
     maintenance: bool = Field(False, description="Whether no VE is to be placed on it.")
 
@@ -57,4 +57,4 @@ class Host(Manifest):
     """A host of the fleet. Not needed on a fleet of one."""
 
     kind: Literal["Host"] = Field(description="The kind.")
-    spec: HostBody = Field(default_factory=shared(HostBody()), description="What the host is.")
+    spec: HostBody = Field(default_factory=shared(HostBody), description="What the host is.")

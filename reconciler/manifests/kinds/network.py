@@ -77,8 +77,8 @@ class ProfileInterface(Section):
     mac: Mac = Field(None, description="Hardware address; derived from the VE's uid, if left out.")
     mtu: Mtu | None = Field(None, description="Largest packet, in bytes. The Network's, if left out.")
     routes: Items[InterfaceRoute] = Field((), description="Routes beside the default route.")
-    rate: Rate = Field(default_factory=shared(Rate()), description="Most traffic.")
-    firewall: Firewall = Field(default_factory=shared(Firewall()), description="Packet filter, on the host's side.")
+    rate: Rate = Field(default_factory=shared(Rate), description="Most traffic.")
+    firewall: Firewall = Field(default_factory=shared(Firewall), description="Packet filter, on the host's side.")
 
 
 class Interface(ProfileInterface):
@@ -132,4 +132,4 @@ class Network(Manifest):
     """A network that VEs are connected to."""
 
     kind: Literal["Network"] = Field(description="The kind.")
-    spec: NetworkBody = Field(default_factory=shared(NetworkBody()), description="What the network is.")
+    spec: NetworkBody = Field(default_factory=shared(NetworkBody), description="What the network is.")

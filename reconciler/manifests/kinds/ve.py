@@ -128,31 +128,29 @@ class ProfileBody(Section):
     )
     hostname: Hostname | None = Field(None, description="Host name inside. The VE's name, if left out.")
     dns: Dns | None = Field(None, description="Name servers. Left to the VE, if left out.")
-    boot: Boot = Field(default_factory=shared(Boot()), description="How it starts and stops.")
-    cpu: Cpu = Field(default_factory=shared(Cpu()), description="CPU time and the CPUs it is spent on.")
-    memory: Memory = Field(default_factory=shared(Memory()), description="Memory and swap.")
+    boot: Boot = Field(default_factory=shared(Boot), description="How it starts and stops.")
+    cpu: Cpu = Field(default_factory=shared(Cpu), description="CPU time and the CPUs it is spent on.")
+    memory: Memory = Field(default_factory=shared(Memory), description="Memory and swap.")
     processes: CountLimit = Field(compute.ComputeSpec().processes, description="Most processes and threads.")
     beancounters: Beancounters = Field(
-        default_factory=shared(Beancounters()), description="OpenVZ's counters that no other field stands for."
+        default_factory=shared(Beancounters), description="OpenVZ's counters that no other field stands for."
     )
-    rlimits: Rlimits = Field(default_factory=shared(Rlimits()), description="Resource limits of each process.")
-    ipc: Ipc = Field(default_factory=shared(Ipc()), description="Limits of System V and POSIX IPC.")
+    rlimits: Rlimits = Field(default_factory=shared(Rlimits), description="Resource limits of each process.")
+    ipc: Ipc = Field(default_factory=shared(Ipc), description="Limits of System V and POSIX IPC.")
     sysctls: dict[Sysctl, str] = Field(
         default_factory=dict, description="Kernel settings of its own, as text, out of a short list."
     )
-    io: Io = Field(default_factory=shared(Io()), description="Disk traffic.")
-    disk: Disk = Field(default_factory=shared(Disk()), description="Disk space and files.")
+    io: Io = Field(default_factory=shared(Io), description="Disk traffic.")
+    disk: Disk = Field(default_factory=shared(Disk), description="Disk space and files.")
     interfaces: Items[ProfileInterface] = Field((), description="Network interfaces, keyed by name.")
     devices: Items[Device] = Field((), description="Devices of the host, keyed by path or nic.")
     mounts: Items[Mount] = Field((), description="Directories of the host, keyed by target.")
-    access: Access = Field(default_factory=shared(Access()), description="Who may log in.")
-    features: Features = Field(default_factory=shared(Features()), description="What it may do beyond the usual.")
-    security: Security = Field(default_factory=shared(Security()), description="How tightly it is confined.")
+    access: Access = Field(default_factory=shared(Access), description="Who may log in.")
+    features: Features = Field(default_factory=shared(Features), description="What it may do beyond the usual.")
+    security: Security = Field(default_factory=shared(Security), description="How tightly it is confined.")
     snapshots: Items[Snapshot] = Field((), description="Snapshots that are to exist, keyed by name.")
     snapshot_schedule: SnapshotSchedule | None = Field(None, description="Snapshots taken by the clock.")
-    migration: Migration = Field(
-        default_factory=shared(Migration()), description="How it may be moved to another host."
-    )
+    migration: Migration = Field(default_factory=shared(Migration), description="How it may be moved to another host.")
     replicas: Replicas | None = Field(None, description="Copies of the data on other hosts.")
     spread: Items[LabelKey] = Field(
         (), description="Labels: VEs with equal values of them are kept on different hosts."
@@ -161,7 +159,7 @@ class ProfileBody(Section):
         None,
         description="Whether deletion is refused, even after the manifest is gone. Only an explicit false lifts it.",
     )
-    drift: Drift = Field(default_factory=shared(Drift()), description="What happens to changes by hand.")
+    drift: Drift = Field(default_factory=shared(Drift), description="What happens to changes by hand.")
 
 
 class VeBody(ProfileBody):
@@ -186,7 +184,7 @@ class VirtualEnvironment(Manifest):
 
     kind: Literal["VirtualEnvironment"] = Field(description="The kind.")
     metadata: VeMetadata = Field(description="Who the VE is.")
-    spec: VeBody = Field(default_factory=shared(VeBody()), description="What the VE is.")
+    spec: VeBody = Field(default_factory=shared(VeBody), description="What the VE is.")
 
 
 class Profile(Manifest):
@@ -194,5 +192,5 @@ class Profile(Manifest):
 
     kind: Literal["Profile"] = Field(description="The kind.")
     spec: ProfileBody = Field(
-        default_factory=shared(ProfileBody()), description="Any part of a VE's spec but what is its own."
+        default_factory=shared(ProfileBody), description="Any part of a VE's spec but what is its own."
     )

@@ -6,6 +6,7 @@ import itertools
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.manifests import merge, parse, resolve
+from reconciler.manifests.kinds import KINDS
+from reconciler.manifests.kinds.base import Manifest, Section
 from reconciler.manifests.load import Loaded, ParseCache, load_fleet
 from reconciler.model.compute import ComputeSpec
 from reconciler.model.facts import Json
@@ -268,3 +271,17 @@ def test_what_commands_need_to_start_imports_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'pydantic', 'ruamel.yaml'}} & set(sys.modules)))"
     root = Path(__file__).parents[3]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_a_section_that_is_left_out_is_as_if_it_were_written_and_empty(kind: type[Manifest]) -> None:
+    for section in _sections_left_out(kind):
+        assert section == type(section).model_validate({})
+
+
+def _sections_left_out(kind: type[Section]) -> Iterator[Section]:
+    for field in kind.model_fields.values():
+        value = field.get_default(call_default_factory=True, validated_data={})
+        if isinstance(value, Section):
+            yield value
+            yield from _sections_left_out(type(value))
