@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,13 +63,22 @@ def _between(scratch: Path) -> None:
     ours = _command(scratch, "plan", str(repository), "--from", "main", "--to", "change", "--detailed-exitcode")
     first = _best(lambda: _run(ours, 2), rounds=1)
     again = _best(lambda: _run(ours, 2))
+    change = min((_change(scratch, repository, ours) for _ in range(ROUNDS)), key=lambda cost: cost.wall_s)
     git = _best(lambda: _git(repository, "diff", "main", "change"))
     everything = _best(lambda: _run([sys.executable, "-c", _EVERYTHING, str(repository)], 0), rounds=1)
     print(f"plan between two revisions of {VES} VEs, {CHANGED} files changed, with the start of the process:")
     print(f"  nothing kept from before  {first}")
-    print(f"  unchanged files kept      {again} (goal {PLAN_GOAL_S} s)")
+    print(f"  all but the changed kept  {change} (goal {PLAN_GOAL_S} s)")
+    print(f"  all files kept            {again} (goal {PLAN_GOAL_S} s)")
     print(f"  `git diff` alone          {git}, ratio {again.wall_s / git.wall_s:.0f}")
     print(f"  ruamel and DeepDiff       {everything}, ratio 1/{everything.wall_s / again.wall_s:.0f}")
+
+
+def _change(scratch: Path, repository: Path, ours: list[str]) -> _Cost:
+    """Plan a change that nobody has seen, where the revision that it comes from is known."""
+    shutil.rmtree(scratch / "cache")
+    _run(_command(scratch, "plan", str(repository), "--from", "main", "--to", "main"), 0)
+    return _cost(lambda: _run(ours, 2))
 
 
 def _cold(scratch: Path) -> None:
@@ -156,7 +166,9 @@ def _git(path: Path, *arguments: str) -> None:
 
 
 def _run(command: list[str], status: int) -> None:
-    done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, env=dict(os.environ))
+    """Run a program as it is once it is installed: with its bytecode kept."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == status, f"{command}: {done.returncode}\n{done.stderr[-2000:]}"
 
 

@@ -219,8 +219,6 @@ def _hosts(
 
 def show(compared: Compared, form: PlanFormat, *, verbose: bool) -> None:
     """Print what lies between two revisions."""
-    from reconciler.agent.clock import SystemClock
-    from reconciler.plan.comment import About, render_comment
     from reconciler.plan.comparison import comparison_to_json, render_comparison
 
     found = compared.comparison
@@ -228,9 +226,16 @@ def show(compared: Compared, form: PlanFormat, *, verbose: bool) -> None:
         case PlanFormat.JSON:
             output.document(comparison_to_json(found))
         case PlanFormat.MARKDOWN:
-            output.data(render_comment(found, About(subdir=compared.subdir, now=SystemClock().now())))
+            _show_comment(compared)
         case PlanFormat.TEXT:
             output.data(render_comparison(found, paint=output.paint, verbose=verbose))
+
+
+def _show_comment(compared: Compared) -> None:
+    from reconciler.agent.clock import SystemClock
+    from reconciler.plan.comment import About, render_comment
+
+    output.data(render_comment(compared.comparison, About(subdir=compared.subdir, now=SystemClock().now())))
 
 
 def show_mistakes(error: NotValidError) -> None:

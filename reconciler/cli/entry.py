@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _VERSION_WORDS = (["--version"], ["version"])
 _COMPLETE_WORD = "__complete"
+_NEW_OBJECTS_MAX = 200_000
+"""After how many new objects cycles among them are looked for: nearly all that a command makes stays to its end."""
 
 
 def main() -> None:
@@ -29,6 +31,7 @@ def main() -> None:
 
         sys.stdout.write(complete.answer(arguments[1:]))
         return
+    gc.set_threshold(_NEW_OBJECTS_MAX)
     code = run(arguments)
     gc.freeze()  # what a plan of thousands of VEs holds is not looked through once more before it is let go
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,7 +123,9 @@ def _plan_between(wanted: between.Wanted, form: PlanFormat, *, detailed: bool, v
                 between.show_mistakes(error)
             raise
         between.show(compared, form, verbose=verbose)
-        return plan_exit(combined(compared.comparison), detailed=detailed)
+        code = plan_exit(combined(compared.comparison), detailed=detailed)
+        gc.freeze()  # the process ends: who would look through two fleets now, looks in vain
+        return code
 
 
 def diff(

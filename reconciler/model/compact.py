@@ -10,13 +10,16 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache, partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, ForwardRef, NewType, Union, get_args, get_origin, get_type_hints
 
 _PLAIN = (str, int, float, bool, types.NoneType)
 _OF_VERSION_4 = (IPv4Address, IPv4Interface, IPv4Network)
 _OF_VERSION_6 = (IPv6Address, IPv6Interface, IPv6Network)
+
+_ADDRESSES_MAX = 64
+"""How many addresses are known again: making one takes longer than all else of a VE, and it is said twice of each."""
 
 _Step = Callable[..., Any]  # Any, here and below: types at run time have no static type
 
@@ -78,13 +81,16 @@ def _choice(kinds: tuple[Any, ...]) -> Form:
     if all(form(kind).is_plain for kind in kinds):
         return AS_IT_IS
     if len(kinds) == 2 and kinds[0] in _OF_VERSION_4 and kinds[1] in _OF_VERSION_6:
-        four, six = kinds
-        return Form(str, lambda text: six(text) if ":" in text else four(text))
+        return Form(str, lru_cache(_ADDRESSES_MAX)(partial(_address, *kinds)))
     named = {kind.__name__: form(kind) for kind in kinds}
     return Form(
         lambda value: [type(value).__name__, named[type(value).__name__].write(value)],
         lambda pair: named[pair[0]].read(pair[1]),
     )
+
+
+def _address(four: _Step, six: _Step, text: str) -> object:
+    return six(text) if ":" in text else four(text)
 
 
 def _or_none(found: Form) -> Form:

@@ -10,13 +10,16 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from reconciler.errors import VectlError
 from reconciler.kernel import files
-from reconciler.manifests.yaml_builder import RawDocument
-from reconciler.manifests.yaml_reader import RawFile
 from reconciler.model.facts import Json
 from reconciler.sources.snapshot import TOTAL_MAX
+
+if TYPE_CHECKING:
+    from reconciler.manifests.yaml_builder import RawDocument
+    from reconciler.manifests.yaml_reader import RawFile
 
 _FORMAT = 1
 
@@ -36,6 +39,8 @@ class KeptOnDisk:
 
     def get(self, content: str) -> RawFile | None:
         """Give what was read; None, if nothing was kept of it."""
+        from reconciler.manifests.yaml_reader import RawFile
+
         documents = self._used.get(content, self._before().get(content))
         if not isinstance(documents, list):
             return None
@@ -75,6 +80,8 @@ class KeptOnDisk:
 
 
 def _documents(documents: Iterable[Json]) -> Iterator[RawDocument]:
+    from reconciler.manifests.yaml_builder import RawDocument
+
     for document in documents:
         if not isinstance(document, list):
             raise TypeError("expected line, column and value")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
@@ -75,6 +74,8 @@ class LocalCoordinator:
                 continue
             new.append(self._entry(name, uid or self._new_uid(), base))
             given[name] = Allocation(uid=new[-1].uid, id_base=base)
+        import asyncio  # here: who only plans asks for a placeholder, and the library takes long to load
+
         await asyncio.gather(*(asyncio.to_thread(self._inventory.put, entry) for entry in new))
         return given
 
