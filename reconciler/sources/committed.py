@@ -1,4 +1,4 @@
-"""The manifests of one commit, by path: listed at once, and read only as far as somebody asks for them."""
+"""The manifests of one commit, by path: listed at once, and read once somebody asks for one of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Committed(Mapping[str, bytes]):
     def __getitem__(self, path: str) -> bytes:
         oid = self.ids[path]
         if oid not in self._blobs:
-            self.prefetch((path,))
+            self.prefetch(self.ids)  # more are asked for soon, and each alone would take a process
         return self._blobs[oid]
 
     def __iter__(self) -> Iterator[str]:

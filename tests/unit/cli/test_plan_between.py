@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from reconciler.cli.entry import run
+from reconciler.kernel.git import Repository
 from reconciler.model import exchange
 from reconciler.model.compute import ComputeUse, Limit
 from tests.support import twins
@@ -83,6 +84,30 @@ def test_what_is_kept_of_both_revisions_changes_nothing(
         code = run(["plan", str(clone.path), "--from", start, "--to", end, "-o", "json"])
         said.append((code, *capsys.readouterr()))
     assert said[1] == said[2] == said[4]
+
+
+def test_blobs_are_read_together_whatever_of_them_is_kept(
+    clone: Clone, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = "apiVersion: ve/v1\nkind: Profile\nmetadata: {name: p}\nspec: {processes: 100}\n"
+    ves = {f"{n}.yaml": WEB.replace("web1", f"web{n}").replace("{}", "{profile: [p]}") for n in range(9)}
+    clone.commit({"p.yaml": profile, **ves})
+    assert run(["plan", str(clone.path), "--from", "HEAD"]) == 0
+    for file in (tmp_path / "cache" / "vectl").glob("manifests-*"):
+        file.unlink()
+    clone.commit({"p.yaml": profile.replace("100", "50")})
+    reads: list[int] = []
+    original = Repository.objects
+
+    def told_of(repository: Repository, oids: Iterable[str]) -> dict[str, bytes]:
+        found = original(repository, oids)
+        reads.append(len(found))
+        return found
+
+    monkeypatch.setattr(Repository, "objects", told_of)
+    assert run(["plan", str(clone.path), "--from", "HEAD~1"]) == 0
+    assert "processes" in capsys.readouterr().out
+    assert sorted(filter(None, reads)) == [1, 10]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mistakes"])
