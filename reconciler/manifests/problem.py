@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,6 +57,8 @@ def ascii_controls(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Give the hint for a misspelt word, or an empty text if no known word is near."""
+    import difflib  # only mistakes need it
+
     by_lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower()[:_ECHO_MAX], by_lower, n=1, cutoff=0.6)
     return f"did you mean {by_lower[near[0]]!r}?" if near else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -106,6 +105,8 @@ class Section:
         """Report the keys that nobody took."""
         for key, setting in self._settings.items():
             if key not in self._known:
+                import difflib  # only mistakes need it
+
                 close = difflib.get_close_matches(key, self._known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(self._known))}"
                 self._report(setting.place, self._of(key), "no such setting", hint)
