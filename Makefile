@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PYTEST := $(BIN)/python -m pytest
 BENCHES = $(wildcard bench/bench_*.py)
 
-.PHONY: help setup dev criu run service down test test-long test-vm coverage lint fmt lock reference bench
+.PHONY: help setup dev criu etcd run service down test test-long test-vm coverage lint fmt lock reference bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,9 +22,13 @@ setup: ## Install what is missing: system packages, .venv from the lock, .venv/b
 
 dev: setup ## Install what tests and linters need as well
 	@.ci/setup dev
+	@timeout 120 .ci/etcd || echo 'dev: no tests of a fleet on this host until `make etcd` succeeds' >&2
 
 criu: ## Put a new enough criu into VECTL_LIB where the host's is too old
 	@.ci/criu
+
+etcd: ## Put a new enough etcd into VECTL_LIB where the host's is too old, for tests
+	@.ci/etcd
 
 run: setup ## Reconcile desired/ on this host, in the foreground
 	$(BIN)/vectl agent --source desired/

@@ -6,7 +6,7 @@ Source: etcd, api/etcdserverpb/rpc.proto, and what its servers were seen to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from reconciler.model.kv import Change, Delete, Listing, Pair, Put, Unchanged, Write
@@ -114,14 +114,13 @@ class TwinEtcd:
         self._history, self._leases = [], {}
         self.wake()
 
-    def _check(self, writes: Iterable[Write]) -> None:
-        seen: set[str] = set()
-        for write in writes:
-            if write.key in seen:
-                raise RefusedByEtcdError("etcdserver: duplicate key given in txn request")
-            if isinstance(write, Put) and write.lease is not None and write.lease not in self._leases:
-                raise RefusedByEtcdError("etcdserver: requested lease not found")
-            seen.add(write.key)
+    def _check(self, writes: Sequence[Write]) -> None:
+        puts = [write for write in writes if isinstance(write, Put)]
+        deleted = {write.key for write in writes if isinstance(write, Delete)}
+        if len({put.key for put in puts} - deleted) < len(puts):
+            raise RefusedByEtcdError("etcdserver: duplicate key given in txn request")
+        if any(put.lease is not None and put.lease not in self._leases for put in puts):
+            raise RefusedByEtcdError("etcdserver: requested lease not found")
 
     def _modified(self, key: str) -> int:
         pair = self._pairs.get(key)
@@ -129,7 +128,8 @@ class TwinEtcd:
 
     def _write(self, writes: Sequence[Write]) -> None:
         """Make writes at one new revision; a deletion of what is absent is none."""
-        effective = [write for write in writes if isinstance(write, Put) or write.key in self._pairs]
+        absent = {write.key for write in writes} - self._pairs.keys()
+        effective = [write for write in dict.fromkeys(writes) if isinstance(write, Put) or write.key not in absent]
         if not effective:
             return
         self.revision += 1

@@ -20,7 +20,7 @@ from tests.support import scratch
 
 _INSTANCE = re.compile(r"t[0-9a-f]{4}|vt[0-9a-f]{6}|vectl-test-\d+-[0-9a-f]{6}")
 _DEPTHS = ("*", "t/*", "t/*/*")
-_OURS = ("reconciler.agent", "reconciler.web", "reconciler.cli.entry", "reconciler.host.keeper", "lxcfs")
+_OURS = ("reconciler.agent", "reconciler.web", "reconciler.cli.entry", "reconciler.host.keeper", "lxcfs", "etcd")
 
 
 def sweep_place(place: str) -> None:
@@ -33,7 +33,7 @@ def sweep_place(place: str) -> None:
 
 
 def sweep(run: str) -> None:
-    """End what is left of one run: its agents, keepers and lxcfs, its VEs, its mounts; its files stay for a look."""
+    """End what is left of one run: its programs, VEs and mounts; its files stay for a look."""
     _sweep(run, _ours())
 
 

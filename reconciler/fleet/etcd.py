@@ -1,0 +1,105 @@
+"""`Store` over etcd's JSON gateway.
+
+A transaction whose answer was lost is never repeated here: guards that its first copy made false would make it seem
+refused.
+
+Source: etcd, "Why gRPC gateway"; etcd, "KV API guarantees": reads are linearizable unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from reconciler.errors import VectlError
+from reconciler.fleet import etcd_wire as wire
+from reconciler.fleet.etcd_http import Member, NotAnsweredError, NotSentError
+from reconciler.fleet.etcd_members import Members, Stream
+from reconciler.model.etcd import EtcdAddress
+from reconciler.model.kv import Change, Listing, Pair, StoreStatus, Unchanged, Write
+
+_SILENCE_S = 60.0
+"""After it a watch is begun anew: a member that stands still keeps its connections."""
+_PAUSE_S = 0.2
+
+
+class EtcdStore:
+    """Implements `Store`. Holds a few connections; `close` closes them."""
+
+    def __init__(self, address: EtcdAddress) -> None:
+        self._members = Members(address)
+        self._probe = f"/vectl/{address.fleet}/format"
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._members.close()
+
+    async def get(self, key: str) -> Pair | None:
+        """Read one key."""
+        return wire.pair_of(await self._members.ask("/v3/kv/range", wire.get_request(key)))
+
+    async def list(self, prefix: str) -> Listing:
+        """Read all keys below a prefix."""
+        return wire.listing_of(await self._members.ask("/v3/kv/range", wire.list_request(prefix)))
+
+    async def transact(self, guards: Sequence[Unchanged], writes: Sequence[Write]) -> int | None:
+        """Make all writes if all guards hold."""
+        answer = await self._members.ask_once("/v3/kv/txn", wire.txn_request(guards, writes))
+        return wire.revision_of(answer) if answer.get("succeeded") else None
+
+    async def grant(self, ttl_s: float) -> int:
+        """Make a lease. One whose answer was lost ends by itself."""
+        return int((await self._members.ask("/v3/lease/grant", wire.grant_request(ttl_s)))["ID"])
+
+    async def keep_alive(self, lease: int) -> bool:
+        """Begin a lease's time anew."""
+        answer = await self._members.ask("/v3/lease/keepalive", wire.lease_request(lease))
+        return int(answer.get("TTL", 0)) > 0
+
+    async def watch(self, prefix: str, *, since: int) -> AsyncIterator[Change]:
+        """Tell what changes, from one member after another."""
+        told, cluster = since, ""
+        while True:
+            stream, first = await self._members.watch(prefix, since=told)
+            cluster = cluster or first.cluster
+            news: wire.WatchNews | None = first
+            try:
+                while news is not None:
+                    if news.is_compacted or news.cluster != cluster:
+                        return
+                    for change in news.changes:
+                        yield change
+                    told = max(told, news.revision)
+                    news = await _next(stream)
+            finally:
+                stream.close()
+            await asyncio.sleep(_PAUSE_S)
+
+    async def status(self) -> tuple[StoreStatus, ...]:
+        """Ask each member how it is."""
+        return tuple(await asyncio.gather(*(self._status_of(member) for member in self._members.all)))
+
+    async def _status_of(self, member: Member) -> StoreStatus:
+        found = StoreStatus(endpoint=member.endpoint, version="", cluster="", revision=0, healthy=False)
+        try:
+            answer = await self._members.ask_member(member, "/v3/maintenance/status", {})
+            found = replace(
+                found,
+                version=str(answer.get("version", "")),
+                cluster=wire.cluster_of(answer),
+                revision=wire.revision_of(answer),
+                problem=", ".join(map(str, answer.get("errors", ()))),
+            )
+            await self._members.ask_member(member, "/v3/kv/range", wire.get_request(self._probe))
+        except (NotSentError, NotAnsweredError, wire.EtcdRefusalError, VectlError) as err:
+            return replace(found, problem=str(err))
+        return replace(found, healthy=True)
+
+
+async def _next(stream: Stream) -> wire.WatchNews | None:
+    """Give a watch's next message; None, if it has to be begun anew."""
+    try:
+        return await stream.next(limit_s=_SILENCE_S)
+    except wire.EtcdRefusalError:
+        return None
