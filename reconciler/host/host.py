@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from reconciler.host import (
+    arrivals,
     attachment,
     capturing,
     cloning,
@@ -24,6 +25,7 @@ from reconciler.host import (
     network,
     nics,
     observing,
+    parcels,
     preflight,
     quota,
     reach,
@@ -42,6 +44,7 @@ from reconciler.model import compute as compute_model
 from reconciler.model import devices as devices_model
 from reconciler.model import mounts as mounts_model
 from reconciler.model import network as network_model
+from reconciler.model import placement as placement_model
 from reconciler.model import power as power_model
 from reconciler.model import quota as quota_model
 from reconciler.model import reach as reach_model
@@ -124,6 +127,9 @@ _HANDLERS: Mapping[type, _Handler] = {
     mounts_model.RemoveMount: mounts.remove,
     views_model.ShowViews: views.show,
     settings_model.SetSetting: settings.set_setting,
+    placement_model.CutParcel: parcels.cut,
+    placement_model.PlaceArrival: arrivals.place,
+    placement_model.ClearMove: parcels.clear,
 }
 assert set(_HANDLERS) == set(EFFECT_TYPES), "every effect has a handler"
 

@@ -19,6 +19,10 @@ _ROOT_INODE = 256  # the inode number of every subvolume's root directory, and o
 _STATFS_SIZE = 120
 _SUPER_MAGIC = 0x9123683E
 
+_IOC_SYNC = 0x9408
+_IOC_FS_INFO = 0x8400941F
+_FS_INFO_BYTES = 1024
+_FSID_AT = 16
 _IOC_INO_LOOKUP = 0xD0009412
 _IOC_SNAP_CREATE_V2 = 0x50009417
 _IOC_SUBVOL_CREATE_V2 = 0x50009418
@@ -172,6 +176,26 @@ def subvolume_id(path: str) -> int:
     if number is None:
         raise KernelError(f"read subvolume {path}: expected a btrfs subvolume", errno=errno.EINVAL)
     return number
+
+
+def filesystem_id(path: str) -> bytes:
+    """Read what a file system is known by, as the kernel's own handles of its files hold it. Shape: 16 bytes.
+
+    Raises: KernelError.
+    """
+    answer = bytearray(_FS_INFO_BYTES)
+    with opened(path) as fd:
+        call(fd, _IOC_FS_INFO, answer, "look at", path)
+    return bytes(answer[_FSID_AT : _FSID_AT + 16])
+
+
+def sync(path: str) -> None:
+    """Write out all that was written to the file system.
+
+    Raises: KernelError; NoSpaceError.
+    """
+    with opened(path) as fd:
+        call(fd, _IOC_SYNC, bytearray(), "write out", path)
 
 
 def read_space(path: str) -> Space:

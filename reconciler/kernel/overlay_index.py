@@ -12,6 +12,7 @@ struct btrfs_fid.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -19,12 +20,16 @@ import uuid
 from collections.abc import Iterator
 
 from reconciler.errors import KernelFormatError
-from reconciler.kernel import btrfs
-from reconciler.kernel.syscalls import file_errors
+from reconciler.kernel import btrfs, files
+from reconciler.kernel.syscalls import checked, file_errors, libc
 
 _INDEX = ("work", "index")
 _UPPER = "trusted.overlay.upper"
 _UUID = "trusted.overlay.uuid"
+_ORIGIN = "trusted.overlay.origin"
+
+_AT_EMPTY_PATH = 0x1000
+_HANDLE_HEADER = 8
 
 _HEADER = struct.Struct("<BBBBB16s")  # version, magic, length, flags, type of the file's handle, file system
 _VERSION, _MAGIC = 0, 0xFB
@@ -43,6 +48,65 @@ def renew(volume: str) -> int:
     """
     number = btrfs.subvolume_id(volume)
     return sum(_renew(path, number) for path in _holders(os.path.join(volume, *_INDEX)))
+
+
+def renew_received(volume: str) -> int:
+    """Make the handles in the index of a volume's overlay speak of files that came here from another file system.
+
+    As `renew`, but nothing in the handles stays the same, so that the directories of the upper layer are searched for
+    those whose origin an entry is named after. ``upper``, ``work`` and ``work/index`` are directories.
+
+    Raises: as `renew`.
+    """
+    index, upper = os.path.join(volume, *_INDEX), f"{volume}/upper"
+    stale = {os.path.basename(path): handle for path, handle in _stale(index)}
+    if not stale:
+        return 0
+    identity, count = btrfs.filesystem_id(volume), 0
+    with file_errors("open", upper):
+        top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for number, directory in enumerate(files.directories_below(top, upper)):
+            name = _entry_of(directory) if number else os.path.basename(index)
+            if name in stale:
+                holder = index if number == 0 else f"{index}/{name}"
+                renewed = _handle_of(directory, stale.pop(name), identity, where=holder)
+                with file_errors("renew index of", holder):
+                    os.setxattr(holder, _UPPER, renewed, follow_symlinks=False)
+                count += 1
+    finally:
+        os.close(top)
+    return count
+
+
+def _stale(index: str) -> Iterator[tuple[str, bytes]]:
+    for path in _holders(index):
+        with file_errors("look at", path):
+            handle = _attribute(path, _UPPER)
+        if handle is not None:
+            yield path, handle
+
+
+def _entry_of(directory: int) -> str:
+    """Give the name of the index entry of a directory of the upper layer; empty, if it stands for none below."""
+    with file_errors("look at", "upper layer"):
+        try:
+            return os.getxattr(directory, _ORIGIN).hex()
+        except OSError as err:
+            if err.errno != errno.ENODATA:
+                raise
+            return ""
+
+
+def _handle_of(directory: int, before: bytes, identity: bytes, *, where: str) -> bytes:
+    """Give the handle of a directory as the overlay writes it down, with the flags of the one before."""
+    with_subvolume(before, 0, where=where)  # which tells whether it is one of btrfs
+    answer = ctypes.create_string_buffer(struct.pack("<Ii", _FID.size, 0), _HANDLE_HEADER + _FID.size)
+    mount_id = ctypes.c_int()
+    result = libc.name_to_handle_at(directory, b"", answer, ctypes.byref(mount_id), _AT_EMPTY_PATH)
+    checked(result, "ask for the handle of", where)
+    header = _HEADER.pack(*before[:4], _BTRFS_WITHOUT_PARENT, identity)
+    return header + answer.raw[_HANDLE_HEADER : _HANDLE_HEADER + _FID.size]
 
 
 def give_identity(upper: str) -> None:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import TypeAlias, get_args
 
-from reconciler.model import compute, devices, mounts, network, power, quota, reach, settings, snapshots, views, volume
+from reconciler.model import (
+    compute,
+    devices,
+    mounts,
+    network,
+    placement,
+    power,
+    quota,
+    reach,
+    settings,
+    snapshots,
+    views,
+    volume,
+)
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -71,6 +84,9 @@ Effect: TypeAlias = (
     | mounts.RemoveMount
     | views.ShowViews
     | settings.SetSetting
+    | placement.CutParcel
+    | placement.PlaceArrival
+    | placement.ClearMove
 )
 
 EFFECT_TYPES: tuple[type, ...] = get_args(Effect)

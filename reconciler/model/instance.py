@@ -47,6 +47,11 @@ class Instance:
         return f"{self.pool}/trash"
 
     @property
+    def moves(self) -> str:
+        """Directory of what is sent to other hosts and received from them, in the pool, a directory for each move."""
+        return f"{self.pool}/moves"
+
+    @property
     def templates(self) -> str:
         """Directory of the template images."""
         return f"{self.state_dir}/templates"

@@ -30,6 +30,7 @@ from reconciler.twin import (
     devices,
     mounts,
     network,
+    placement,
     power,
     reach,
     settings,
@@ -109,7 +110,7 @@ def perform(machine: Machine, effect: Effect) -> None:
         ve_network.perform_names(machine, effect)
     elif isinstance(effect, power.PowerEffect):
         power.perform(machine, effect)
-    elif isinstance(effect, volume.VolumeEffect | snapshots.SnapshotEffect):
+    elif isinstance(effect, volume.VolumeEffect | snapshots.SnapshotEffect | placement.PlacementEffect):
         _store(machine, effect)
     elif isinstance(effect, ShowViews | SetSetting):
         _show_or_set(machine, effect)
@@ -128,9 +129,13 @@ def _change_host(machine: Machine, effect: network.HostNetworkEffect | reach.Rea
         network.perform(machine, effect)
 
 
-def _store(machine: Machine, effect: volume.VolumeEffect | snapshots.SnapshotEffect) -> None:
+def _store(
+    machine: Machine, effect: volume.VolumeEffect | snapshots.SnapshotEffect | placement.PlacementEffect
+) -> None:
     if isinstance(effect, snapshots.SnapshotEffect):
         snapshots.perform(machine, effect)
+    elif isinstance(effect, placement.PlacementEffect):
+        placement.perform(machine, effect)
     else:
         volume.perform(machine, effect)
 

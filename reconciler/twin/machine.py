@@ -136,6 +136,16 @@ class Trashed:
     memory: Memory | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """A parcel that was received: of the volume with what was counted of the VE, of a snapshot, or of a memory."""
+
+    volume: Volume | None = None
+    kept: Kept | None = None
+    memory: Memory | None = None
+    ledger: Ledger | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Machine:
     """The whole state of a host; the tables' values are frozen and replaced, never changed in place.
@@ -151,6 +161,7 @@ class Machine:
     ``forwarding_default``: what the kernel gives a new network. ``looks``: what is counted of VEs.
     ``lxcfs``: the one that runs, by its number. ``obstacles``: what keeps a running VE from being suspended.
     ``spent``: every memory whose processes were let go.
+    ``cut``: what was kept to be sent, by VE and move and then by parcel; ``arrived``: what was received.
     """
 
     instance: Instance
@@ -190,6 +201,8 @@ class Machine:
     next_pid: int = FIRST_PID
     next_start_time: int = 1
     spent: tuple[Memory, ...] = ()
+    cut: dict[tuple[Uid, str], Mapping[str, Volume | Memory]] = field(default_factory=dict)
+    arrived: dict[tuple[Uid, str], Mapping[str, Arrived]] = field(default_factory=dict)
     lxcfs: int | None = None
     next_lxcfs: int = 1
 

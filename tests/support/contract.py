@@ -23,6 +23,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, Uid
 from reconciler.model.network import FilterRules, InterfaceObservation, LoadFilter, RemoveNetwork, VeNetworkObservation
 from reconciler.model.observation import Capabilities, HostObservation, VeObservation
+from reconciler.model.placement import ClearMove, CutParcel
 from reconciler.model.power import (
     DeleteRuntime,
     End,
@@ -66,6 +67,12 @@ class Disagreement:
 async def first_disagreement(one: Host, other: Host, effects: Iterable[Effect]) -> Disagreement | None:
     """Perform effects on both hosts, look at both after each, and tell where they first differ."""
     done: list[Effect] = []
+    effects = list(effects)
+    for effect in effects:
+        if isinstance(effect, CutParcel):  # nothing that is observed tells of parcels that the sequence before has left
+            clear = ClearMove(uid=effect.uid, move=effect.move)
+            await _failure(one, clear)
+            await _failure(other, clear)
     for effect in effects:
         done.append(effect)
         failures = await _failure(one, effect), await _failure(other, effect)

@@ -42,6 +42,7 @@ from reconciler.model.network import (
     SetResolver,
     SetUplink,
 )
+from reconciler.model.placement import ClearMove, CutParcel, PlaceArrival
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
@@ -262,6 +263,18 @@ def _clone(choices: Choices) -> CloneVolume:
     return replace(choices.clone(_uid(choices)), source=_uid(choices), snapshot=name)
 
 
+def _move(choices: Choices) -> str:
+    return choices.random.choice((*pool.MOVES, *pool.BAD_MOVES))
+
+
+def _cut(choices: Choices) -> CutParcel:
+    return CutParcel(uid=_uid(choices), move=_move(choices), number=choices.random.choice((0, 1, -1)))
+
+
+def _placed(choices: Choices) -> PlaceArrival:
+    return PlaceArrival(record=choices.setting.record(_uid(choices)), move=_move(choices))
+
+
 def _on_link(choices: Choices, make: Callable[[Uid, str], Effect]) -> Effect:
     return make(*_link(choices))
 
@@ -280,6 +293,9 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     RollBack: _rollback,
     ReplaceVolume: _replacement,
     CloneVolume: _clone,
+    CutParcel: _cut,
+    PlaceArrival: _placed,
+    ClearMove: lambda c: ClearMove(uid=_uid(c), move=_move(c)),
     TrashVe: lambda c: TrashVe(uid=_uid(c)),
     RestoreVe: _restore,
     PurgeTrash: lambda c: PurgeTrash(trash_id=_trash_id(c, _uid(c))),

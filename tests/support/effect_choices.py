@@ -64,6 +64,7 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.model.observation import Capabilities
+from reconciler.model.placement import ClearMove, CutParcel, PlaceArrival
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
@@ -149,6 +150,8 @@ SETTINGS = {
 }
 NO_SETTING = "net.ipv4.no_such_parameter"
 TARGETS = ("/data", "/srv/a.b/c d")
+MOVES = ("one", "two")
+BAD_MOVES = ("../ves", ".one", "")
 LONG_NAME = "a-link-name-of-too-many-letters"
 
 
@@ -301,6 +304,7 @@ class Choices:
         yield self.limit(uid)
         yield self.size(uid)
         yield self.snapshot(uid)
+        yield self.parcel(uid)
         yield self.rollback(uid)
         yield self.replacement(uid)
         yield from (DeleteSnapshot(uid=uid, name=name) for name in self.machine.snapshots.get(uid, {}))
@@ -320,6 +324,8 @@ class Choices:
         yield self.names(uid)
         if self.random.random() < 0.5:
             yield self.snapshot(uid)
+        if self.random.random() < 0.2:
+            yield self.parcel(uid)
         if self.random.random() < 0.4:
             yield self.mount(uid, self.random.choice(SOURCES))
             yield self.setting_of(uid, self.random.choice(tuple(SETTINGS)))
@@ -459,6 +465,16 @@ class Choices:
         name = self.random.choice((None, *self.machine.snapshots.get(source, {})))
         total = self.random.choice((None, None, None, *TOTALS))
         return CloneVolume(uid=uid, source=source, snapshot=name, size=self.random.choice(SIZES), total=total)
+
+    def parcel(self, uid: Uid) -> CutParcel | ClearMove | PlaceArrival:
+        """Draw a step of a move: what nothing has arrived for cannot be placed."""
+        move = self.random.choice(MOVES)
+        choices: tuple[CutParcel | ClearMove | PlaceArrival, ...] = (
+            CutParcel(uid=uid, move=move, number=self.random.choice((0, 1))),
+            ClearMove(uid=uid, move=move),
+            PlaceArrival(record=self.setting.record(uid), move=move),
+        )
+        return self.random.choice(choices)
 
     def _is_image(self, uid: Uid) -> bool:
         present = self.machine.volumes.get(uid)

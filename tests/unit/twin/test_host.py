@@ -14,7 +14,7 @@ from reconciler.model.seam import Host
 from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
-from reconciler.twin import compute, devices, mounts, network, power, reach, snapshots, ve_network, volume
+from reconciler.twin import compute, devices, mounts, network, placement, power, reach, snapshots, ve_network, volume
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
@@ -25,6 +25,7 @@ FAMILIES = (
     mounts.MountsEffect,
     devices.DevicesEffect,
     network.HostNetworkEffect,
+    placement.PlacementEffect,
     power.PowerEffect,
     reach.ReachEffect,
     snapshots.SnapshotEffect,
