@@ -171,6 +171,18 @@ class OwnershipError(RetryableError):
     """A VE's ownership, or its move, is not as was thought; whoever acts on it reads it anew."""
 
 
+class UnprovenError(OwnershipError):
+    """A record of the coordinator is damaged, or not signed by the host that may write it: nothing is known."""
+
+
+class OwnedElsewhereError(OwnershipError):
+    """A VE is another host's. ``host`` names it."""
+
+    def __init__(self, message: str, *, host: str) -> None:
+        super().__init__(message)
+        self.host = host
+
+
 class PeerError(RetryableError):
     """Another host did not answer, is not who it should be, or refused; what it has done is not known."""
 
