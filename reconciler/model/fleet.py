@@ -91,6 +91,7 @@ class HostSpec:
     name: HostName
     labels: Mapping[str, str] = field(default_factory=dict)
     address: str | None = None
+    port: int = 7443
     public_key: str | None = None
     capacity: Mapping[str, int] = field(default_factory=dict)
     reserve_memory: int = 0
