@@ -58,3 +58,9 @@ def _examine(config: Config) -> Iterator[Probe]:
     yield policy.examine(config.policy)
     if isinstance(config.source, GitLocation):
         yield trust.examine(config.source.trust)
+    if config.etcd is not None:
+        import asyncio
+
+        from reconciler.fleet import examining
+
+        yield from asyncio.run(examining.examine(config.etcd))

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from reconciler.errors import VectlError
+from reconciler.errors import CoordinatorAwayError, VectlError
 from reconciler.fleet import etcd_wire as wire
 from reconciler.fleet.etcd_http import Member, NotAnsweredError, NotSentError
 from reconciler.fleet.etcd_members import Members, Stream
@@ -80,21 +80,30 @@ class EtcdStore:
         """Ask each member how it is."""
         return tuple(await asyncio.gather(*(self._status_of(member) for member in self._members.all)))
 
+    async def asks_for_login(self) -> bool:
+        """Tell whether the cluster wants to know who asks.
+
+        Raises: CoordinatorAwayError.
+        """
+        try:
+            return bool((await self._members.ask("/v3/auth/status", {})).get("enabled"))
+        except CoordinatorAwayError as err:
+            if isinstance(err.__cause__, wire.EtcdRefusalError) and err.__cause__.is_final:
+                return True
+            raise
+
     async def _status_of(self, member: Member) -> StoreStatus:
         found = StoreStatus(endpoint=member.endpoint, version="", cluster="", revision=0, healthy=False)
         try:
-            answer = await self._members.ask_member(member, "/v3/maintenance/status", {})
-            found = replace(
-                found,
-                version=str(answer.get("version", "")),
-                cluster=wire.cluster_of(answer),
-                revision=wire.revision_of(answer),
-                problem=", ".join(map(str, answer.get("errors", ()))),
-            )
-            await self._members.ask_member(member, "/v3/kv/range", wire.get_request(self._probe))
+            found = replace(found, version=wire.version_of(*await member.ask("/version", b"", {})))
+            found = replace(found, problem=wire.illness_of(*await member.ask("/health", b"", {})))
+            asked_at = asyncio.get_running_loop().time()
+            answer = await self._members.ask_member(member, "/v3/kv/range", wire.get_request(self._probe))
         except (NotSentError, NotAnsweredError, wire.EtcdRefusalError, VectlError) as err:
             return replace(found, problem=str(err))
-        return replace(found, healthy=True)
+        answered_in_s = asyncio.get_running_loop().time() - asked_at
+        revision, cluster = wire.revision_of(answer), wire.cluster_of(answer)
+        return replace(found, healthy=True, cluster=cluster, revision=revision, answered_in_s=answered_in_s)
 
 
 async def _next(stream: Stream) -> wire.WatchNews | None:

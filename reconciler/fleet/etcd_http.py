@@ -19,7 +19,6 @@ _IDLE_MAX_S = 10.0
 """A connection that was quiet for longer may be gone without a word, and a write over it unknown for nothing."""
 _IDLE_MOST = 4
 _PORT = 2379
-_REJECTED = ("CERTIFICATE", "UNKNOWN_CA")
 
 
 class NotSentError(Exception):
@@ -49,9 +48,9 @@ class Connection:
         self._writer.transport.abort()
 
     async def send(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Send a request."""
+        """Send a request; one without a body is for something that etcd shows to everybody."""
         fields = {"host": self._host, "content-type": "application/json", "content-length": str(len(body)), **headers}
-        request = h11.Request(method="POST", target=path, headers=list(fields.items()))
+        request = h11.Request(method="POST" if body else "GET", target=path, headers=list(fields.items()))
         for event in (request, h11.Data(data=body), h11.EndOfMessage()):
             self._writer.write(self._http.send(event) or b"")
         await self._writer.drain()
@@ -87,7 +86,10 @@ class Connection:
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(_CHUNK))
+            data = await self._reader.read(_CHUNK)
+            if not data:
+                raise ConnectionError("it closed the connection without an answer")
+            self._http.receive_data(data)
         return event
 
 
@@ -100,7 +102,7 @@ class Member:
         self._where = urlsplit(endpoint)
         self._idle: list[Connection] = []
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Send a request, and give the status and the whole of the answer.
 
         Raises: NotSentError, NotAnsweredError.
@@ -117,7 +119,7 @@ class Member:
                     limit.reschedule(asyncio.get_running_loop().time() + TRY_S)
         except (OSError, TimeoutError, h11.ProtocolError) as err:
             connection.close()
-            raise _unanswered(err) from err
+            raise NotAnsweredError(_words(err)) from err
         except BaseException:
             connection.close()
             raise
@@ -127,7 +129,7 @@ class Member:
     async def stream(self, path: str, body: bytes, headers: Mapping[str, str]) -> Connection:
         """Send a request whose answer has no end, and give the connection when it begins.
 
-        Raises: as `post`.
+        Raises: as `ask`.
         """
         connection = await self._connection()
         try:
@@ -136,7 +138,7 @@ class Member:
                 await connection.status()
         except (OSError, TimeoutError, h11.ProtocolError) as err:
             connection.close()
-            raise _unanswered(err) from err
+            raise NotAnsweredError(_words(err)) from err
         except BaseException:
             connection.close()
             raise
@@ -155,7 +157,10 @@ class Member:
             connection.close()
         try:
             async with asyncio.timeout(TRY_S):
-                return await self._connect()
+                connection = await self._connect()
+                if self._where.scheme == "https":
+                    await _expect_welcome(connection)
+                return connection
         except (OSError, TimeoutError) as err:
             raise NotSentError(_words(err)) from err
 
@@ -192,11 +197,22 @@ def trusted(address: EtcdAddress) -> ssl.SSLContext:
     return context
 
 
-def _unanswered(err: Exception) -> NotSentError | NotAnsweredError:
-    """Say what a failure means. A server tells only after our handshake that it does not want our certificate."""
-    if isinstance(err, ssl.SSLError) and any(word in (err.reason or "") for word in _REJECTED):
-        return NotSentError(f"it refuses our certificate: {err.reason}")
-    return NotAnsweredError(_words(err))
+async def _expect_welcome(connection: Connection) -> None:
+    """Ask for something harmless: only after our handshake does a server tell that it does not want our certificate.
+
+    Raises: NotSentError; TimeoutError.
+    """
+    try:
+        await connection.send("/version", b"", {})
+        await connection.status()
+        while await connection.chunk():
+            pass
+        connection.reuse()
+    except BaseException as err:
+        connection.close()
+        if isinstance(err, OSError | h11.ProtocolError) and not isinstance(err, TimeoutError):
+            raise NotSentError(f"it refuses our certificate, or all of us: {_words(err)}") from err
+        raise
 
 
 def _words(err: Exception) -> str:

@@ -87,11 +87,11 @@ class Members:
         body = wire.encode(message)
         headers = await self._login.headers(member)
         try:
-            return wire.parse_answer(*await member.post(path, body, headers))
+            return wire.parse_answer(*await member.ask(path, body, headers))
         except wire.EtcdRefusalError as err:
-            if not err.wants_login or not self._login.forget(headers):
+            if not self._login.can_help(err, headers):
                 raise
-        return wire.parse_answer(*await member.post(path, body, await self._login.headers(member)))
+        return wire.parse_answer(*await member.ask(path, body, await self._login.headers(member)))
 
     def turn_from(self, member: Member) -> None:
         """Begin with the next one from now on."""
@@ -126,8 +126,8 @@ class Members:
         headers = await self._login.headers(member)
         try:
             return await self._begin(member, message, headers)
-        except wire.EtcdRefusalError:
-            if not self._login.forget(headers):
+        except wire.EtcdRefusalError as err:
+            if not self._login.can_help(err, headers):
                 raise
         return await self._begin(member, message, await self._login.headers(member))
 

@@ -147,6 +147,23 @@ def parse_streamed(found: Message) -> Message:
     return result
 
 
+def version_of(status: int, data: bytes) -> str:
+    """Read the answer of ``/version``, which everybody may see.
+
+    Raises: EtcdRefusalError, if it is none of etcd's.
+    """
+    found = _parse(data)
+    if status != 200 or found is None or "etcdserver" not in found:
+        raise _refusal(status, None, data)
+    return str(found["etcdserver"])
+
+
+def illness_of(status: int, data: bytes) -> str:
+    """Read the answer of ``/health``, which everybody may see: what is wrong with a member, "" for nothing."""
+    found = _parse(data) or {}
+    return "" if found.get("health") == "true" else str(found.get("reason") or f"its health is HTTP {status}")
+
+
 def pair_of(answer: Message) -> Pair | None:
     """Give the one key of an answer."""
     return next((_pair(one) for one in answer.get("kvs", ())), None)

@@ -66,7 +66,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """How one member of the store is. ``version`` as it prints it; ``healthy``: it answers for a quorum."""
+    """How one member of the store is. ``version`` as it prints it; ``healthy``: it answers for a quorum.
+
+    Units: ``answered_in_s`` seconds that a read took.
+    """
 
     endpoint: str
     version: str
@@ -74,6 +77,7 @@ class StoreStatus:
     revision: int
     healthy: bool
     problem: str = ""
+    answered_in_s: float = 0.0
 
 
 class Store(Protocol):

@@ -10,11 +10,13 @@ from typing import TypeVar
 from reconciler.errors import ConfigError, UsageError
 from reconciler.kernel import files
 from reconciler.model import units
+from reconciler.model.etcd import EtcdAddress
 from reconciler.model.fleet import Finding
 from reconciler.model.host_risk import DEFAULT_RISK, RiskSettings
 from reconciler.model.identity import HostName
 from reconciler.model.instance import DEFAULT_LIB, Instance
 from reconciler.state import scalars
+from reconciler.state.coordinator_address import parse_coordinator
 from reconciler.state.location import DirectoryLocation, Location, parse_location
 from reconciler.state.notify import Target, parse_notify
 from reconciler.state.risk_settings import parse_risk
@@ -25,16 +27,6 @@ DEFAULT_POLICY = "/etc/vectl/policy.yaml"
 DEFAULT_INSTANCE = "vectl"
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdAddress:
-    """An etcd cluster that coordinates a fleet. Paths are those of PEM files."""
-
-    endpoints: tuple[str, ...]
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +127,7 @@ def _parse(top: Section, instance: Instance) -> Config:
     return replace(
         default,
         source=parse_location(top),
-        etcd=_parse_coordinator(top),
+        etcd=parse_coordinator(top),
         listen=top.value("listen", scalars.listen),
         notify=parse_notify(top),
         policy=top.value("policy", scalars.absolute_path) or default.policy,
@@ -148,30 +140,6 @@ def _parse(top: Section, instance: Instance) -> Config:
         workers=top.value("workers", scalars.count(1, 64)) or default.workers,
         risk=parse_risk(top),
     )
-
-
-def _parse_coordinator(top: Section) -> EtcdAddress | None:
-    found = top.setting("coordinator")
-    if found is None or isinstance(found.content, str):
-        top.value("coordinator", scalars.local)
-        return None
-    section = top.section("coordinator")
-    section.require("etcd")
-    address = _parse_etcd(section.section("etcd")) if section.setting("etcd") else None
-    section.end()
-    return address
-
-
-def _parse_etcd(etcd: Section) -> EtcdAddress:
-    etcd.require("endpoints")
-    address = EtcdAddress(
-        endpoints=etcd.values("endpoints", scalars.text) or (),
-        ca=etcd.value("ca", scalars.absolute_path),
-        cert=etcd.value("cert", scalars.absolute_path),
-        key=etcd.value("key", scalars.absolute_path),
-    )
-    etcd.end()
-    return address
 
 
 def _override(config: Config, overrides: Overrides) -> Config:
@@ -194,11 +162,11 @@ def _override(config: Config, overrides: Overrides) -> Config:
 def _for_other_instance(config: Config, name: str) -> Config:
     """Take over what is said of the machine, not what is said of the file's own instance.
 
-    With its directories, its source or its port, two instances would be at work on the same VEs.
+    With its directories, its source, its coordinator or its port, two instances would be at work on the same VEs.
     """
     ours = config.instance
     other = replace(_default_instance(name, ours.host), runtime=ours.runtime, pool_size=ours.pool_size)
-    return replace(config, instance=other, source=None, listen=None, notify=())
+    return replace(config, instance=other, source=None, etcd=None, listen=None, notify=())
 
 
 def _given(option: str, text: str | None, check: Callable[[str], _T]) -> _T | None:

@@ -12,11 +12,14 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from reconciler.fleet import etcd_wire as wire
+from reconciler.fleet.etcd_members import Members
+from reconciler.model.etcd import EtcdAddress
 from tests.support.patience import PATIENCE
 from tests.support.pki import Authority
 
@@ -164,6 +167,24 @@ def etcd(
         cluster = EtcdCluster(made)
         cluster.await_health()
         yield cluster
+
+
+async def protect(address: EtcdAddress, *, password: str, root_password: str = "root") -> None:
+    """Make the user of an address, who may do all below ``/vectl/``, and have the cluster ask who asks."""
+    prefix = wire.list_request("/vectl/")
+    steps: tuple[tuple[str, wire.Message], ...] = (
+        ("user/add", {"name": "root", "password": root_password}),
+        ("user/grant", {"user": "root", "role": "root"}),
+        ("user/add", {"name": address.username, "password": password}),
+        ("role/add", {"name": "host"}),
+        ("role/grant", {"name": "host", "perm": {"permType": "READWRITE", **prefix}}),
+        ("user/grant", {"user": address.username, "role": "host"}),
+        ("enable", {}),
+    )
+    members = Members(replace(address, username=None, password_file=None))
+    for path, message in steps:
+        await members.ask(f"/v3/auth/{path}", message)
+    members.close()
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ConfigError, UsageError
+from reconciler.model.etcd import EtcdAddress
 from reconciler.state.config import (
     Config,
-    EtcdAddress,
     Overrides,
     load_config,
     parse_config,
@@ -93,6 +93,54 @@ def test_git_and_etcd_are_taken() -> None:
     assert config.etcd == EtcdAddress(endpoints=("https://10.0.0.1:2379", "https://10.0.0.2:2379"), ca="/etc/ca.pem")
 
 
+def test_everything_about_etcd_is_taken() -> None:
+    config = _parse(
+        "coordinator: {etcd: {endpoints: ['https://etcd-1.example.org', 'http://127.0.0.1:2379/'], ca: /e/ca.pem,\n"
+        "  cert: /e/host.pem, key: /e/host.key, username: node-a, passwordFile: /e/password, fleet: lab}}\n"
+    )
+    assert config.etcd == EtcdAddress(
+        endpoints=("https://etcd-1.example.org", "http://127.0.0.1:2379"),
+        ca="/e/ca.pem",
+        cert="/e/host.pem",
+        key="/e/host.key",
+        username="node-a",
+        password_file="/e/password",
+        fleet="lab",
+    )
+
+
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        pytest.param("endpoints: []", "etcd.endpoints: expected one address or more, each once", id="none"),
+        pytest.param("endpoints: ['http://[::1]', 'http://[::1]/']", "expected one address or more", id="twice"),
+        pytest.param("endpoints: ['http://10.0.0.1:2379']", "endpoints.0: expected https://NAME:PORT", id="no-tls"),
+        pytest.param("endpoints: ['https://a:99999']", "endpoints.0: expected https://NAME:PORT", id="port"),
+        pytest.param("endpoints: ['https://a/v3']", "endpoints.0: expected https://NAME:PORT", id="path"),
+        pytest.param("endpoints: ['10.0.0.1:2379']", "endpoints.0: expected https://NAME:PORT", id="no-scheme"),
+        pytest.param("endpoints: ['https://a'], cert: /c", "etcd.key: has to be set", id="cert-without-key"),
+        pytest.param("endpoints: ['https://a'], key: /c", "etcd.cert: has to be set", id="key-without-cert"),
+        pytest.param("endpoints: ['https://a'], username: a", "passwordFile: has to be set", id="no-password"),
+        pytest.param("endpoints: ['https://a'], passwordFile: /p", "username: has to be set", id="no-user"),
+        pytest.param("endpoints: ['https://a'], ca: ca.pem", "etcd.ca: expected an absolute path", id="relative"),
+        pytest.param("endpoints: ['https://a'], fleet: a/b", "etcd.fleet: expected a name", id="fleet"),
+        pytest.param("endpoint: ['https://a']", "etcd.endpoint: no such setting; did you mean 'endpoints'", id="typo"),
+    ],
+)
+def test_what_is_wrong_about_etcd_is_told(inner: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _parse(f"coordinator:\n  etcd: {{{inner}}}\n")
+    assert told in str(caught.value)
+    assert str(caught.value).startswith("read c.yaml:2:")
+
+
+def test_a_password_in_an_endpoint_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        _parse("coordinator: {etcd: {endpoints: ['https://root:hunter2@a:2379']}}\n")
+    assert "hunter2" not in str(caught.value)
+    assert "'passwordFile'" in str(caught.value)
+
+
 def test_the_command_line_is_over_the_file() -> None:
     overrides = Overrides(state_dir="/s", run_dir="/r", host="other", source="/d")
     config = _parse(EVERYTHING, overrides)
@@ -109,10 +157,11 @@ def test_paths_of_the_command_line_start_where_the_user_is(monkeypatch: pytest.M
 
 
 def test_another_instance_shares_no_place_with_that_of_the_file() -> None:
-    ours, other = _parse(EVERYTHING), _parse(EVERYTHING, Overrides(instance="other"))
+    text = EVERYTHING.replace(b"coordinator: local", b"coordinator: {etcd: {endpoints: ['https://a']}}")
+    ours, other = _parse(text), _parse(text, Overrides(instance="other"))
     assert (other.instance.state_dir, other.instance.run_dir) == ("/var/lib/other", "/run/other")
     assert (other.instance.cgroup, other.instance.pool_path) == ("/other", None)
-    assert (other.source, other.listen) == (None, None)
+    assert (other.source, other.listen, other.etcd) == (None, None, None)
     assert (other.instance.host, other.instance.runtime) == (ours.instance.host, "crun")
 
 
