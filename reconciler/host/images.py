@@ -35,18 +35,42 @@ def note_file(site: Site, digest: Digest) -> str:
     return f"{site.instance.templates}/{digest}.json"
 
 
+def read_note(site: Site, digest: Digest) -> bytes:
+    """Read the text of what is known of an image, for another host.
+
+    Raises: KernelError.
+    """
+    content = files.read_bytes_if_exists(note_file(site, digest))
+    return content or _encode(ImageObservation(name=TemplateName("-"), source="unknown", size=0, built_at=0, used_at=0))
+
+
+def parse_note(data: bytes, *, where: str) -> ImageObservation:
+    """Parse the text of what another host knows of an image.
+
+    Raises: StateError.
+    """
+    name, source, built_at, is_original = _parse_note(data, where=where)
+    return ImageObservation(
+        name=name, source=source, size=0, built_at=built_at, used_at=built_at, is_original=is_original
+    )
+
+
 def write_note(site: Site, digest: Digest, note: ImageObservation) -> None:
     """Write down what is known of an image, before that has its name.
 
     Raises: KernelError; NoSpaceError.
     """
+    files.write_atomic(note_file(site, digest), _encode(note))
+
+
+def _encode(note: ImageObservation) -> bytes:
     fields: dict[str, Json] = {
         "name": str(note.name),
         "source": note.source,
         "built_at": note.built_at,
         "is_original": note.is_original,
     }
-    files.write_atomic(note_file(site, digest), render_object(fields, format=_FORMAT))
+    return render_object(fields, format=_FORMAT)
 
 
 def observe(site: Site, digests: Mapping[Digest, Digest]) -> Mapping[Digest, ImageObservation]:

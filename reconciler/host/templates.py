@@ -111,6 +111,19 @@ def publish_captured(site: Site, image: str, name: TemplateName, *, source: str)
     _publish(site, image, key, _note(name, source, is_original=True))
 
 
+def publish_received(site: Site, image: str, digest: Digest, note: ImageObservation) -> None:
+    """Make an image known that another host has sent, by nothing but its own digest, and put it where it is looked for.
+
+    What it was built from, as that host says, is not relied on.
+
+    Raises: StateError, if it has another digest; KernelError; NoSpaceError.
+    """
+    found = sha256_of(image)
+    if found != digest:
+        raise StateError(f"receive template image {digest}: what has arrived has the digest {found}")
+    _publish(site, image, template_key(ImageSource(digest=digest)), note)
+
+
 def _note(name: TemplateName, source: str, *, is_original: bool = False) -> ImageObservation:
     now = time.time()
     return ImageObservation(name=name, source=source, size=0, built_at=now, used_at=now, is_original=is_original)

@@ -19,6 +19,7 @@ from reconciler.kernel.syscalls import AT_FDCWD, checked, file_errors, kernel_er
 MOUNT_ATTR_NODEV = 0x4
 _MOUNT_ATTR_IDMAP = 0x100000
 
+_SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_MOUNT_SETATTR = 442
@@ -32,6 +33,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x04
 _MS_RDONLY = 1
 _MS_NOSUID = 2
 _MS_NODEV = 4
+_MS_BIND = 1 << 12
 _MS_REC = 1 << 14
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
@@ -143,6 +145,21 @@ def enter_private_namespace() -> None:
     """
     checked(libc.unshare(_CLONE_NEWNS), "make", "mount namespace")
     checked(libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "make private", "/")
+
+
+def see_only(directory: str) -> None:
+    """Make a directory all that the calling process, which has a private mount namespace, sees; it is ``/`` then.
+
+    Raises: KernelError.
+    Source: pivot_root(2), "pivot_root(\".\", \".\")".
+    """
+    path = os.fsencode(directory)
+    checked(libc.mount(path, path, None, _MS_BIND, None), "bind", directory)
+    with file_errors("enter", directory):
+        os.chdir(directory)
+    syscall(_SYS_PIVOT_ROOT[os.uname().machine], "make the root", directory, b".", b".")
+    checked(libc.umount2(b".", _MNT_DETACH), "leave", "the mounts of the host")
+    os.chdir("/")
 
 
 def mount_tmpfs(target: str, *, size: int) -> None:
