@@ -137,6 +137,7 @@ def host(manifest: Host) -> HostSpec:
         name=HostName(manifest.metadata.name),
         labels=manifest.metadata.labels,
         address=None if body.address is None else str(body.address),
+        port=body.port,
         public_key=body.public_key,
         capacity={name: size for name, size in body.capacity if size is not None},
         reserve_memory=body.reserve.memory,

@@ -38,6 +38,7 @@ _OCI_IMAGE = r"^[A-Za-z0-9][^\s@]{0,1023}$"
 _WORD = r"^[A-Za-z0-9._-]{1,63}$"
 _SNAPSHOT = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _SIZE = r"[0-9]+(\.[0-9]+)?(K|M|G|T|Ki|Mi|Gi|Ti)?"
+_ED25519 = "AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]{43}"
 _SUBNET = "^[0-9A-Fa-f.:]+/[0-9]{1,3}$"
 
 PATTERN_WORDS: Mapping[str, str] = {
@@ -160,6 +161,7 @@ Mac = Annotated[
     PlainValidator(parsers.mac),
     _shape("MAC address or auto", "^(auto|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5})$"),
 ]
+PublicKey = Annotated[str, PlainValidator(parsers.public_key), _shape("public key", f"^ssh-ed25519 +{_ED25519}( .*)?$")]
 UidText = Annotated[str, PlainValidator(parsers.uid), _shape("UUID", "^[0-9A-Fa-f-]{36}$")]
 Init = Annotated[
     tuple[str, ...],

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from reconciler.manifests.problem import quoted
 from reconciler.model import compute, units
 from reconciler.model.network import Address, Interface, Subnet
+from reconciler.model.public_key import parse_public_key
 from reconciler.model.snapshots import OWN_SNAPSHOT
 
 UNLIMITED = "unlimited"
@@ -192,6 +193,11 @@ def address(value: object) -> Address:
     if "%" in text:
         raise _expected("an address without a zone", text)
     return found
+
+
+def public_key(value: object) -> str:
+    """Parse the public key of a host; its comment is left out. Raises: ValueError."""
+    return parse_public_key(_text(value, "a line such as 'ssh-ed25519 AAAA...'"))
 
 
 def interface(value: object) -> Interface:

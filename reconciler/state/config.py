@@ -21,6 +21,7 @@ from reconciler.state.location import DirectoryLocation, Location, parse_locatio
 from reconciler.state.notify import Target, parse_notify
 from reconciler.state.risk_settings import parse_risk
 from reconciler.state.settings import Section, parse_settings, refuse
+from reconciler.state.transport import DEFAULT_TRANSPORT, Transport, parse_transport
 
 DEFAULT_FILE = "/etc/vectl/config.yaml"
 DEFAULT_POLICY = "/etc/vectl/policy.yaml"
@@ -41,6 +42,7 @@ class Config:
     instance: Instance
     source: Location | None = None
     etcd: EtcdAddress | None = None
+    transport: Transport = DEFAULT_TRANSPORT
     listen: str | None = None
     notify: tuple[Target, ...] = ()
     policy: str = DEFAULT_POLICY
@@ -128,6 +130,7 @@ def _parse(top: Section, instance: Instance) -> Config:
         default,
         source=parse_location(top),
         etcd=parse_coordinator(top),
+        transport=parse_transport(top),
         listen=top.value("listen", scalars.listen),
         notify=parse_notify(top),
         policy=top.value("policy", scalars.absolute_path) or default.policy,
@@ -166,7 +169,8 @@ def _for_other_instance(config: Config, name: str) -> Config:
     """
     ours = config.instance
     other = replace(_default_instance(name, ours.host), runtime=ours.runtime, pool_size=ours.pool_size)
-    return replace(config, instance=other, source=None, etcd=None, listen=None, notify=())
+    aside = replace(config, source=None, etcd=None, transport=DEFAULT_TRANSPORT, listen=None, notify=())
+    return replace(aside, instance=other)
 
 
 def _given(option: str, text: str | None, check: Callable[[str], _T]) -> _T | None:

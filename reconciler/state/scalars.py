@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -29,6 +30,10 @@ _DAY_S = 86400.0
 
 _POOL_MIN = 256 << 20
 """Below it btrfs has no room left for data. Units: bytes. Source: mkfs.btrfs(8), "--mixed"."""
+
+
+_BANDWIDTH_MIN = 64 << 10
+"""Below it one frame would take so long that the host seems dead. Units: bytes per second."""
 
 
 def instance_name(text: str) -> str:
@@ -126,6 +131,30 @@ def listen(text: str) -> str:
     if match is None or not 1 <= int(match[1]) <= 65535:
         raise ValueError(f"expected an address and a port such as 127.0.0.1:9118, got {text!r}")
     return text
+
+
+def listen_ip(text: str) -> str:
+    """Check an IP address of this host with a port; IPv6 in brackets.
+
+    Raises: ValueError.
+    """
+    try:
+        ipaddress.ip_address(listen(text).rpartition(":")[0].strip("[]"))
+    except ValueError as err:
+        raise ValueError(f"expected an IP address and a port such as 192.0.2.11:7443, got {text!r}") from err
+    return text
+
+
+def bandwidth(text: str) -> int:
+    """Parse how much is sent in a second.
+
+    Units: bytes per second.
+    Raises: ValueError.
+    """
+    rate = units.parse_size(text)
+    if rate < _BANDWIDTH_MIN:
+        raise ValueError(f"expected {units.format_size(_BANDWIDTH_MIN)} a second or more, got {text!r}")
+    return rate
 
 
 def local(text: str) -> str:

@@ -105,6 +105,16 @@ def addresses(every: Everything) -> Iterator[Complaint]:
     yield from _ve_addresses(every, owners)
 
 
+def host_keys(every: Everything) -> Iterator[Complaint]:
+    """Every host proves itself with a key of its own: two with one key could pass for each other."""
+    owners: dict[str, str] = {}
+    for name, (document, host) in every.hosts.items():
+        if host.public_key is not None and (first := owners.setdefault(host.public_key, name)) != name:
+            message = f"expected a key of its own, host {first} has it too"
+            hint = f"run `vectl host key` on {name}; a cloned host has `vectl host key --rotate`"
+            yield complain(document, ("spec", "publicKey"), message, hint)
+
+
 def _ve_addresses(every: Everything, owners: dict[tuple[int, int], str]) -> Iterator[Complaint]:
     macs: dict[str, str] = {}
     for name, ve in every.ves.items():
@@ -266,5 +276,6 @@ def _shown_circle(circle: list[str]) -> str:
 
 def all_of(every: Everything) -> Iterator[Complaint]:
     """Run every check of this module."""
-    for check in (references, hosts, identities, addresses, uplinks, nics, subnets, forwards, cycles, clones):
+    of_hosts = (references, hosts, identities, addresses, host_keys)
+    for check in (*of_hosts, uplinks, nics, subnets, forwards, cycles, clones):
         yield from check(every)

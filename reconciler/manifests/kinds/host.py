@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from reconciler.manifests.fields import Cpus, IpAddress, Size, Text
+from reconciler.manifests.fields import Cpus, IpAddress, Port, PublicKey, Size
 from reconciler.manifests.kinds.base import Manifest, Section, shared
 
 
@@ -41,7 +41,10 @@ class HostBody(Section):
     """A host."""
 
     address: IpAddress | None = Field(None, description="Address that other hosts reach it at.")
-    public_key: Text | None = Field(None, description="Key that it proves its identity with.")
+    port: Port = Field(7443, description="Port that other hosts reach it at.")
+    public_key: PublicKey | None = Field(
+        None, description="Key that it proves its identity with: the line of `vectl host key`."
+    )
     capacity: Capacity = Field(
         default_factory=shared(Capacity),
         description="What the machine has, so that `vectl validate` can add up what its VEs are promised.",

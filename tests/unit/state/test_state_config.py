@@ -16,6 +16,7 @@ from reconciler.state.config import (
     parse_config,
 )
 from reconciler.state.location import DirectoryLocation, GitLocation
+from reconciler.state.transport import Transport
 
 NONE = Overrides()
 EVERYTHING = b"""\
@@ -28,6 +29,7 @@ pool: {size: 40Gi, path: /dev/vdb}
 runtime: crun
 source: {path: /srv/desired}
 coordinator: local
+transport: {listen: "192.0.2.11:7443", bandwidth: 100Mi, key: /etc/vectl/host.key}
 listen: "[::1]:9118"
 resync: 5m
 relist: 2s
@@ -65,6 +67,7 @@ def test_every_setting_is_taken() -> None:
     assert (config.resync_s, config.relist_s, config.settle_s, config.prune_delay_s) == (300.0, 2.0, 0.0, 60.0)
     assert (config.trash_days, config.max_restarts, config.workers) == (0, 3, 8)
     assert (config.listen, config.policy) == ("[::1]:9118", "/etc/vectl/lab.yaml")
+    assert config.transport == Transport(listen="192.0.2.11:7443", bandwidth=100 << 20, key="/etc/vectl/host.key")
 
 
 def test_places_follow_the_name_of_the_instance() -> None:
@@ -141,6 +144,31 @@ def test_a_password_in_an_endpoint_is_not_repeated() -> None:
     assert "'passwordFile'" in str(caught.value)
 
 
+def test_the_key_of_the_host_lies_with_its_state_unless_it_is_said() -> None:
+    config = _parse("stateDir: /srv/lab\n")
+    assert config.transport.key_file(config.instance) == "/srv/lab/host.key"
+    config = _parse("transport: {key: /k}\n")
+    assert config.transport.key_file(config.instance) == "/k"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{listen: 'node-a:7443'}", "expected an IP address and a port such as 192.0.2.11:7443"),
+        ("{listen: '192.0.2.11'}", "expected an IP address and a port such as 192.0.2.11:7443"),
+        ("{bandwidth: 1Ki}", "expected 64Ki a second or more"),
+        ("{bandwidth: fast}", "expected a size"),
+        ("{key: host.key}", "expected an absolute path"),
+        ("{port: 7443}", "no such setting"),
+    ],
+)
+def test_what_is_no_transport_is_told(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _parse(f"transport: {text}\n")
+    assert "c.yaml:1:" in str(caught.value)
+    assert told in str(caught.value)
+
+
 def test_the_command_line_is_over_the_file() -> None:
     overrides = Overrides(state_dir="/s", run_dir="/r", host="other", source="/d")
     config = _parse(EVERYTHING, overrides)
@@ -161,7 +189,7 @@ def test_another_instance_shares_no_place_with_that_of_the_file() -> None:
     ours, other = _parse(text), _parse(text, Overrides(instance="other"))
     assert (other.instance.state_dir, other.instance.run_dir) == ("/var/lib/other", "/run/other")
     assert (other.instance.cgroup, other.instance.pool_path) == ("/other", None)
-    assert (other.source, other.listen, other.etcd) == (None, None, None)
+    assert (other.source, other.listen, other.etcd, other.transport) == (None, None, None, Transport())
     assert (other.instance.host, other.instance.runtime) == (ours.instance.host, "crun")
 
 
