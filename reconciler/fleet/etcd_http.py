@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ _CHUNK = 1 << 18
 _IDLE_MAX_S = 10.0
 """A connection that was quiet for longer may be gone without a word, and a write over it unknown for nothing."""
 _IDLE_MOST = 4
+_CLOSED = "it closed the connection without an answer"
 _PORT = 2379
 
 
@@ -39,9 +42,13 @@ class Connection:
 
     @property
     def is_fresh(self) -> bool:
-        """Tell whether it may be used once more."""
+        """Tell whether it may be used once more: nothing is to be read, not even its end."""
         idle_s = asyncio.get_running_loop().time() - self._used_at
-        return idle_s < _IDLE_MAX_S and not self._reader.at_eof() and not self._writer.is_closing()
+        if idle_s > _IDLE_MAX_S or self._reader.at_eof() or self._writer.is_closing():
+            return False
+        readable = select.poll()
+        readable.register(self._writer.get_extra_info("socket"), select.POLLIN)
+        return not readable.poll(0)
 
     def close(self) -> None:
         """Close it, whatever is under way."""
@@ -88,7 +95,7 @@ class Connection:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             data = await self._reader.read(_CHUNK)
             if not data:
-                raise ConnectionError("it closed the connection without an answer")
+                raise ConnectionError(_CLOSED)
             self._http.receive_data(data)
         return event
 
@@ -222,6 +229,9 @@ def _words(err: Exception) -> str:
         return f"its certificate is not to be believed: {err.verify_message}"
     if isinstance(err, ssl.SSLError):
         return f"TLS failed: {err.reason or err}"
+    if isinstance(err, ConnectionResetError | BrokenPipeError):
+        return _CLOSED
     if isinstance(err, OSError) and err.strerror:
-        return err.strerror.lower()
+        named = err.errno is not None and err.errno > 0  # those of names of hosts are not
+        return (os.strerror(err.errno or 0) if named else err.strerror).lower()
     return str(err) or type(err).__name__

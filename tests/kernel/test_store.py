@@ -211,26 +211,17 @@ def test_a_watch_ends_when_its_past_is_forgotten(run: _Run) -> None:
     run(case)
 
 
-def test_a_key_with_a_lease_goes_when_that_ends(run: _Run) -> None:
-    async def case(at: _Subject) -> None:
-        lease = await at.store.grant(1.0)
-        since = await _put(at, "a", lease=lease)
-        assert await at.store.keep_alive(lease)
-        assert await _told(at, since, 1) == [Change(key=at.root + "a", pair=None)]
-        assert not await at.store.keep_alive(lease)
-        with pytest.raises(CoordinatorAwayError, match="lease not found"):
-            await _put(at, "b", lease=lease)
-
-    run(case)
-
-
-def test_a_key_that_is_written_without_its_lease_stays(run: _Run) -> None:
+def test_keys_with_a_lease_go_when_that_ends_unless_they_were_written_without(run: _Run) -> None:
     async def case(at: _Subject) -> None:
         lease = await at.store.grant(1.0)
         await at.store.transact([], [Put(key=at.root + name, value=b"", lease=lease) for name in "ab"])
         since = await _put(at, "a")
+        assert await at.store.keep_alive(lease)
         assert await _told(at, since, 1) == [Change(key=at.root + "b", pair=None)]
         assert await at.store.get(at.root + "a") is not None
+        assert not await at.store.keep_alive(lease)
+        with pytest.raises(CoordinatorAwayError, match="lease not found"):
+            await _put(at, "b", lease=lease)
 
     run(case)
 
