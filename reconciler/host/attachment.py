@@ -155,12 +155,16 @@ def attach(site: Site, effect: AttachInterface) -> None:
     near = interface_ends.near(site, effect.uid, effect.interface)
     network = host_network.need(site, effect.network)
     if effect.mode is NetworkMode.BRIDGED:
-        _make_port(site, near, network, isolated=effect.isolated)
+        make_port(site, near, network, isolated=effect.isolated)
     else:
         _make_routed(site, near)
 
 
-def _make_port(site: Site, near: rtnl.Link, bridge: rtnl.Link, *, isolated: bool) -> None:
+def make_port(site: Site, near: rtnl.Link, bridge: rtnl.Link, *, isolated: bool) -> None:
+    """Connect the host's end of a link to a bridge, and set it up.
+
+    Raises: KernelError.
+    """
     no_ipv6(near.name)
     if near.master != bridge.index:
         link.set_master(site.rtnl, near.index, bridge.index)
@@ -205,7 +209,7 @@ def add_host_route(site: Site, effect: AddHostRoute) -> None:
     """Lead an address to the VE's link, and answer for it on the links that lead elsewhere."""
     interface_ends.far(site, effect.uid, effect.interface)
     near = interface_ends.near(site, effect.uid, effect.interface)
-    route.replace_route(site.rtnl, _host_route(near.index, effect.address))
+    route.replace_route(site.rtnl, host_route(near.index, effect.address))
     proxies.answer_for(site.rtnl, effect.address)
 
 
@@ -213,7 +217,7 @@ def remove_host_route(site: Site, effect: RemoveHostRoute) -> None:
     """Stop leading an address to the VE, and answering for it unless it was led elsewhere; absent is success."""
     interface_ends.far(site, effect.uid, effect.interface)
     near = interface_ends.near(site, effect.uid, effect.interface)
-    route.delete_route(site.rtnl, _host_route(near.index, effect.address))
+    route.delete_route(site.rtnl, host_route(near.index, effect.address))
     proxies.stop_answering_for_strays(site.rtnl)
 
 
@@ -226,5 +230,6 @@ def leave(site: Site, uid: Uid) -> None:
     proxies.stop_answering_for_strays(site.rtnl, lambda: {e.index for e in site.rtnl.dump_links() if e.alias == mark})
 
 
-def _host_route(index: int, to: Address) -> rtnl.Route:
+def host_route(index: int, to: Address) -> rtnl.Route:
+    """Give the route that leads an address to the host's end of a link."""
     return route.direct(ip_network(f"{to}/{to.max_prefixlen}"), index=index, protocol=ROUTE_PROTOCOL)

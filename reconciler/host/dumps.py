@@ -23,7 +23,8 @@ def was_begun(site: Site, uid: Uid) -> bool:
 
 
 def settle(site: Site, uid: Uid) -> None:
-    """Let a VE go on whose dump nobody leads any more; one that counts already is left to whoever ends the VE.
+    """Let a VE go on whose dump nobody leads any more; one that counts already is left to whoever ends the VE, and
+    one that is held to whoever knows what has become of the move.
 
     Raises: KernelError; StateError.
     """
@@ -34,7 +35,7 @@ def settle(site: Site, uid: Uid) -> None:
 
 def _let_go(site: Site, uid: Uid) -> None:
     seen = power.observe(site, uid)
-    if seen.state is PowerState.RUNNING and seen.pid is not None and seen.memory is None:
+    if seen.state is PowerState.RUNNING and seen.pid is not None and (seen.memory or seen.held) is None:
         work, note = memory_files.work_dir(site, uid), runtime.file(site, uid, "stop.json")
         dumping.let_go(compute.tree(site, uid), seen.pid, work=work, note=note)
 

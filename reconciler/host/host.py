@@ -16,6 +16,7 @@ from reconciler.host import (
     devices,
     ending,
     filter,
+    holding,
     host_compute,
     host_network,
     launching,
@@ -29,6 +30,7 @@ from reconciler.host import (
     preflight,
     quota,
     reach,
+    resuming,
     rollback,
     settings,
     shaping,
@@ -128,6 +130,10 @@ _HANDLERS: Mapping[type, _Handler] = {
     views_model.ShowViews: views.show,
     settings_model.SetSetting: settings.set_setting,
     placement_model.CutParcel: parcels.cut,
+    placement_model.HoldRuntime: holding.hold,
+    placement_model.ResumeHeld: holding.resume,
+    placement_model.EndHeld: holding.end,
+    placement_model.OpenRuntime: resuming.open_closed,
     placement_model.PlaceArrival: arrivals.place,
     placement_model.ClearMove: parcels.clear,
 }
@@ -150,6 +156,7 @@ class RealHost:
         Raises: VectlError.
         """
         with file_errors("perform", effect_name(effect)):
+            holding.refuse_held(self.site, effect)
             result = _HANDLERS[type(effect)](self.site, effect)
             if inspect.isawaitable(result):
                 await result

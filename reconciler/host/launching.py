@@ -164,11 +164,16 @@ async def start(site: Site, effect: StartRuntime) -> None:
     Raises: StateError, if nothing was created; KernelError, if init ended before; what `resuming.start` raises.
     """
     uid, seen = effect.uid, power.observe(site, effect.uid)
-    if seen.state is PowerState.RUNNING:
-        return
     if seen.pid is None:
         raise StateError(f"start VE {uid}: its runtime was not created")
-    if resuming.is_resumed(site, uid):
+    runs, is_resumed = seen.state is PowerState.RUNNING, resuming.is_resumed(site, uid)
+    if effect.closed and (runs or not is_resumed):
+        raise BusyError(f"start VE {uid} closed: it does not come from a memory, or runs already")
+    if runs or (effect.closed and seen.held is not None):
+        return
+    if effect.closed:
+        await resuming.start_closed(site, effect)
+    elif is_resumed:
         await resuming.start(site, effect)
     else:
         runc.start(runtime.of(site, uid), uid)

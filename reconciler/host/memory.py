@@ -19,6 +19,7 @@ from reconciler.host import (
     interface_ends,
     kept,
     memory_files,
+    neighbours,
     network,
     power,
     preflight,
@@ -31,14 +32,15 @@ from reconciler.host.namespaces import Inside
 from reconciler.host.site import Site
 from reconciler.kernel import cgroup_tree, cgroup_use
 from reconciler.kernel.criu import DumpSpec
-from reconciler.kernel.dumping import Dump, Note, Volume
+from reconciler.kernel.dumping import Dump, Hold, Note, Volume
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.identity import Uid
 from reconciler.model.power import DiscardMemory, PowerState, SuspendRuntime
 
 _DUMP_S = 60.0
 _BYTES_PER_S = 20 << 20
-_GRACE_S = 30.0
+GRACE_S = 30.0
+"""How much longer than a dump may take its end is waited for. Units: seconds."""
 
 
 async def suspend(site: Site, effect: SuspendRuntime) -> None:
@@ -86,16 +88,27 @@ async def dump(site: Site, uid: Uid, *, unborn: str, born: str, note: Note | Non
     StateError, if the VE does not run.
     """
     into = interface_ends.inside(site, uid)
-    spec = await asyncio.to_thread(_spec, site, uid, into, unborn=unborn, born=born, note=note)
+    spec = await asyncio.to_thread(dump_of, site, uid, into, unborn=unborn, born=born, note=note)
     request = protocol.Dump(uid=uid, spec=spec)
     keeper = await site.keeper()
     try:
-        await keeper.ask(request, protocol.Done, timeout_s=spec.timeout_s + _GRACE_S)
+        await keeper.ask(request, protocol.Done, timeout_s=spec.timeout_s + GRACE_S)
     except CommandError as err:
-        raise CommandError(f"write VE {uid} to disk: {err}; it goes on", status=err.status, output="") from err
+        raise goes_on(uid, err) from err
 
 
-def _spec(site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: Note | None) -> Dump:
+def goes_on(uid: Uid, err: CommandError) -> CommandError:
+    """Say of what kept a VE from being written that it did no harm."""
+    return CommandError(f"write VE {uid} to disk: {err}; it goes on", status=err.status, output="")
+
+
+def dump_of(
+    site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: Note | None, hold: Hold | None = None
+) -> Dump:
+    """Say how a VE is written to disk, and write beside what is known of it.
+
+    Raises: StateError; MissingToolError; KernelError; NoSpaceError.
+    """
     tree, init = compute.tree(site, uid), into.init
     pids = tree.processes()
     names, names_inside = externals.process_names(pids)
@@ -105,6 +118,7 @@ def _spec(site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: N
         names=names_inside,
         externals=externals.find(site, uid, init, pids),
         addresses=network.find_addresses(site, uid, into),
+        neighbours=neighbours.find(site, uid, into),
         cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
     )
     images = f"{unborn}/{kept.MEMORY}"
@@ -118,7 +132,7 @@ def _spec(site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: N
             freezer=tree.freezer_directory,
             externals={target: target for target in memory.externals},
             hook=memory_files.write_hook(site),
-            leave_running=note is None,
+            leave_running=note is None and hold is None,
         ),
         env={"PATH": os.environ.get("PATH", os.defpath)},
         cgroup=tree.cgroup,
@@ -127,6 +141,7 @@ def _spec(site: Site, uid: Uid, into: Inside, *, unborn: str, born: str, note: N
         volume=_volume(site, uid),
         note=note,
         names=names,
+        hold=hold,
         timeout_s=_DUMP_S + (cgroup_use.read_use(site.layout, tree.cgroup).memory or 0) / _BYTES_PER_S,
     )
 

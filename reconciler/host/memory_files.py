@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from reconciler.errors import StateError
-from reconciler.host import externals, image, kept, runtime
+from reconciler.host import externals, image, kept, neighbours, runtime
 from reconciler.host.externals import External
+from reconciler.host.neighbours import Known
 from reconciler.host.site import Site
 from reconciler.kernel import files
 from reconciler.kernel.cgroup_tree import CgroupOwners
@@ -36,7 +37,7 @@ _SPENT = ".spent"
 class Memory:
     """What is known of processes on disk.
 
-    ``addresses``: those of the VE, which its sockets may be bound to.
+    ``addresses``: those of the VE, which its sockets may be bound to. ``neighbours``: those that it had learnt of.
     Shape: ``names`` by pid inside; ``externals`` by where they are shown; ``cgroups`` by the path below the VE's own.
     """
 
@@ -46,6 +47,7 @@ class Memory:
     externals: Mapping[str, External]
     cgroups: Mapping[str, CgroupOwners]
     addresses: frozenset[Interface] = frozenset()
+    neighbours: tuple[Known, ...] = ()
 
 
 def begin(site: Site, uid: Uid, born: str) -> str:
@@ -91,6 +93,7 @@ def write(images: str, memory: Memory) -> None:
         "init": {"boot_id": memory.boot_id, "pid": init.pid, "start_time": init.start_time},
         "names": dict(memory.names),
         "addresses": [*sorted(map(str, memory.addresses))],
+        "neighbours": neighbours.to_json(memory.neighbours),
         "externals": externals.to_json(memory.externals),
         "cgroups": {below: _cgroup_to_json(it) for below, it in memory.cgroups.items()},
     }
@@ -113,6 +116,7 @@ def read(images: str) -> Memory:
         init=ProcessId(pid=init.integer("pid"), start_time=init.integer("start_time")),
         names=fields.strings("names"),
         addresses=frozenset(map(ip_interface, fields.texts("addresses"))),
+        neighbours=neighbours.from_json(fields) if "neighbours" in fields.names() else (),
         externals=externals.from_json(fields.fields("externals")),
         cgroups={below: _cgroup_from_json(it) for below, it in _each(fields, "cgroups")},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from reconciler.host import memory_files, runtime
+from reconciler.host import held_notes, memory_files, runtime
 from reconciler.host.keeper import records
 from reconciler.host.site import Site
 from reconciler.kernel import runc
@@ -49,6 +49,7 @@ def observe(site: Site, uid: Uid) -> PowerObservation:
         started_at=site.boot_time + init.start_time / _CLOCK_TICKS,
         launch=runtime.read_launch(site, uid),
         memory=memory,
+        held=held_notes.held_as(site, uid, init, waits=waiting),
     )
 
 

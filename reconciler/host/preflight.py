@@ -16,7 +16,7 @@ from functools import partial
 from threading import Thread
 
 from reconciler.errors import BusyError, KernelError, NotSuspendableError, StateError, TimeLimitError, VectlError
-from reconciler.host import compute, dumps, grafts, lxcfs, nics, power
+from reconciler.host import compute, dumps, grafts, held_notes, lxcfs, nics, power
 from reconciler.host.site import Site
 from reconciler.kernel import criu_program, process_state, rtnl, socket_diag
 from reconciler.kernel.image import QUOTA_DIRECTORY
@@ -55,6 +55,8 @@ async def find_obstacles(site: Site, uid: Uid) -> tuple[Obstacle, ...]:
     Raises: StateError, if it does not run; BusyError, if it stands still; KernelError, if there is more in it than is
     looked at; TimeLimitError.
     """
+    if held_notes.move_of(site, uid) is not None:
+        raise BusyError(f"look for obstacles in VE {uid}: it stands still on behalf of a move")
     if dumps.was_begun(site, uid):
         await asyncio.to_thread(dumps.settle, site, uid)
     look = site.looks.get(uid) or _begin(site, uid)

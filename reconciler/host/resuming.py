@@ -13,14 +13,16 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from reconciler.errors import CommandError, StateError
+from reconciler.errors import BusyError, CommandError, StateError
 from reconciler.host import (
     compute,
     devices,
     externals,
+    held_notes,
     interface_ends,
     kept,
     memory_files,
+    neighbours,
     network,
     power,
     runtime,
@@ -34,14 +36,18 @@ from reconciler.host.site import Site
 from reconciler.kernel import cgroup_tree, files, overlay_index, uts
 from reconciler.kernel.criu import RestoreSpec
 from reconciler.kernel.overlay import OverlayMount
-from reconciler.kernel.restoring import Restore
+from reconciler.kernel.restoring import Closed, Restore
 from reconciler.model.identity import Uid
 from reconciler.model.network import SetLoopbackUp
+from reconciler.model.placement import OpenRuntime
 from reconciler.model.power import CreateRuntime, PowerState, StartRuntime, launch_to_json
 
 _RESTORE_S = 60.0
 _BYTES_PER_S = 20 << 20
 _GRACE_S = 30.0
+_CLOSED_S = 15.0
+_CLOSED_BYTES_PER_S = 50 << 20
+"""One that starts closed has somebody wait for it who goes on where it was, if it does not come in time."""
 _TRIED = "tried"
 _BACK = "back"
 
@@ -165,6 +171,10 @@ def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restor
         scratch=scratch,
         directories=shown.directories,
         nodes=shown.nodes,
+        closed=Closed(
+            note=held_notes.arrived_file(site, uid),
+            timeout_s=_CLOSED_S + memory_files.size_of(images) / _CLOSED_BYTES_PER_S,
+        ),
     )
 
 
@@ -179,14 +189,48 @@ async def start(site: Site, effect: StartRuntime) -> None:
     Raises: CommandError, saying what cannot be restored, and then nothing of it runs and its memory is kept;
     TimeLimitError.
     """
+    await _release(site, effect.uid, protocol.Release(uid=effect.uid))
+    await _note_running(site, effect.uid)
+
+
+async def start_closed(site: Site, effect: StartRuntime) -> None:
+    """Have all of a VE made that is held back in its restore, with its sockets, while nothing of it runs.
+
+    Raises: as `start`.
+    """
     uid = effect.uid
+    memory = await asyncio.to_thread(memory_files.read, f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}")
+    neighbours.teach(site, uid, interface_ends.inside(site, uid), memory.neighbours)
+    await _release(site, uid, protocol.ReleaseClosed(uid=uid))
+
+
+async def open_closed(site: Site, effect: OpenRuntime) -> None:
+    """Let a VE run that stands closed, and wait until its processes do; a running one is success.
+
+    Raises: BusyError, if it was not started closed; StateError, if nothing of it is there; as `start`.
+    """
+    uid, seen = effect.uid, power.observe(site, effect.uid)
+    if seen.state is PowerState.RUNNING:
+        return
+    if seen.pid is None:
+        raise StateError(f"open VE {uid}: its runtime was not created")
+    if not is_resumed(site, uid):
+        raise BusyError(f"open VE {uid}: it was not started closed")
+    await _release(site, uid, protocol.Open(uid=uid))
+    await _note_running(site, uid)
+
+
+async def _release(site: Site, uid: Uid, request: protocol.Release | protocol.ReleaseClosed | protocol.Open) -> None:
     keeper = await site.keeper()
     size = memory_files.size_of(f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}")
     timeout_s = _RESTORE_S + size / _BYTES_PER_S + _GRACE_S
     try:
-        await keeper.ask(protocol.Release(uid=uid), protocol.Done, timeout_s=timeout_s)
+        await keeper.ask(request, protocol.Done, timeout_s=timeout_s)
     except CommandError as err:
         raise _failed(uid, err) from err
+
+
+async def _note_running(site: Site, uid: Uid) -> None:
     init, spent = runtime.need_init(site, uid), memory_files.spent_dir(site, uid)
     memory = await asyncio.to_thread(memory_files.read, f"{spent}/{kept.MEMORY}")
     await asyncio.to_thread(

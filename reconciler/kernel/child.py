@@ -34,10 +34,11 @@ class NotExecutedError(KernelError):
 
 
 class Report:
-    """The child's end of the socket; each packet is one letter and a text."""
+    """The child's end of the socket; each packet is one letter and a text. `STANDS`: it waits for a word of ours."""
 
     PID = "p"
     TERMINAL = "t"
+    STANDS = "s"
     ERROR = "e"
     NOT_EXECUTED = "x"
 

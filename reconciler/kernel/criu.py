@@ -39,17 +39,24 @@ DUMPED = "post-dump"
 """All is written, and all stands still: what criu is told here decides whether it kills or lets go on."""
 HELD = "post-setup-namespaces"
 """The namespaces and mounts are there, and an init in its cgroups; nothing that has sockets is."""
+SOCKETS = "network-unlock"
+"""The sockets are there, cut off; whatever criu is told here, it goes on, and they begin to speak. A dump that is given
+up comes by here as well."""
 RESTORED = "pre-resume"
 """All is made and stands still; the next thing is that it runs."""
 
 # criu executes a file, without arguments, in its work directory, where the FIFOs are. What a VE decides about comes in
 # no variable of it.
 HOOK = f"""#!/bin/sh
-case "$CRTOOLS_SCRIPT_ACTION" in {DUMPED}|{HELD}|{RESTORED}) ;; *) exit 0 ;; esac
+case "$CRTOOLS_SCRIPT_ACTION" in {DUMPED}|{HELD}|{SOCKETS}|{RESTORED}) ;; *) exit 0 ;; esac
 echo "$CRTOOLS_SCRIPT_ACTION ${{CRTOOLS_INIT_PID:-0}}" >{ASK} && read -r status <{ANSWER} && exit "$status"
+kill -KILL "$PPID"
 exit 1
 """
-"""What runs at the actions of a dump or a restore, and asks at three of them."""
+"""What runs at the actions of a dump or a restore, and asks at four of them.
+
+Nobody to hear it is the end of criu: it must neither give up a VE that is held nor let one run that is closed.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ Source: criu(8).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,17 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from reconciler.errors import CommandError, KernelError, KernelFormatError, VectlError
-from reconciler.kernel import btrfs, cgroup_layout, child, criu, criu_timers, dumpdebris, files, image, mount
+from reconciler.kernel import btrfs, cgroup_layout, child, criu, criu_timers, dumpdebris, files, image, mount, pidfd
 from reconciler.kernel.cgroup import CgroupTree
+from reconciler.kernel.child import Report
 from reconciler.kernel.criu import DumpSpec
 from reconciler.kernel.hooked import Asked, Finished, HookedCriu
 from reconciler.kernel.syscalls import checked, file_errors, libc
 
 MEMORY = "memory"
 VOLUME = "volume"
+END, RESUME = b"end", b"resume"
+"""What is said to who holds a VE."""
 
 _BEGUN = "begun"
 _LOCK_S = 30.0
@@ -58,11 +62,23 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What a VE is held with, once it is written: a snapshot of its ``data``, and the note that says that it is held.
+
+    As long as the note is there nothing lets it go but who is told to.
+    """
+
+    data: str
+    note: Note
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dump:
     """A dump, and what makes it count.
 
     Shape: ``unborn`` is a directory with all else that belongs to it, and an empty ``memory`` for the images; it gets
-    the data as ``volume``, and then the name ``born``. ``names``: of processes, by their pids on the host.
+    the data as ``volume``, and then the name ``born``. ``names``: of processes, by their pids on the host. ``hold``: it
+    is not ended then, but stands still, for as long as it takes, until a word says whether it ends or goes on.
     Units: seconds.
     """
 
@@ -75,10 +91,11 @@ class Dump:
     note: Note | None
     names: Mapping[str, str]
     timeout_s: float
+    hold: Hold | None = None
 
 
-def dump(spec: Dump) -> NoReturn:
-    """Carry out a dump, in a forked child with one thread.
+def dump(spec: Dump, report: Report) -> NoReturn:
+    """Carry out a dump, in a forked child with one thread; that a VE is held is reported.
 
     Raises: VectlError, and then the VE goes on as if nothing had been asked.
     """
@@ -88,7 +105,7 @@ def dump(spec: Dump) -> NoReturn:
     child.replace_stdio(output=None)
     mount.enter_private_namespace()
     with leading(spec.criu.work, wait_s=_LOCK_S):
-        _dump(spec)
+        _dump(spec, report)
     os._exit(0)
 
 
@@ -107,13 +124,13 @@ def was_begun(work: str) -> bool:
     return os.path.exists(f"{work}/{_BEGUN}")
 
 
-def _dump(spec: Dump) -> None:
+def _dump(spec: Dump, report: Report) -> None:
     dumpdebris.empty_directory(spec.criu.work)
     files.write_volatile(f"{spec.criu.work}/{_BEGUN}", b"")
     tree = CgroupTree(cgroup_layout.detect(), spec.cgroup)
     try:
         _freeze(tree)
-        _run(spec)
+        _run(spec, report)
     except VectlError:
         mend(spec)
         if not _is_suspended(spec):
@@ -150,21 +167,54 @@ def _is_in_vfork(pid: int) -> bool:
     return False
 
 
-def _run(spec: Dump) -> None:
-    deadline = time.monotonic() + spec.timeout_s
+def _run(spec: Dump, report: Report) -> None:
+    deadline, go_on = time.monotonic() + spec.timeout_s, True
     running = HookedCriu(criu.dump_argv(spec.criu), spec.env, work=spec.criu.work)
     try:
         while isinstance(event := running.wait(deadline=deadline), Asked):
-            _commit(spec)
-            running.answer(go_on=True)
+            if event.action == criu.DUMPED:
+                _commit(spec)
+                go_on = spec.hold is None or _await_word(spec, running, report)
+                deadline = time.monotonic() + spec.timeout_s
+            running.answer(go_on=go_on or event.action != criu.DUMPED)
     except BaseException:
         running.kill()
         raise
+    if spec.hold is not None and not go_on:
+        _forget_hold(spec.hold)
+        let_go(CgroupTree(cgroup_layout.detect(), spec.cgroup), spec.criu.pid, work=spec.criu.work, note=None)
+        return
     if isinstance(event, Finished) and event.status:
         raise failure(spec.criu.work, "dump", event.status, spec.names)
     if spec.criu.leave_running:
         CgroupTree(cgroup_layout.detect(), spec.cgroup).thaw()
         _give_birth(spec)
+
+
+def _await_word(spec: Dump, running: HookedCriu, report: Report) -> bool:
+    """Hold a VE that is written, and wait for the word whether it ends.
+
+    Raises: KernelError, if none will come; then it stays as it is.
+    """
+    assert spec.hold is not None, "who waits holds something"
+    files.write_volatile(spec.hold.note.path, spec.hold.note.text.encode())
+    init = os.pidfd_open(spec.criu.pid)
+    try:
+        report.send(Report.STANDS, "")
+        event = running.wait(deadline=math.inf, beside=(report.fileno(), init))
+        if event is not None or pidfd.has_ended(init):
+            raise KernelError("hold VE: what held it, or its init, was killed")
+        word = report.receive()
+    finally:
+        os.close(init)
+    if word not in (END, RESUME):
+        raise KernelError("hold VE: the keeper has ended")
+    return word == END
+
+
+def _forget_hold(hold: Hold) -> None:
+    with file_errors("remove", hold.note.path), suppress(FileNotFoundError):
+        os.unlink(hold.note.path)
 
 
 def failure(work: str, what: str, status: int, names: Mapping[str, str]) -> CommandError:
@@ -181,18 +231,21 @@ def _commit(spec: Dump) -> None:
         criu_timers.correct(spec.criu.images)
     if spec.volume.device is not None:
         image.flush(spec.volume.device, quotas=spec.volume.quotas)
-    btrfs.snapshot(spec.volume.path, f"{spec.unborn}/{VOLUME}", read_only=True, group=spec.volume.group)
+    data = f"{spec.unborn}/{VOLUME}" if spec.hold is None else spec.hold.data
+    btrfs.snapshot(spec.volume.path, data, read_only=True, group=spec.volume.group)
     if not spec.criu.leave_running:
         _give_birth(spec)
 
 
 def _give_birth(spec: Dump) -> None:
-    _flush(spec.unborn)
+    if spec.hold is None:  # of what is held nothing needs to be there after a crash of the host
+        _flush(spec.unborn)
     if spec.note is not None:
         files.write_volatile(spec.note.path, spec.note.text.encode())
     with file_errors("rename", spec.unborn):
         os.rename(spec.unborn, spec.born)
-    files.sync_directory(os.path.dirname(spec.born))
+    if spec.hold is None:
+        files.sync_directory(os.path.dirname(spec.born))
 
 
 def _flush(directory: str) -> None:
@@ -209,14 +262,16 @@ def _flush(directory: str) -> None:
 
 
 def _is_suspended(spec: Dump) -> bool:
-    return not spec.criu.leave_running and os.path.isdir(spec.born)
+    return not spec.criu.leave_running and spec.hold is None and os.path.isdir(spec.born)
 
 
 def mend(spec: Dump) -> None:
-    """Bring a dump that failed, or whose process was killed, to an end: the VE goes on, or is suspended.
+    """Bring a dump that failed, or whose process was killed, to an end: the VE goes on, or is suspended, or stays held.
 
     Raises: VectlError.
     """
+    if spec.hold is not None and os.path.exists(spec.hold.note.path):
+        return
     tree = CgroupTree(cgroup_layout.detect(), spec.cgroup)
     if _is_suspended(spec):
         tree.kill()

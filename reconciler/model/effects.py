@@ -18,6 +18,7 @@ from reconciler.model import (
     views,
     volume,
 )
+from reconciler.model.identity import Uid
 
 Effect: TypeAlias = (
     volume.BuildTemplate
@@ -85,11 +86,32 @@ Effect: TypeAlias = (
     | views.ShowViews
     | settings.SetSetting
     | placement.CutParcel
+    | placement.HoldRuntime
+    | placement.ResumeHeld
+    | placement.EndHeld
+    | placement.OpenRuntime
     | placement.PlaceArrival
     | placement.ClearMove
 )
 
 EFFECT_TYPES: tuple[type, ...] = get_args(Effect)
+
+
+def touched_by(effect: Effect) -> tuple[Uid, ...]:
+    """Name the VEs that an effect could let go on, end, or write to, which those that are held for a move must not be.
+
+    What belongs to the move itself knows how it finds them.
+    """
+    match effect:
+        case placement.HoldRuntime() | placement.ResumeHeld() | placement.EndHeld() | placement.PlaceArrival():
+            return ()
+        case volume.WriteRecord():
+            return (effect.record.uid,)
+        case snapshots.CloneVolume():
+            return effect.uid, effect.source
+        case _:
+            uid: Uid | None = getattr(effect, "uid", None)
+            return () if uid is None else (uid,)
 
 
 def effect_name(effect: Effect) -> str:

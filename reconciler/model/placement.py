@@ -81,8 +81,8 @@ class CutParcel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRuntime:
-    """Freeze a running VE, cut its network, and write its memory and its last data, as parcel ``number``; then hold it
-    there. Fails with it going on as if nothing had been."""
+    """Freeze a running VE, cut its network, and write its memory and its last data, as parcel ``number``, which must be
+    a new one; then hold it there. Fails with it going on as if nothing had been; held for that move is success."""
 
     uid: Uid
     move: str
@@ -92,7 +92,8 @@ class HoldRuntime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeHeld:
-    """Let a VE go on that was held to leave, with its network; nothing of the dump is left. Not held is success."""
+    """Let a VE go on that was held to leave, with its network; nothing of the dump is left but the data of that
+    instant. Not held is success."""
 
     uid: Uid
     move: str

@@ -10,6 +10,7 @@ from reconciler.model.decode import Fields
 from reconciler.model.facts import Json
 from reconciler.model.identity import Uid, VeName
 from reconciler.model.network import Interface
+from reconciler.model.placement import Held
 
 SUSPENSION = "power.suspended"
 """Under which a host says, among its capabilities, why it can neither suspend VEs nor resume them."""
@@ -107,6 +108,8 @@ class PowerObservation:
     ``holdings``: pieces of the runtime (a runtime record) that exist without an init, to be cleaned before the next
     create. ``memory``: what a suspended VE goes on from. Beside `PowerState.CREATED` it is where that init comes from;
     beside `PowerState.RUNNING` it is of that very init, whose suspension was written down and not brought to its end.
+    ``held``: it stands still on behalf of a move, beside `PowerState.RUNNING` to leave, beside `PowerState.CREATED`
+    having arrived; nobody lets it go but whoever knows what has become of the move.
     """
 
     state: PowerState
@@ -118,6 +121,7 @@ class PowerObservation:
     stop_requested: bool = False
     holdings: tuple[str, ...] = ()
     memory: MemoryObservation | None = None
+    held: Held | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +141,13 @@ class CreateRuntime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRuntime:
-    """Let init of a created VE go; one that comes from memory takes up all its processes, and that memory is spent."""
+    """Let init of a created VE go; one that comes from memory takes up all its processes, and that memory is spent.
+
+    ``closed``: all processes are made, and none takes a step until `OpenRuntime`; the memory is not spent before.
+    """
 
     uid: Uid
+    closed: bool = False
     serves: str = field(default="", compare=False)
 
 

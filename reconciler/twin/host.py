@@ -28,6 +28,7 @@ from reconciler.twin import (
     compute,
     counters,
     devices,
+    holding,
     mounts,
     network,
     placement,
@@ -100,6 +101,7 @@ def perform(machine: Machine, effect: Effect) -> None:
 
     Raises: VectlError.
     """
+    holding.refuse_held(machine, effect)
     if isinstance(effect, compute.ComputeEffect):
         compute.perform(machine, effect)
     elif isinstance(effect, ve_network.AddressEffect):
@@ -108,8 +110,8 @@ def perform(machine: Machine, effect: Effect) -> None:
         ve_network.perform_link(machine, effect)
     elif isinstance(effect, ve_network.NamesEffect):
         ve_network.perform_names(machine, effect)
-    elif isinstance(effect, power.PowerEffect):
-        power.perform(machine, effect)
+    elif isinstance(effect, power.PowerEffect | holding.HoldingEffect):
+        _change_power(machine, effect)
     elif isinstance(effect, volume.VolumeEffect | snapshots.SnapshotEffect | placement.PlacementEffect):
         _store(machine, effect)
     elif isinstance(effect, ShowViews | SetSetting):
@@ -120,6 +122,13 @@ def perform(machine: Machine, effect: Effect) -> None:
         _lend(machine, effect)
     else:
         assert_never(effect)
+
+
+def _change_power(machine: Machine, effect: power.PowerEffect | holding.HoldingEffect) -> None:
+    if isinstance(effect, holding.HoldingEffect):
+        holding.perform(machine, effect)
+    else:
+        power.perform(machine, effect)
 
 
 def _change_host(machine: Machine, effect: network.HostNetworkEffect | reach.ReachEffect) -> None:

@@ -18,6 +18,7 @@ from reconciler.model.network import (
     FilterRules,
     HostNetworkObservation,
     Interface,
+    InterfaceObservation,
     Resolver,
     VeNetworkObservation,
 )
@@ -95,7 +96,8 @@ class Cgroup:
 class Runtime:
     """A VE's init and namespaces. ``foreign_links``: names of links in its network namespace that are not ours.
     ``views``: the lxcfs that serves its views, None where it sees the host's. ``settings``: those that were set.
-    ``resumed``: it comes from the VE's memory.
+    ``resumed``: it comes from the VE's memory. ``leaving``: the move that it is held for, with the links that were
+    ``uncut`` before; ``arrived``: all its processes are made, and none has taken a step.
     """
 
     pid: int
@@ -110,6 +112,9 @@ class Runtime:
     views: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     resumed: bool = False
+    leaving: str | None = None
+    uncut: Mapping[str, InterfaceObservation] = field(default_factory=dict)
+    arrived: bool = False
 
     @property
     def is_running(self) -> bool:

@@ -26,7 +26,7 @@ def perform(machine: Machine, effect: PlacementEffect) -> None:
 
     Raises: BusyError, NoSpaceError, StateError, TemplateError.
     """
-    _need_move(effect.move)
+    need_move(effect.move)
     match effect:
         case CutParcel():
             _cut(machine, effect)
@@ -108,7 +108,7 @@ def _name(words: str) -> str:
     return words.partition(":")[2]
 
 
-def _need_move(move: str) -> None:
+def need_move(move: str) -> None:
     """Refuse whatever could lead out of the directory of moves as a name."""
     if _MOVE.fullmatch(move) is None:
         raise StateError(f"find move {move!r}: expected letters, digits and dashes")

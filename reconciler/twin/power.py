@@ -9,6 +9,7 @@ from reconciler.errors import BusyError, CommandError, KernelError, StateError
 from reconciler.model.identity import Uid
 from reconciler.model.migration import Obstacle, ObstacleKind
 from reconciler.model.network import VeNetworkObservation
+from reconciler.model.placement import Held
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
@@ -48,7 +49,7 @@ def perform(machine: Machine, effect: PowerEffect) -> None:
         case CreateRuntime():
             _create(machine, effect)
         case StartRuntime():
-            _start(machine, effect.uid)
+            _start(machine, effect)
         case StopRuntime():
             _stop(machine, effect.uid)
         case SuspendRuntime():
@@ -83,7 +84,15 @@ def observe(machine: Machine, uid: Uid) -> PowerObservation:
         started_at=runtime.started_at,
         launch=runtime.launch,
         memory=_seen(memory),
+        held=held_as(runtime),
     )
+
+
+def held_as(runtime: Runtime) -> Held | None:
+    """Say as what a VE stands still on behalf of a move."""
+    if runtime.leaving is not None:
+        return Held.LEAVING
+    return Held.ARRIVED if runtime.arrived else None
 
 
 def _seen(memory: Memory | None) -> MemoryObservation | None:
@@ -169,21 +178,36 @@ def _born(machine: Machine, effect: CreateRuntime, network: VeNetworkObservation
     return runtime
 
 
-def _start(machine: Machine, uid: Uid) -> None:
-    runtime = require_runtime(machine, uid, f"start VE {uid}")
-    if runtime.resumed and not runtime.is_running and not machine.memories[uid].is_whole:
+def _start(machine: Machine, effect: StartRuntime) -> None:
+    uid, doing = effect.uid, f"start VE {effect.uid}"
+    runtime = require_runtime(machine, uid, doing)
+    if effect.closed and (runtime.is_running or not runtime.resumed):
+        raise BusyError(f"{doing} closed: it does not come from a memory, or runs already")
+    if runtime.is_running or (effect.closed and runtime.arrived):
+        return
+    if runtime.arrived:
+        raise BusyError(f"{doing}: it stands still on behalf of a move; open it instead")
+    if runtime.resumed and not machine.memories[uid].is_whole:
         end_init(machine, uid, _KILLED)
         raise CommandError(f"resume VE {uid}: its memory cannot be read", status=1, output="")
-    if not runtime.is_running:
-        memory = machine.memories.pop(uid, None)
-        machine.runtimes[uid] = replace(
-            runtime,
-            started_at=machine.clock.now(),
-            mounts=dict(memory.mounts) if memory else runtime.mounts,
-            nodes=dict(memory.nodes) if memory else runtime.nodes,
-        )
-        if memory is not None:
-            machine.spent += (memory,)
+    if effect.closed:
+        machine.runtimes[uid] = replace(runtime, arrived=True)
+    else:
+        let_run(machine, uid, runtime)
+
+
+def let_run(machine: Machine, uid: Uid, runtime: Runtime) -> None:
+    """Let the processes of a created VE run; the memory that they come from is spent."""
+    memory = machine.memories.pop(uid, None)
+    machine.runtimes[uid] = replace(
+        runtime,
+        started_at=machine.clock.now(),
+        arrived=False,
+        mounts=dict(memory.mounts) if memory else runtime.mounts,
+        nodes=dict(memory.nodes) if memory else runtime.nodes,
+    )
+    if memory is not None:
+        machine.spent += (memory,)
 
 
 def _stop(machine: Machine, uid: Uid) -> None:
@@ -221,6 +245,8 @@ def find_obstacles(machine: Machine, uid: Uid) -> tuple[Obstacle, ...]:
     """
     if observe(machine, uid).state is not PowerState.RUNNING:
         raise StateError(f"look for obstacles in VE {uid}: it does not run")
+    if machine.runtimes[uid].leaving is not None:
+        raise BusyError(f"look for obstacles in VE {uid}: it stands still on behalf of a move")
     reason = machine.obstacles.get(uid)
     return (Obstacle(kind=ObstacleKind.FILE, what=reason, remedy="end it"),) if reason else ()
 

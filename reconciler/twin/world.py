@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
+from reconciler.errors import VectlError
 from reconciler.model import views
 from reconciler.model.compute import ComputeUse, CreateCgroup, Limit, LimitValue
 from reconciler.model.effects import Effect
@@ -19,10 +21,11 @@ from reconciler.model.network import (
     VeNetworkObservation,
 )
 from reconciler.model.observation import Facet
+from reconciler.model.placement import HoldRuntime, OpenRuntime
 from reconciler.model.power import CreateRuntime, End, EndCause, StartRuntime, StopRuntime, SuspendRuntime
 from reconciler.model.snapshots import CloneVolume, DeleteSnapshot, ReplaceVolume, RollBack
 from reconciler.model.volume import CreateVolume, WriteRecord
-from reconciler.twin import compute, devices, link, mounts, network, power, snapshots, ve_network
+from reconciler.twin import compute, devices, holding, link, mounts, network, power, snapshots, ve_network
 from reconciler.twin.host import TwinHost
 from reconciler.twin.machine import FIRST_PID, Cgroup, Ending, Machine, Volume
 
@@ -103,17 +106,33 @@ class World:
                 power.end_init(machine, effect.uid, End(cause=EndCause.KILLED, value=9))
             case LoadFilter():
                 machine.filter_intact = False
-            case CloneVolume() | RollBack() | ReplaceVolume() | DeleteSnapshot():
-                self._interrupt_snapshots(effect)
+            case CloneVolume() | RollBack() | ReplaceVolume() | DeleteSnapshot() | HoldRuntime() | OpenRuntime():
+                self._interrupt_decided(effect)
             case _:
                 return
 
-    def _interrupt_snapshots(self, effect: CloneVolume | RollBack | ReplaceVolume | DeleteSnapshot) -> None:
-        """Leave half a clone; of all else one rename decides, and what follows from it is made up for."""
-        if not isinstance(effect, CloneVolume):
+    def _interrupt_decided(
+        self, effect: CloneVolume | RollBack | ReplaceVolume | DeleteSnapshot | HoldRuntime | OpenRuntime
+    ) -> None:
+        """Leave half a clone, and a VE held that is not cut yet; of all else one step decides, and what follows from it
+        is made up for."""
+        if isinstance(effect, HoldRuntime):
+            with suppress(VectlError):
+                holding.hold(self._machine, effect)
+        elif isinstance(effect, OpenRuntime):
+            with suppress(VectlError):
+                holding.perform(self._machine, effect)
+        elif not isinstance(effect, CloneVolume):
             snapshots.perform(self._machine, effect)
         elif effect.uid not in self._machine.volumes:
             self._machine.volumes[effect.uid] = Volume(size=None, complete=False)
+
+    def end_keeper(self) -> None:
+        """End the keeper: what is to leave stays held, and what has arrived and not run is no more, but for its
+        memory."""
+        for uid, runtime in list(self._machine.runtimes.items()):
+            if runtime.arrived:
+                self.end_init(uid, EndCause.KILLED)
 
     def corrupt_memory(self, uid: Uid) -> None:
         """Make the memory of a suspended VE such that nothing can go on from it."""

@@ -23,7 +23,7 @@ from reconciler.model.facts import Unknown
 from reconciler.model.identity import Digest, Uid
 from reconciler.model.network import FilterRules, InterfaceObservation, LoadFilter, RemoveNetwork, VeNetworkObservation
 from reconciler.model.observation import Capabilities, HostObservation, VeObservation
-from reconciler.model.placement import ClearMove, CutParcel
+from reconciler.model.placement import ClearMove, CutParcel, EndHeld, Held, HoldRuntime
 from reconciler.model.power import (
     DeleteRuntime,
     End,
@@ -46,6 +46,8 @@ from reconciler.model.volume import (
 )
 
 STOP_TIMEOUT_S = 0.3
+MOVES = ("one", "two")
+"""The moves that effects are about."""
 
 _Known = TypeVar("_Known")
 
@@ -69,7 +71,9 @@ async def first_disagreement(one: Host, other: Host, effects: Iterable[Effect]) 
     done: list[Effect] = []
     effects = list(effects)
     for effect in effects:
-        if isinstance(effect, CutParcel):  # nothing that is observed tells of parcels that the sequence before has left
+        if isinstance(
+            effect, CutParcel | HoldRuntime
+        ):  # nothing that is observed tells of parcels that the sequence before has left
             clear = ClearMove(uid=effect.uid, move=effect.move)
             await _failure(one, clear)
             await _failure(other, clear)
@@ -222,6 +226,10 @@ def _ordinals(trash: tuple[TrashEntry, ...]) -> Iterator[tuple[str, TrashEntry]]
 
 
 async def _clear(host: Host) -> None:
+    for uid, ve in (await host.observe()).ves.items():
+        if isinstance(ve.power, PowerObservation) and ve.power.held is Held.LEAVING:
+            failures = [await _failure(host, EndHeld(uid=uid, move=move)) for move in MOVES]
+            assert None in failures, failures
     for effect in _removals(await host.observe()):
         await host.perform(effect)
     left = await host.observe()

@@ -42,7 +42,7 @@ from reconciler.model.network import (
     SetResolver,
     SetUplink,
 )
-from reconciler.model.placement import ClearMove, CutParcel, PlaceArrival
+from reconciler.model.placement import ClearMove, CutParcel, EndHeld, HoldRuntime, OpenRuntime, PlaceArrival, ResumeHeld
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
@@ -69,7 +69,7 @@ from reconciler.model.volume import (
     WriteRecord,
 )
 from tests.support import effect_choices as pool
-from tests.support.contract import STOP_TIMEOUT_S
+from tests.support.contract import MOVES, STOP_TIMEOUT_S
 from tests.support.effect_choices import Choices
 
 _NO_CPUS = frozenset({4095})
@@ -264,7 +264,7 @@ def _clone(choices: Choices) -> CloneVolume:
 
 
 def _move(choices: Choices) -> str:
-    return choices.random.choice((*pool.MOVES, *pool.BAD_MOVES))
+    return choices.random.choice((*MOVES, *pool.BAD_MOVES))
 
 
 def _cut(choices: Choices) -> CutParcel:
@@ -295,6 +295,10 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     CloneVolume: _clone,
     CutParcel: _cut,
     PlaceArrival: _placed,
+    HoldRuntime: lambda c: HoldRuntime(uid=_uid(c), move=_move(c), number=c.random.choice((0, 1, -1))),
+    ResumeHeld: lambda c: ResumeHeld(uid=_uid(c), move=_move(c)),
+    EndHeld: lambda c: EndHeld(uid=_uid(c), move=_move(c)),
+    OpenRuntime: lambda c: OpenRuntime(uid=_uid(c)),
     ClearMove: lambda c: ClearMove(uid=_uid(c), move=_move(c)),
     TrashVe: lambda c: TrashVe(uid=_uid(c)),
     RestoreVe: _restore,
@@ -304,7 +308,7 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     SetInstanceLimit: _instance_limit,
     RemoveCgroup: lambda c: RemoveCgroup(uid=_uid(c)),
     CreateRuntime: _runtime,
-    StartRuntime: lambda c: StartRuntime(uid=_uid(c)),
+    StartRuntime: lambda c: StartRuntime(uid=_uid(c), closed=c.random.random() < 0.3),
     StopRuntime: lambda c: StopRuntime(uid=_uid(c), timeout_s=STOP_TIMEOUT_S),
     SuspendRuntime: lambda c: SuspendRuntime(uid=_uid(c)),
     DiscardMemory: lambda c: DiscardMemory(uid=_uid(c)),

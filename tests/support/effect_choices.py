@@ -64,7 +64,15 @@ from reconciler.model.network import (
     SetUplink,
 )
 from reconciler.model.observation import Capabilities
-from reconciler.model.placement import ClearMove, CutParcel, PlaceArrival
+from reconciler.model.placement import (
+    ClearMove,
+    CutParcel,
+    EndHeld,
+    HoldRuntime,
+    OpenRuntime,
+    PlaceArrival,
+    ResumeHeld,
+)
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
@@ -102,7 +110,7 @@ from reconciler.model.volume import (
 from reconciler.twin import link
 from reconciler.twin.host import ALL_CAPABILITIES
 from reconciler.twin.machine import Machine, Runtime
-from tests.support.contract import STOP_TIMEOUT_S
+from tests.support.contract import MOVES, STOP_TIMEOUT_S
 
 LAN, VENET = NetworkName("lan"), NetworkName("venet")
 MODES = {LAN: NetworkMode.BRIDGED, VENET: NetworkMode.ROUTED}
@@ -150,7 +158,6 @@ SETTINGS = {
 }
 NO_SETTING = "net.ipv4.no_such_parameter"
 TARGETS = ("/data", "/srv/a.b/c d")
-MOVES = ("one", "two")
 BAD_MOVES = ("../ves", ".one", "")
 LONG_NAME = "a-link-name-of-too-many-letters"
 
@@ -310,14 +317,23 @@ class Choices:
         yield from (DeleteSnapshot(uid=uid, name=name) for name in self.machine.snapshots.get(uid, {}))
 
     def _of_live(self, uid: Uid, runtime: Runtime) -> Iterator[Effect]:
+        if runtime.leaving is not None:
+            yield from self._of_leaving(uid, runtime.leaving)
+            return
         if not runtime.network.loopback_up:
             yield SetLoopbackUp(uid=uid)
         if not runtime.is_running:
             yield StartRuntime(uid=uid)
             if runtime.resumed:
+                yield from (StartRuntime(uid=uid, closed=True) for _ in range(5))
+                if runtime.arrived:
+                    yield from (OpenRuntime(uid=uid) for _ in range(4))
+                    yield from (DeleteRuntime(uid=uid) for _ in range(3))
                 yield from (DiscardMemory(uid=uid) for _ in range(3))
         elif self.random.random() < 0.15:
             yield SuspendRuntime(uid=uid)
+        elif self.random.random() < 0.3:
+            yield from (self.hold(uid, self.random.choice(MOVES)) for _ in range(3))
         elif self.random.random() < 0.5:
             yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
         yield self.limit(uid)
@@ -345,6 +361,19 @@ class Choices:
                 yield from self._of_new_link(uid, interface, present)
             else:
                 yield from self._of_link(uid, interface, present)
+
+    def _of_leaving(self, uid: Uid, move: str) -> Iterator[Effect]:
+        yield from (ResumeHeld(uid=uid, move=move) for _ in range(3))
+        yield from (EndHeld(uid=uid, move=move) for _ in range(3))
+        yield self.hold(uid, move)
+        yield self.hold(uid, self.random.choice(MOVES))
+        yield self.parcel(uid)
+        yield StopRuntime(uid=uid, timeout_s=STOP_TIMEOUT_S)
+        yield self.limit(uid)
+
+    def hold(self, uid: Uid, move: str) -> HoldRuntime:
+        """Draw the number under which the data go as they are when the VE stands still."""
+        return HoldRuntime(uid=uid, move=move, number=self.random.choice((1, 2, 3)))
 
     def _of_new_link(self, uid: Uid, interface: str, present: InterfaceObservation) -> Iterator[Effect]:
         for _ in range(2):

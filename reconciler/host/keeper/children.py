@@ -18,6 +18,7 @@ _FAILURES: dict[str, FailureKind] = {Report.ERROR: "failed", Report.NOT_EXECUTED
 @dataclass(eq=False, slots=True, kw_only=True)
 class Starting:
     """A forked child and its report. ``client`` and ``request`` say whom to answer, ``answered`` that it was done.
+    ``stands``: it waits for a word.
 
     Units: ``deadline`` in seconds of the monotonic clock.
     """
@@ -32,6 +33,7 @@ class Starting:
     failure: Failed | None = None
     program: int | None = None
     terminal: int | None = None
+    stands: bool = False
 
     def read_report(self) -> bool:
         """Take in what the child has said; True once it will say no more."""
@@ -50,6 +52,8 @@ class Starting:
         letter, rest = text[:1], text[1:]
         if letter == Report.PID:
             self.program = int(rest)
+        elif letter == Report.STANDS:
+            self.stands = True
         elif letter == Report.TERMINAL and descriptors:
             self.terminal = descriptors[0]
         elif letter in _FAILURES:
@@ -78,10 +82,12 @@ class Launching(Starting):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Dumping(Starting):
-    """A dump of a VE; ``child`` leads it."""
+    """A dump of a VE; ``child`` leads it. ``held``: it was seen to stand still; ``decided``: a word was said."""
 
     uid: str
     spec: Dump
+    held: bool = False
+    decided: bool = False
 
     def kill(self) -> None:
         """Kill who leads it, and so criu."""
@@ -92,13 +98,16 @@ class Dumping(Starting):
 class Restoring(Starting):
     """A restore of a VE; ``child`` leads it, and ``program`` is the init that it has made.
 
-    ``held``: it was seen to be held back; ``released``: it was told to go on.
+    ``held``: it was seen to be held back; ``released``: it was told to go on; ``closed``: it was seen to stand made;
+    ``opened``: it was told to run.
     """
 
     uid: str
     spec: Restore
     held: bool = False
     released: bool = False
+    closed: bool = False
+    opened: bool = False
 
     def kill(self) -> None:
         """Kill who leads it, and so criu."""

@@ -44,13 +44,13 @@ class Memories:
         """Give what has not ended."""
         return chain(list(self._dumps.values()), list(self._restores.values()))
 
-    def dump(self, client: int, number: int, request: protocol.Dump) -> None:
-        """Begin a dump; a second one of the same VE is refused.
+    def dump(self, client: int, number: int, request: protocol.Dump | protocol.Hold) -> None:
+        """Begin a dump, which ends or holds the VE; a second one of the same VE is refused.
 
         Raises: KeeperError.
         """
         self.refuse_busy(request.uid)
-        pid, report = child.fork(lambda _report: dumping.dump(request.spec))
+        pid, report = child.fork(lambda report: dumping.dump(request.spec, report))
         self._dumps[pid] = Dumping(
             child=pid,
             report=report,
@@ -99,23 +99,78 @@ class Memories:
             if init == (each.spec.criu.pid if isinstance(each, Dumping) else each.program):
                 self.refuse_busy(each.uid)
 
-    def release(self, client: int, number: int, uid: str) -> bool:
+    def release(self, client: int, number: int, uid: str, *, closed: bool) -> bool:
         """Let a restore go on that is held back; asked again, the newest client is told how it ends.
 
-        False: there is none.
+        ``closed``: until all is made. False: there is none.
+        Raises: KeeperError, if it stands closed, and is to run.
         """
-        restoring_ = next((each for each in self._restores.values() if each.uid == uid and each.held), None)
-        if restoring_ is None:
+        found = next((each for each in self._restores.values() if each.uid == uid and each.held), None)
+        if found is None:
             return False
-        if not restoring_.released:
-            with translated("release", f"VE {uid}"):
-                restoring_.report.send(restoring.GO)
-            restoring_.released = True
-            restoring_.deadline = time.monotonic() + restoring_.spec.timeout_s + _GRACE_S
-        restoring_.client, restoring_.request, restoring_.answered = client, number, False
+        if found.closed:
+            if not closed:
+                raise KeeperError(f"release VE {uid}: it stands closed; open it instead")
+            self._parent.send(client, number, Done())
+            return True
+        if not found.released:
+            self._tell(found, restoring.GO_CLOSED if closed else restoring.GO)
+            found.released = True
+        found.client, found.request, found.answered = client, number, False
         return True
 
-    def heard(self, starting: Restoring) -> None:
+    def open(self, client: int, number: int, uid: str) -> bool:
+        """Let a VE run that stands closed; False, if it is not being restored.
+
+        Raises: KeeperError, if it does not stand closed.
+        """
+        found = next((each for each in self._restores.values() if each.uid == uid), None)
+        if found is None:
+            return False
+        if not found.closed:
+            raise KeeperError(f"open VE {uid}: it was not started closed")
+        if not found.opened:
+            self._tell(found, restoring.GO)
+            found.opened = True
+        found.client, found.request, found.answered = client, number, False
+        return True
+
+    def decide(self, client: int, number: int, request: protocol.Decide) -> None:
+        """End a VE that is held, or let it go on; the first word holds.
+
+        Raises: KeeperError, if nobody of ours holds it.
+        """
+        uid = request.uid
+        found = next((each for each in self._dumps.values() if each.uid == uid and each.held), None)
+        if found is None:
+            raise KeeperError(f"decide about VE {uid}: nobody holds it")
+        if not found.decided:
+            self._tell(found, dumping.RESUME if request.resume else dumping.END)
+            found.decided = True
+        found.client, found.request, found.answered = client, number, False
+
+    def _tell(self, child_: Dumping | Restoring, word: bytes) -> None:
+        with translated("tell", f"who leads VE {child_.uid}"):
+            child_.report.send(word)
+        child_.deadline = time.monotonic() + child_.spec.timeout_s + _GRACE_S
+
+    def heard(self, starting: Dumping | Restoring) -> None:
+        """Take note of what has got as far as to stand still."""
+        if isinstance(starting, Restoring):
+            self._adopt(starting)
+        if not starting.stands:
+            return
+        if isinstance(starting, Dumping) and not starting.held:
+            starting.held = True
+        elif isinstance(starting, Restoring) and not starting.closed:
+            starting.closed = True
+        else:
+            return
+        starting.deadline = None
+        self._answer(starting, Done())
+        starting.answered = True
+
+    def _adopt(self, starting: Restoring) -> None:
         """Take over the init of a restore that has got as far as to be held back."""
         if starting.held or starting.program is None:
             return

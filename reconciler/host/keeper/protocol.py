@@ -102,6 +102,22 @@ class Dump:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Write a VE to disk and hold it; it is answered by `Done` once it stands still for good."""
+
+    uid: str
+    spec: dumping.Dump
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decide:
+    """End a VE that is held, or let it go on; it is answered by `Done` once that is so."""
+
+    uid: str
+    resume: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restore:
     """Restore a VE from disk and adopt its init; it is answered by `Launched` once it is held back."""
 
@@ -112,6 +128,20 @@ class Restore:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """Let a VE go on that is held back in its restore; it is answered by `Done` once its processes run."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseClosed:
+    """Have all of a VE made that is held back in its restore; it is answered by `Done` while nothing of it runs."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Open:
+    """Let a VE run that was released closed; it is answered by `Done` once its processes run."""
 
     uid: str
 
@@ -199,7 +229,8 @@ class InitEnded:
     exit: Exit
 
 
-Request: TypeAlias = Launch | Exec | Signal | Show | Serve | Dump | Restore | Release | Watch | Ping | Shutdown
+MemoryRequest: TypeAlias = Dump | Hold | Decide | Restore | Release | ReleaseClosed | Open
+Request: TypeAlias = Launch | Exec | Signal | Show | Serve | MemoryRequest | Watch | Ping | Shutdown
 Answer: TypeAlias = Hello | Launched | Started | Ended | Failed | Done | Pong | InitEnded
 
 _REQUESTS: dict[str, type[Request]] = {kind.__name__: kind for kind in get_args(Request)}

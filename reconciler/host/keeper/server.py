@@ -20,17 +20,21 @@ from reconciler.host.keeper.children import Dumping, Executing, Launching, Resto
 from reconciler.host.keeper.connections import Connections
 from reconciler.host.keeper.memories import Memories, Parent
 from reconciler.host.keeper.protocol import (
+    Decide,
     Done,
     Dump,
     Ended,
     Exec,
     Failed,
+    Hold,
     InitEnded,
     Launch,
     Launched,
+    Open,
     Ping,
     Pong,
     Release,
+    ReleaseClosed,
     Request,
     Restore,
     Serve,
@@ -109,7 +113,7 @@ class Keeper:
                     self._show(client, number, request)
                 case Serve():
                     self._serve(client, number, request)
-                case Dump() | Restore() | Release():
+                case Dump() | Hold() | Decide() | Restore() | Release() | ReleaseClosed() | Open():
                     self._remember(client, number, request)
                 case Signal() | Watch() | Ping() | Shutdown():
                     self._connections.send(client, number, self._answer_at_once(client, request))
@@ -118,15 +122,21 @@ class Keeper:
         except VectlError as err:
             self._connections.send(client, number, _refusal(err))
 
-    def _remember(self, client: int, number: int, request: Dump | Restore | Release) -> None:
+    def _remember(self, client: int, number: int, request: protocol.MemoryRequest) -> None:
         match request:
-            case Dump():
+            case Dump() | Hold():
                 self._memories.dump(client, number, request)
+            case Decide():
+                self._memories.decide(client, number, request)
             case Restore():
                 self._refuse_alive(request.uid)
                 self._memories.restore(client, number, request)
-            case Release():
-                if not self._memories.release(client, number, request.uid):
+            case Release() | ReleaseClosed():
+                is_closed = isinstance(request, ReleaseClosed)
+                if not self._memories.release(client, number, request.uid, closed=is_closed):
+                    self._answer_for_running(client, number, request.uid)
+            case Open():
+                if not self._memories.open(client, number, request.uid):
                     self._answer_for_running(client, number, request.uid)
 
     def _answer_for_running(self, client: int, number: int, uid: str) -> None:
@@ -245,7 +255,7 @@ class Keeper:
         starting.settled = starting.read_report()
         if isinstance(starting, Executing) and starting.program is not None:
             self._programs.setdefault(starting.program, starting)
-        if isinstance(starting, Restoring):
+        if isinstance(starting, Restoring | Dumping):
             self._memories.heard(starting)
         if starting.settled:
             self._selector.unregister(starting.report)
