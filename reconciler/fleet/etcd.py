@@ -37,11 +37,12 @@ class EtcdStore:
 
     async def get(self, key: str) -> Pair | None:
         """Read one key."""
-        return wire.pair_of(await self._members.ask("/v3/kv/range", wire.get_request(key)))
+        found = await self._members.ask("/v3/kv/range", wire.get_request(key), wire.pairs_of)
+        return found[0] if found else None
 
     async def list(self, prefix: str) -> Listing:
         """Read all keys below a prefix."""
-        return wire.listing_of(await self._members.ask("/v3/kv/range", wire.list_request(prefix)))
+        return await self._members.ask("/v3/kv/range", wire.list_request(prefix), wire.listing_of)
 
     async def transact(self, guards: Sequence[Unchanged], writes: Sequence[Write]) -> int | None:
         """Make all writes if all guards hold."""
@@ -50,12 +51,11 @@ class EtcdStore:
 
     async def grant(self, ttl_s: float) -> int:
         """Make a lease. One whose answer was lost ends by itself."""
-        return int((await self._members.ask("/v3/lease/grant", wire.grant_request(ttl_s)))["ID"])
+        return await self._members.ask("/v3/lease/grant", wire.grant_request(ttl_s), wire.lease_of)
 
     async def keep_alive(self, lease: int) -> bool:
         """Begin a lease's time anew."""
-        answer = await self._members.ask("/v3/lease/keepalive", wire.lease_request(lease))
-        return int(answer.get("TTL", 0)) > 0
+        return await self._members.ask("/v3/lease/keepalive", wire.lease_request(lease), wire.is_kept)
 
     async def watch(self, prefix: str, *, since: int) -> AsyncIterator[Change]:
         """Tell what changes, from one member after another."""
@@ -86,7 +86,7 @@ class EtcdStore:
         Raises: CoordinatorAwayError.
         """
         try:
-            return bool((await self._members.ask("/v3/auth/status", {})).get("enabled"))
+            return await self._members.ask("/v3/auth/status", {}, lambda answer: bool(answer.get("enabled")))
         except CoordinatorAwayError as err:
             if isinstance(err.__cause__, wire.EtcdRefusalError) and err.__cause__.is_final:
                 return True

@@ -58,12 +58,16 @@ class Members:
         self._login = Login(address)
         self._first = 0
 
-    async def ask(self, path: str, message: wire.Message) -> wire.Message:
-        """Ask what may be asked twice.
+    async def ask(self, path: str, message: wire.Message, read: Callable[[wire.Message], _T]) -> _T:
+        """Ask what may be asked twice. ``read``: of the answer; raises EtcdRefusalError, if it is none of etcd's.
 
         Raises: CoordinatorAwayError.
         """
-        return await self._in_turn(lambda member: self.ask_member(member, path, message), _go_on)
+
+        async def ask_and_read(member: Member) -> _T:
+            return read(await self.ask_member(member, path, message))
+
+        return await self._in_turn(ask_and_read, _go_on)
 
     async def ask_once(self, path: str, message: wire.Message) -> wire.Message:
         """Ask what must not be done twice: another member is asked only if it surely was not done.

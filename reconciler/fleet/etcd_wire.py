@@ -22,6 +22,7 @@ _NOT_DONE = frozenset({3, 5, 7, 8, 9, 11, 12, 16})
 """Codes of requests that were refused: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, RESOURCE_EXHAUSTED,
 FAILED_PRECONDITION, OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED. Any other may tell of one that goes on: what timed
 out is the waiting for it."""
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError)
 _NO_LEADER = "etcdserver: no leader"
 _LOGIN_WANTED = (
     "auth: revision in header is old",
@@ -120,9 +121,7 @@ def parse_answer(status: int, data: bytes) -> Message:
     found = _parse(data)
     if status != 200 or found is None:
         raise _refusal(status, found, data)
-    if "result" in found or "error" in found:  # a stream of one
-        return parse_streamed(found)
-    return found
+    return _parse_streamed(found) if "result" in found or "error" in found else _expect_header(found)
 
 
 def parse_line(line: bytes) -> Message:
@@ -133,18 +132,24 @@ def parse_line(line: bytes) -> Message:
     found = _parse(line)
     if found is None:
         raise _refusal(200, None, line)
-    return parse_streamed(found)
+    return _parse_streamed(found)
 
 
-def parse_streamed(found: Message) -> Message:
-    """Take a message out of its place in a stream.
-
-    Raises: as `parse_answer`.
-    """
-    if "error" in found or not isinstance(found.get("result"), dict):
+def _parse_streamed(found: Message) -> Message:
+    result = found.get("result")
+    if "error" in found or not isinstance(result, dict):
         raise _refusal(200, found.get("error"), encode(found))
-    result: Message = found["result"]
-    return result
+    return _expect_header(result)
+
+
+def _expect_header(found: Message) -> Message:
+    """Expect what every answer of etcd has: another server's would say that there is no such key."""
+    try:
+        if int(found["header"]["cluster_id"]) > 0 and int(found["header"].get("revision", 0)) >= 0:
+            return found
+    except _MALFORMED:
+        pass
+    raise _refusal(200, None, encode(found))
 
 
 def version_of(status: int, data: bytes) -> str:
@@ -164,25 +169,49 @@ def illness_of(status: int, data: bytes) -> str:
     return "" if found.get("health") == "true" else str(found.get("reason") or f"its health is HTTP {status}")
 
 
-def pair_of(answer: Message) -> Pair | None:
-    """Give the one key of an answer."""
-    return next((_pair(one) for one in answer.get("kvs", ())), None)
+def pairs_of(answer: Message) -> tuple[Pair, ...]:
+    """Give the keys of an answer.
+
+    Raises: EtcdRefusalError, if it is none of etcd's.
+    """
+    try:
+        return tuple(_pair(one) for one in answer.get("kvs", ()))
+    except _MALFORMED as err:
+        raise _refusal(200, None, encode(answer)) from err
 
 
 def listing_of(answer: Message) -> Listing:
-    """Give all keys of an answer."""
-    pairs = tuple(_pair(one) for one in answer.get("kvs", ()))
-    return Listing(revision=revision_of(answer), cluster=cluster_of(answer), pairs=pairs)
+    """Give all keys of an answer, as of its revision.
+
+    Raises: as `pairs_of`.
+    """
+    return Listing(revision=revision_of(answer), cluster=cluster_of(answer), pairs=pairs_of(answer))
+
+
+def lease_of(answer: Message) -> int:
+    """Give the lease of an answer.
+
+    Raises: as `pairs_of`.
+    """
+    try:
+        return int(answer["ID"])
+    except _MALFORMED as err:
+        raise _refusal(200, None, encode(answer)) from err
+
+
+def is_kept(answer: Message) -> bool:
+    """Tell whether the lease of an answer goes on: one that has ended has no time."""
+    return str(answer.get("TTL", "0")) != "0"
 
 
 def revision_of(answer: Message) -> int:
     """Give the store's revision at the time of an answer."""
-    return int(answer.get("header", {}).get("revision", 0))
+    return int(answer["header"].get("revision", 0))
 
 
 def cluster_of(answer: Message) -> str:
     """Name the cluster that answered, as etcd itself prints it."""
-    return f"{int(answer.get('header', {}).get('cluster_id', 0)):x}"
+    return f"{int(answer['header']['cluster_id']):x}"
 
 
 def news_of(message: Message) -> WatchNews:
@@ -190,16 +219,19 @@ def news_of(message: Message) -> WatchNews:
 
     Raises: EtcdRefusalError, if the watch was refused.
     """
-    is_compacted = int(message.get("compact_revision", 0)) > 0
+    is_compacted = message.get("compact_revision", "0") != "0"
     if message.get("canceled") and not is_compacted:
         raise EtcdRefusalError(0, str(message.get("cancel_reason") or "the watch was cancelled"))
-    events = message.get("events", ())
-    return WatchNews(
-        cluster=cluster_of(message),
-        revision=max((int(one["kv"]["mod_revision"]) for one in events), default=0),
-        changes=tuple(_change(one) for one in events),
-        is_compacted=is_compacted,
-    )
+    try:
+        events = message.get("events", ())
+        return WatchNews(
+            cluster=cluster_of(message),
+            revision=max((int(one["kv"]["mod_revision"]) for one in events), default=0),
+            changes=tuple(_change(one) for one in events),
+            is_compacted=is_compacted,
+        )
+    except _MALFORMED as err:
+        raise _refusal(200, None, encode(message)) from err
 
 
 def _parse(data: bytes) -> Message | None:
@@ -213,7 +245,8 @@ def _parse(data: bytes) -> Message | None:
 def _refusal(status: int, found: Any, data: bytes) -> EtcdRefusalError:
     """Give the error of an answer. Source: ``code`` of an answer, ``grpc_code`` within a stream."""
     if isinstance(found, dict) and "message" in found:
-        return EtcdRefusalError(int(found.get("code") or found.get("grpc_code") or 0), str(found["message"]))
+        code = found.get("code") or found.get("grpc_code")
+        return EtcdRefusalError(code if isinstance(code, int) else 0, str(found["message"]))
     text = data[:200].decode(errors="replace").strip()
     return EtcdRefusalError(0, f"expected an answer of etcd, got HTTP {status}: {text!r}")
 
@@ -255,4 +288,4 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    return base64.b64decode(text)
+    return base64.b64decode(text, validate=True)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +13,16 @@ import pytest
 from reconciler.errors import CoordinatorAwayError, OutcomeUnknownError
 from reconciler.fleet.etcd import EtcdStore
 from reconciler.model.etcd import EtcdAddress
-from reconciler.model.kv import Pair, Put, Unchanged
+from reconciler.model.kv import Put, Unchanged
 from tests.support.etcd import CLIENT_PORT, EtcdCluster, EtcdMember, etcd
 from tests.support.patience import PATIENCE
+from tests.support.storelog import Log, certain
 from tests.support.way import Way, way_to
 
 pytestmark = pytest.mark.xdist_group("three members of etcd")
 
 _LIMIT_S = 60.0 * PATIENCE
 _CLIENTS = 3
-_DONE_EACH = 5
-
-
-class _Outcome(StrEnum):
-    DONE = "done"
-    REFUSED = "refused"
-    AWAY = "away"
-    UNKNOWN = "unknown"
 
 
 @pytest.fixture(scope="module")
@@ -72,105 +62,21 @@ async def _store(*endpoints: str) -> AsyncIterator[EtcdStore]:
         store.close()
 
 
-async def _certain(read: Callable[[], Awaitable[Pair | None]]) -> Pair | None:
-    """Read until it is answered."""
-    while True:
-        try:
-            return await read()
-        except CoordinatorAwayError:
-            await asyncio.sleep(0.05)
-
-
-@dataclass
-class _Log:
-    """Entries that several writers append, each behind the last one.
-
-    ``history``: what each was told became of his. ``seen``: what a watch told of.
-    """
-
-    root: str
-    history: dict[str, _Outcome] = field(default_factory=dict)
-    done: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def write(self, store: EtcdStore, writer: str) -> None:
-        """Try to append without an end."""
-        for number in range(1_000_000):
-            head = await _certain(lambda: store.get(f"{self.root}head"))
-            key = f"{self.root}log/{writer}/{number}"
-            self.history[key] = await self._append(store, head.modified if head else 0, key)
-            self.done[writer] += self.history[key] is _Outcome.DONE
-            self.news.set()
-            await asyncio.sleep(0.01)
-
-    async def watch(self, store: EtcdStore) -> None:
-        """Note what is told without an end."""
-        while True:
-            try:
-                async for change in store.watch(f"{self.root}log/", since=0):
-                    self.seen.add(change.key)
-                    self.news.set()
-            except CoordinatorAwayError:
-                await asyncio.sleep(0.05)
-
-    async def _append(self, store: EtcdStore, behind: int, key: str) -> _Outcome:
-        self.history[key] = _Outcome.UNKNOWN
-        guard = Unchanged(key=f"{self.root}head", modified=behind)
-        try:
-            made = await store.transact([guard], [Put(key=guard.key, value=key.encode()), Put(key=key, value=b"")])
-        except CoordinatorAwayError:
-            return _Outcome.AWAY
-        except OutcomeUnknownError:
-            return _Outcome.UNKNOWN
-        return _Outcome.REFUSED if made is None else _Outcome.DONE
-
-    async def progress(self, *writers: str) -> None:
-        """Wait until writers have appended a few more."""
-        wanted = {writer: self.done[writer] + _DONE_EACH for writer in writers}
-        await self.until(lambda: all(self.done[writer] >= number for writer, number in wanted.items()))
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds that news may bring about."""
-        while not holds():
-            self.news.clear()
-            await self.news.wait()
-
-    async def check(self, store: EtcdStore) -> set[str]:
-        """Compare what is there with what was told; give the entries."""
-        await self._overtake(store)
-        listing = await store.list(f"{self.root}log/")
-        there = {pair.key for pair in listing.pairs}
-        for key, outcome in self.history.items():
-            assert outcome is _Outcome.UNKNOWN or (key in there) is (outcome is _Outcome.DONE), (key, outcome)
-        assert len({pair.modified for pair in listing.pairs}) == len(there)
-        return there
-
-    async def _overtake(self, store: EtcdStore) -> None:
-        """Append once more: whatever is still under way finds that it is too late."""
-        for number in range(1_000_000):
-            head = await _certain(lambda: store.get(f"{self.root}head"))
-            key = f"{self.root}log/last/{number}"
-            self.history[key] = await self._append(store, head.modified if head else 0, key)
-            if self.history[key] is _Outcome.DONE:
-                return
-
-
-async def _kill_leader(cluster: EtcdCluster, log: _Log) -> None:
+async def _kill_leader(cluster: EtcdCluster, log: Log) -> None:
     leader = await asyncio.to_thread(cluster.leader)
     leader.kill()
     await log.progress(*_writers())
     leader.start()
 
 
-async def _pause_leader(cluster: EtcdCluster, log: _Log) -> None:
+async def _pause_leader(cluster: EtcdCluster, log: Log) -> None:
     leader = await asyncio.to_thread(cluster.leader)
     leader.pause()
     await log.progress(*_writers())
     leader.resume()
 
 
-async def _pause_follower(cluster: EtcdCluster, log: _Log) -> None:
+async def _pause_follower(cluster: EtcdCluster, log: Log) -> None:
     leader = await asyncio.to_thread(cluster.leader)
     follower = next(member for member in cluster.members if member is not leader)
     follower.pause()
@@ -184,10 +90,10 @@ def _writers() -> list[str]:
 
 @pytest.mark.parametrize("fault", [_kill_leader, _pause_leader, _pause_follower])
 def test_what_is_said_to_be_done_is_done_and_nothing_else(
-    cluster: EtcdCluster, fault: Callable[[EtcdCluster, _Log], Awaitable[None]]
+    cluster: EtcdCluster, fault: Callable[[EtcdCluster, Log], Awaitable[None]]
 ) -> None:
     async def main() -> None:
-        log = _Log(f"/{fault.__name__}/")
+        log = Log(f"/{fault.__name__}/")
         ends = cluster.endpoints
         async with _store(*ends) as a, _store(*ends[1:], ends[0]) as b, _store(ends[2], *ends[:2]) as c:
             stores = dict(zip(_writers(), (a, b, c), strict=True))
@@ -224,7 +130,7 @@ def test_a_member_without_a_quorum_tells_nothing_old(cluster: EtcdCluster) -> No
             assert not status.healthy
             for member in others:
                 member.start()
-            found = await _certain(lambda: store.get("/quorum"))
+            found = await certain(lambda: store.get("/quorum"))
             assert found is not None
             assert found.value == b"old"
 
@@ -336,7 +242,7 @@ def test_restarted_data_is_what_was_written(tmp_path: Path) -> None:
             with pytest.raises(CoordinatorAwayError, match="connection refused"):
                 await store.transact([], [Put(key="/kept", value=b"2")])
             member.start()
-            await _certain(lambda: store.get("/kept"))
+            await certain(lambda: store.get("/kept"))
             after = await store.list("/kept")
             assert (after.pairs, after.cluster, after.revision) == (before.pairs, before.cluster, revision)
 

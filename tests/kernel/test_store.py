@@ -66,7 +66,7 @@ def run(request: pytest.FixtureRequest) -> _Run:
 
             async def compact(revision: int) -> object:
                 message = {"revision": str(revision), "physical": True}
-                return await members.ask("/v3/kv/compaction", message)
+                return await members.ask_once("/v3/kv/compaction", message)
 
             try:
                 async with asyncio.timeout(_LIMIT_S):

@@ -183,7 +183,7 @@ async def protect(address: EtcdAddress, *, password: str, root_password: str = "
     )
     members = Members(replace(address, username=None, password_file=None))
     for path, message in steps:
-        await members.ask(f"/v3/auth/{path}", message)
+        await members.ask_once(f"/v3/auth/{path}", message)
     members.close()
 
 

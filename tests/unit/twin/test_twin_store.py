@@ -14,6 +14,7 @@ from reconciler.model.kv import Change, Put, Unchanged
 from reconciler.twin.etcd import TwinEtcd
 from reconciler.twin.store import Fault, NoFaults, SeededFaults, TwinStore
 from tests.support.simloop import run
+from tests.support.storelog import Log, Outcome
 
 _T = TypeVar("_T")
 A = "/a"
@@ -157,6 +158,28 @@ def test_a_restored_cluster_has_what_was_backed_up_and_ends_watches() -> None:
         assert (listing.cluster, listing.revision, listing.pairs[0].value) == ("c2", 2, b"old")
 
     _run(main())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_said_to_be_done_is_done_and_nothing_else(seed: int) -> None:
+    async def main() -> None:
+        etcd, log, random = TwinEtcd(), Log("/"), Random(seed)
+        stores = {f"w{n}": TwinStore(etcd, SeededFaults(random, chance=0.3, longest_s=0.5)) for n in range(3)}
+        tasks = [asyncio.create_task(log.write(store, name)) for name, store in stores.items()]
+        await log.progress(*stores)
+        stores["w0"].cut()
+        await log.progress("w1", "w2")
+        stores["w0"].mend()
+        await log.progress(*stores)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        there = await log.check(TwinStore(etcd))
+        await asyncio.sleep(600)
+        assert {pair.key for pair in etcd.list("/log/").pairs} == there
+        assert set(log.history.values()) == set(Outcome)
+
+    run(seed, main())
 
 
 def test_a_seed_repeats_what_it_does() -> None:
