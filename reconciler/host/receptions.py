@@ -32,6 +32,7 @@ _FILES_MOST = 100_000
 _SMALL = 1 << 20
 _SLACK = 64 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_MODE = 0o644  # a restore opens some images as the VE's root; what keeps others out is the way to them
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -102,7 +103,8 @@ async def _take_file(frames: Frames, expected: dict[str, str]) -> None:
     path, left = _file_of(await frames.take(FrameKind.FILE), expected)
     with file_errors("write", path):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        descriptor = os.open(path, _NEW_FILE, 0o600)
+        descriptor = os.open(path, _NEW_FILE, _MODE)
+        os.fchmod(descriptor, _MODE)
     try:
         while left:
             data = await frames.take(FrameKind.BYTES)

@@ -159,6 +159,7 @@ def _spec(site: Site, uid: Uid, overlay: OverlayMount, memory: Memory) -> Restor
             root=overlay.target,
             externals=shown.paths,
             hook=memory_files.write_hook(site),
+            cgroup=compute.tree(site, uid).inner,
         ),
         env={"PATH": os.environ.get("PATH", os.defpath)},
         overlay=overlay,

@@ -81,7 +81,8 @@ class DumpSpec:
 class RestoreSpec:
     """What to make of a directory of images.
 
-    Shape: ``externals`` gives a path of the host for each name that the dump gave to a mount.
+    Shape: ``externals`` gives a path of the host for each name that the dump gave to a mount; ``cgroup`` is the one
+    that the topmost process is to be in, wherever it was.
     """
 
     program: str
@@ -90,6 +91,7 @@ class RestoreSpec:
     root: str
     externals: Mapping[str, str]
     hook: str
+    cgroup: str
 
 
 def dump_argv(spec: DumpSpec) -> tuple[str, ...]:
@@ -106,7 +108,7 @@ def restore_argv(spec: RestoreSpec) -> tuple[str, ...]:
     """Build the command that restores the processes and ends, without waiting for them."""
     return (
         *_command(spec.program, "restore", images=spec.images, work=spec.work, hook=spec.hook),
-        *("--restore-detached", "--root", spec.root),
+        *("--restore-detached", "--root", spec.root, "--cgroup-root", spec.cgroup),
         *_externals(spec.externals),
     )
 

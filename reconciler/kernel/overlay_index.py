@@ -54,7 +54,8 @@ def renew_received(volume: str) -> int:
     """Make the handles in the index of a volume's overlay speak of files that came here from another file system.
 
     As `renew`, but nothing in the handles stays the same, so that the directories of the upper layer are searched for
-    those whose origin an entry is named after. ``upper``, ``work`` and ``work/index`` are directories.
+    those whose origin an entry is named after: it costs as much as there are directories. ``upper``, ``work`` and
+    ``work/index`` are known to be directories.
 
     Raises: as `renew`.
     """
@@ -70,13 +71,20 @@ def renew_received(volume: str) -> int:
             name = _entry_of(directory) if number else os.path.basename(index)
             if name in stale:
                 holder = index if number == 0 else f"{index}/{name}"
-                renewed = _handle_of(directory, stale.pop(name), identity, where=holder)
-                with file_errors("renew index of", holder):
-                    os.setxattr(holder, _UPPER, renewed, follow_symlinks=False)
-                count += 1
+                count += _renew_to(holder, directory, stale.pop(name), identity)
+            if not stale:
+                break
     finally:
         os.close(top)
     return count
+
+
+def _renew_to(holder: str, directory: int, before: bytes, identity: bytes) -> bool:
+    renewed = _handle_of(directory, before, identity, where=holder)
+    if renewed != before:
+        with file_errors("renew index of", holder):
+            os.setxattr(holder, _UPPER, renewed, follow_symlinks=False)
+    return renewed != before
 
 
 def _stale(index: str) -> Iterator[tuple[str, bytes]]:

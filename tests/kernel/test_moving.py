@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.errors import NoSpaceError, StateError, VectlError
 from reconciler.host.carrier import HostCarrier
 from reconciler.host.host import RealHost
-from reconciler.kernel import qgroup, userns
+from reconciler.host.parcel_frames import FrameKind, frame
+from reconciler.host.parcel_notes import ParcelNote, encode
+from reconciler.host.site import Site
+from reconciler.kernel import btrfs, files, qgroup, userns
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup
 from reconciler.model.effects import Effect
 from reconciler.model.identity import SnapshotName
+from reconciler.model.instance import Instance
 from reconciler.model.observation import Scope
-from reconciler.model.placement import ClearMove, CutParcel, PlaceArrival
-from reconciler.model.power import DeleteRuntime, PowerObservation, StartRuntime, StopRuntime
+from reconciler.model.placement import ClearMove, CutParcel, Parcel, ParcelKind, PlaceArrival
+from reconciler.model.power import (
+    CreateRuntime,
+    DeleteRuntime,
+    PowerObservation,
+    PowerState,
+    StartRuntime,
+    StopRuntime,
+    SuspendRuntime,
+)
 from reconciler.model.snapshots import RollBack, SnapshotKind, TakeSnapshot
-from reconciler.model.volume import CreateVolume, Record, VolumeObservation
+from reconciler.model.volume import CreateVolume, Record, VolumeObservation, WriteRecord
 from tests.support import real_host, storage
 from tests.support.real_host import perform
+from tests.support.suspended import power_of, shell, until
 from tests.support.twins import A, data, launch
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
@@ -31,6 +49,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 MIB = 1 << 20
 SIZE, TOTAL = 64 * MIB, 160 * MIB
 MOVE = "m1"
+_COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.02; done"
+COUNTER = f"setsid sh -c '{_COUNT}' >/dev/null 2>&1 </dev/null &"
 S1, S2, BEFORE = SnapshotName("s1"), SnapshotName("s2"), SnapshotName("before-s1")
 
 Story = Callable[[RealHost, RealHost], Awaitable[Any]]
@@ -266,3 +286,285 @@ def test_what_a_running_ve_wrote_before_and_after_the_first_parcel_is_there() ->
         await perform(target, *down())
 
     between_hosts(move)
+
+
+def test_a_suspended_ve_goes_on_elsewhere_where_it_was() -> None:
+    async def move(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), *up())
+        live(await root_of(source), owner(source))
+        await shell(source, COUNTER)
+        await until(source, "test $(cat /tmp/count) -gt 5")
+        await perform(source, SuspendRuntime(uid=A), DeleteRuntime(uid=A), RemoveCgroup(uid=A), cut(0))
+        count = counted(source)
+        assert (await send_all(source, target))[1:] == ["data:0", "memory:memory"]
+        await place(source, target)
+        seen = await power_of(target)
+        assert seen.state is PowerState.SUSPENDED
+        assert seen.launch == (await power_of(source)).launch
+        cgroup, create, start = up()
+        assert isinstance(create, CreateRuntime)
+        await perform(target, cgroup, replace(create, resume=True), start)
+        await until(target, f"test $(cat /tmp/count) -gt {count}")
+        assert counted(target) > count
+        await perform(target, *down())
+
+    between_hosts(move)
+
+
+def counted(host: RealHost) -> int:
+    return int(Path(host.site.instance.volume(A), "upper/tmp/count").read_text())
+
+
+def test_a_snapshot_with_memory_arrives_with_it() -> None:
+    async def move(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), *up())
+        await shell(source, COUNTER)
+        await until(source, "test $(cat /tmp/count) -gt 5")
+        taken = TakeSnapshot(uid=A, name=S1, kind=SnapshotKind.NAMED, memory=True)
+        await perform(source, taken, *down(), cut(0))
+        await send_all(source, target)
+        await place(source, target)
+        await target.perform(ClearMove(uid=A, move=MOVE))
+        back = RollBack(uid=A, to=S1, request="r", safety=BEFORE, size=SIZE)
+        await target.perform(back)
+        count = counted(target)
+        cgroup, create, start = up()
+        assert isinstance(create, CreateRuntime)
+        launch = (await power_of(target)).launch
+        assert launch is not None
+        await perform(target, cgroup, replace(create, resume=True, launch=launch), start)
+        await until(target, f"test $(cat /tmp/count) -gt {count}")
+        await perform(target, *down())
+
+    between_hosts(move)
+
+
+def test_what_is_remembered_of_a_ve_goes_along() -> None:
+    async def move(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), *up())
+        await source.count(A, deep=True)
+        peaks = source.site.ledgers.read(A).tallies
+        assert any(tally.peak for tally in peaks.values())
+        record = replace(source.site.need_record(A), protect=True, requests_done=("r1", "r2"), applied={"a": 1})
+        await perform(source, WriteRecord(record=record, template_key=None), *down(), cut(0))
+        await send_all(source, target)
+        await place(source, target)
+        assert target.site.need_record(A) == record
+        arrived = target.site.ledgers.read(A).tallies
+        assert {name: tally.peak for name, tally in arrived.items()} == {
+            name: tally.peak for name, tally in source.site.ledgers.read(A).tallies.items()
+        }
+        assert arrived.keys() >= peaks.keys()
+
+    between_hosts(move)
+
+
+def everything_of(host: RealHost) -> set[str]:
+    """List what lies in a pool, and which templates there are; not what a volume holds."""
+    instance = host.site.instance
+    found = {f"{instance.templates}/{name}" for name in os.listdir(instance.templates) if name.startswith("build-")}
+    for top, directories, names in os.walk(instance.pool):
+        found.update(f"{top}/{name}" for name in (*directories, *names))
+    return found
+
+
+async def refused(target: RealHost, parcel: Parcel, *pieces: bytes) -> str:
+    """Have a parcel refused, and say with what words; nothing is left of it."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    before = everything_of(target)
+    with pytest.raises(VectlError) as caught:
+        await HostCarrier(target.site).receive(A, MOVE, parcel, chunks())
+    left = everything_of(target) - before - {target.site.instance.moves}
+    move = f"{target.site.instance.moves}/{A}.{MOVE}"
+    assert left <= {move, f"{move}/received"}
+    return str(caught.value)
+
+
+async def bytes_of(host: RealHost, parcel: Parcel) -> bytes:
+    return b"".join([piece async for piece in HostCarrier(host.site).send(A, MOVE, parcel)])
+
+
+NOTE = frame(FrameKind.NOTE, encode(ParcelNote()))
+
+
+def file_of(name: str, content: bytes = b"x", *, size: int | None = None) -> bytes:
+    head = json.dumps({"name": name, "size": len(content) if size is None else size}).encode()
+    return frame(FrameKind.FILE, head) + frame(FrameKind.BYTES, content)
+
+
+def test_a_parcel_that_is_not_what_it_says_is_refused_and_nothing_of_it_is_left() -> None:
+    async def story(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), cut(0), cut(1))
+        template, first, second = await HostCarrier(source.site).parcels(A, MOVE)
+        whole, memory = await bytes_of(source, first), Parcel(kind=ParcelKind.MEMORY, name="memory")
+        assert "is to be here before it" in await refused(target, second, await bytes_of(source, second))
+        assert "an end before its end" in await refused(target, first)
+        for length in (3, 9, len(whole) // 2, len(whole) - 1):
+            assert "it has" in await refused(target, first, whole[:length])
+        assert "more after its end" in await refused(target, first, whole, b"x")
+        assert "a frame" in await refused(target, first, b"garbage" * 100)
+        assert "no such file" not in await refused(target, first, whole.replace(b"btrfs-stream", b"btrfs-stroam"))
+        for name in ("../f", "/etc/f", "memory/../../f", "memory/.f", "memory/a/b", "f", "meta.json/", ""):
+            assert "has none such" in await refused(target, memory, NOTE, file_of(name))
+        assert "longer than it says" in await refused(target, memory, NOTE, file_of("memory/f", b"xx", size=1))
+        assert "expected its name" in await refused(target, memory, NOTE, frame(FrameKind.FILE, b"[]"))
+        assert await refused(target, memory, NOTE, file_of("memory/f"), file_of("memory/f"))
+        assert await refused(target, memory, NOTE, file_of("memory/f"), frame(FrameKind.END))
+        other = replace(template, name="0" * 64)
+        assert "has the digest" in await refused(target, other, await bytes_of(source, template))
+        for name in ("../x", "x" * 65, ".x", ""):
+            with pytest.raises(StateError):
+                await refused_name(target, replace(first, name=name))
+        endless = [frame(FrameKind.BYTES, bytes(1 << 20))] * 1200
+        text = await refused(target, memory, NOTE, file_of("memory/f", size=1 << 50), *endless)
+        assert "no space left" in text.lower() or "larger than the pool" in text
+
+    between_hosts(story)
+
+
+async def refused_name(target: RealHost, parcel: Parcel) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    await HostCarrier(target.site).receive(A, MOVE, parcel, nothing())
+
+
+def test_what_looks_like_a_volume_and_is_none_is_not_taken() -> None:
+    async def story(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False))
+        directory = f"{source.site.instance.moves}/{A}.{MOVE}"
+        os.makedirs(directory)
+        for number, twist in enumerate((link_upper, add_stranger, link_index, drop_work)):
+            made = f"{directory}/data-{number}"
+            btrfs.snapshot(source.site.instance.volume(A), made, read_only=False)
+            twist(made)
+            btrfs.make_read_only(made)
+            parcel = Parcel(kind=ParcelKind.DATA, name=str(number))
+            assert "no volume of a VE" in await refused(target, parcel, await bytes_of(source, parcel))
+
+    between_hosts(story)
+
+
+def link_upper(volume: str) -> None:
+    os.rmdir(f"{volume}/upper")
+    os.symlink("/etc", f"{volume}/upper")
+
+
+def add_stranger(volume: str) -> None:
+    os.symlink("/etc/shadow", f"{volume}/mark.json")
+
+
+def link_index(volume: str) -> None:
+    os.symlink("/etc", f"{volume}/work/index")
+
+
+def drop_work(volume: str) -> None:
+    os.rmdir(f"{volume}/work")
+
+
+def test_a_full_pool_takes_nothing_and_places_nothing() -> None:
+    async def story(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), *up())
+        root = await root_of(source)
+        with userns.acting_as(owner(source), owner(source)):
+            (root / "srv/large").write_bytes(os.urandom(40 * MIB))
+        await perform(source, *down(), cut(0))
+        template, parcel = await HostCarrier(source.site).parcels(A, MOVE)
+        await HostCarrier(target.site).receive(A, MOVE, template, HostCarrier(source.site).send(A, MOVE, template))
+        ballast = f"{target.site.instance.pool}/ballast"
+        free = btrfs.read_space(target.site.instance.pool).free
+        files.allocate(ballast, free - 20 * MIB)
+        whole = await bytes_of(source, parcel)
+        text = await refused(target, parcel, *(whole[at : at + MIB] for at in range(0, len(whole), MIB)))
+        assert "no space left" in text.lower()
+        with pytest.raises(StateError, match="have not arrived"):
+            await place(source, target)
+        assert target.site.uids() == []
+        os.unlink(ballast)
+
+    between_hosts(story)
+
+
+def test_an_image_that_has_no_room_for_its_holes_is_not_placed() -> None:
+    async def story(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=True), cut(0))
+        await send_all(source, target)
+        ballast, pool = f"{target.site.instance.pool}/ballast", target.site.instance.pool
+        storage.commit(pool)
+        files.allocate(ballast, btrfs.read_space(pool).free - 16 * MIB)
+        before = everything_of(target)
+        with pytest.raises(NoSpaceError):
+            await place(source, target)
+        assert everything_of(target) == before
+        os.unlink(ballast)
+        storage.commit(pool)
+        await place(source, target)
+        assert target.site.uids() == [A]
+
+    between_hosts(story)
+
+
+def test_whoever_is_killed_while_receiving_or_placing_leaves_what_is_cleared_away() -> None:
+    async def story(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), TakeSnapshot(uid=A, name=S1, kind=SnapshotKind.NAMED), cut(0))
+        instance = target.site.instance
+        empty = everything_of(target)
+        parcels = await HostCarrier(source.site).parcels(A, MOVE)
+        contents = {parcel: await bytes_of(source, parcel) for parcel in parcels}
+        for parcel, content in contents.items():
+            killed(partial(receive_half, instance, parcel, content))
+            assert str(parcel) not in await HostCarrier(target.site).received(A, MOVE)
+            await HostCarrier(target.site).receive(A, MOVE, parcel, HostCarrier(source.site).send(A, MOVE, parcel))
+        killed(partial(receive_half, instance, replace(parcels[-1], name="1"), contents[parcels[-1]]))
+        await target.perform(ClearMove(uid=A, move=MOVE))
+        assert everything_of(target) - {instance.moves} == empty
+        await send_all(source, target)
+        effect = PlaceArrival(record=source.site.need_record(A), move=MOVE)
+        killed(partial(place_half, instance, effect))
+        assert target.site.uids() == []
+        await target.perform(effect)
+        assert target.site.uids() == [A]
+
+    between_hosts(story)
+
+
+def killed(work: Callable[[], object]) -> None:
+    """Have work done in a process that kills itself in it."""
+    with pytest.raises(storage.NoAnswerError):
+        storage.in_child(work)
+
+
+def receive_half(instance: Instance, parcel: Parcel, content: bytes) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield content[: len(content) - 30]
+        await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(HostCarrier(Site(instance)).receive(A, MOVE, parcel, half()))
+
+
+def place_half(instance: Instance, effect: PlaceArrival) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    btrfs.sync = die  # type: ignore[assignment]  # it never returns
+    asyncio.run(RealHost(Site(instance)).perform(effect))
+
+
+def test_what_was_placed_stays_and_may_be_placed_again() -> None:
+    async def story(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), cut(0), cut(0))
+        await send_all(source, target)
+        assert await send_all(source, target) == []
+        await place(source, target)
+        await place(source, target)
+        await perform(target, ClearMove(uid=A, move=MOVE), ClearMove(uid=A, move=MOVE))
+        await place(source, target)
+        assert target.site.need_record(A) == source.site.need_record(A)
+        assert isinstance((await target.observe()).ves[A].volume, VolumeObservation)
+
+    between_hosts(story)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ import pytest
 
 from reconciler.errors import KernelError, KernelFormatError
 from reconciler.host import image as volumes
-from reconciler.kernel import btrfs, loop, overlay, overlay_index, quota, userns
+from reconciler.kernel import btrfs, loop, overlay, overlay_index, quota, receive_child, sending, userns
 from reconciler.kernel.image import ImageMount
 from reconciler.kernel.overlay import OverlayMount
+from reconciler.kernel.receive_child import Reception
 from tests.support.storage import in_private_namespace, pool, read, template, write
 
 pytestmark = pytest.mark.kernel
@@ -181,6 +183,49 @@ def test_a_clone_in_other_ids_goes_its_own_way_beside_the_original(spec: Overlay
         return read(f"{clone.target}/lib/h1"), read(f"{spec.target}/lib/h1"), owner - other, own
 
     assert in_private_namespace(both) == ("the clone's\n", "changed\n", 33, True)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pool(str(tmp_path_factory.mktemp("elsewhere"))) as path:
+        yield path
+
+
+def arrived(spec: OverlayMount, directory: str) -> OverlayMount:
+    """Send the volume to another file system, in which numbers differ from the start, and make a volume of it there."""
+    os.mkdir(directory)
+    for number in range(5):
+        write(f"{directory}/{number}", "x")
+    sent = f"{os.path.dirname(spec.volume)}/sent"
+    btrfs.snapshot(spec.volume, sent, read_only=True)
+    job = Reception(directory=directory, target="volume")
+    asyncio.run(receive_child.receive(job, sending.send(sent, parent=None)))
+    return replace(spec, volume=f"{directory}/volume")
+
+
+def born_in_template(found: dict[str, tuple[int, int, int, int]]) -> dict[str, tuple[int, int, int, int]]:
+    return {path: about for path, about in found.items() if not path.startswith("./home")}
+
+
+def test_what_came_from_another_file_system_is_found_by_its_origin(
+    spec: OverlayMount, elsewhere: str, tmp_path: Path
+) -> None:
+    overlay.make_layers(spec.volume)
+    within(spec, live)
+    before = within(spec, seen)
+    there = arrived(spec, f"{elsewhere}/{tmp_path.name}")
+    with pytest.raises(AssertionError, match="renew it"):
+        within(there, seen)
+    assert overlay_index.renew_received(there.volume) > 0
+    assert overlay_index.renew_received(there.volume) == 0
+    found = within(there, seen)
+    assert born_in_template(found) == born_in_template(before)
+    assert {path: about[1:] for path, about in found.items()} == {path: about[1:] for path, about in before.items()}
+    assert within(there, linked) == ("changed\n", "again\n")
+    assert within(there, lambda: (read("lib/renamed/f1"), read("lib/d0/f0"))) == ("3 1\n", "changed\n")
+    copy = copied(there, "copy")
+    assert overlay_index.renew(copy.volume) > 0
+    assert within(copy, linked) == ("again\n", "again\n")
 
 
 def test_the_copy_of_an_image_needs_no_renewal_and_both_mount_at_once(spec: OverlayMount, tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from reconciler.kernel.criu import DumpSpec, RestoreSpec, parse_error
 DUMP = DumpSpec(
     program="/p/criu", pid=7, images="/i", work="/w", freezer="/f/a", externals={"/dev/null": "/dev/null"}, hook="/h"
 )
-RESTORE = RestoreSpec(program="criu", images="/i", work="/w", root="/r", externals={"/a": "/dev/null"}, hook="/h")
+RESTORE = RestoreSpec(
+    program="criu", images="/i", work="/w", root="/r", externals={"/a": "/dev/null"}, hook="/h", cgroup="/v/u/ve"
+)
 
 NOISE = """(00.038609) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted
 (00.04) Dumping task (pid: 4711 comm: my (odd) name)
@@ -34,6 +36,10 @@ def test_a_restore_gives_what_is_the_hosts_and_is_not_waited_for() -> None:
     argv = criu.restore_argv(RESTORE)
     assert {("--root", "/r"), ("--external", "mnt[/a]:/dev/null"), ("--action-script", "/h")} <= pairs(argv)
     assert "--restore-detached" in argv
+
+
+def test_a_restore_puts_a_ve_in_its_cgroup_wherever_it_was_dumped() -> None:
+    assert ("--cgroup-root", "/v/u/ve") in pairs(criu.restore_argv(RESTORE))
 
 
 @pytest.mark.parametrize("argv", [criu.dump_argv(DUMP), criu.restore_argv(RESTORE)])

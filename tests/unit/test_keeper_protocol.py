@@ -93,7 +93,13 @@ REQUESTS: tuple[Request, ...] = (
         uid="u1",
         spec=restoring.Restore(
             criu=RestoreSpec(
-                program="criu", images="/i", work="/w", root="/r", externals={"x": "/dev/null"}, hook="/h"
+                program="criu",
+                images="/i",
+                work="/w",
+                root="/r",
+                externals={"x": "/dev/null"},
+                hook="/h",
+                cgroup="/c/ve",
             ),
             env={"A": "b"},
             overlay=MOUNT,
