@@ -78,7 +78,7 @@ def _subvolumes(site: Site, uid: Uid, directory: str) -> list[_Subvolume]:
 
 def _memory_of(site: Site, uid: Uid, directory: str) -> str | None:
     """Find the directory of a memory that is to be sent: of processes that are held, or of a VE that is suspended."""
-    held, suspended = f"{directory}/{MEMORY}", f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}"
+    held, suspended = f"{directory}/{MEMORY}/{kept.MEMORY}", f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}"
     return next((path for path in (held, suspended) if os.path.isdir(path)), None)
 
 
