@@ -55,9 +55,20 @@ def begin(site: Site, uid: Uid, born: str) -> str:
 
     Raises: StateError; TemplateError; KernelError; NoSpaceError.
     """
+    meta = describe(site, uid, os.path.basename(born))
+    unborn = kept.begin(site, born)
+    kept.write_meta(unborn, meta)
+    return unborn
+
+
+def describe(site: Site, uid: Uid, name: str) -> KeptMeta:
+    """Say what the memory of a VE that runs is.
+
+    Raises: StateError; TemplateError; KernelError.
+    """
     template, digest = kept.base_of(site, uid)
-    meta = KeptMeta(
-        name=os.path.basename(born),
+    return KeptMeta(
+        name=name,
         kind=SnapshotKind.SAFETY,
         taken_at=time.time(),
         template=template,
@@ -65,9 +76,6 @@ def begin(site: Site, uid: Uid, born: str) -> str:
         is_image=os.path.exists(image.path_in(site.instance.volume(uid))),
         launch=runtime.read_launch(site, uid),
     )
-    unborn = kept.begin(site, born)
-    kept.write_meta(unborn, meta)
-    return unborn
 
 
 def write_hook(site: Site) -> str:

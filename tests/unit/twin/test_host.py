@@ -14,7 +14,19 @@ from reconciler.model.seam import Host
 from reconciler.model.settings import SetSetting
 from reconciler.model.views import ShowViews
 from reconciler.model.volume import PurgeTrash, Record
-from reconciler.twin import compute, devices, mounts, network, placement, power, reach, snapshots, ve_network, volume
+from reconciler.twin import (
+    compute,
+    devices,
+    holding,
+    mounts,
+    network,
+    placement,
+    power,
+    reach,
+    snapshots,
+    ve_network,
+    volume,
+)
 from reconciler.twin.clock import StoppedClock
 from reconciler.twin.host import TwinHost
 from reconciler.twin.world import World
@@ -26,6 +38,7 @@ FAMILIES = (
     devices.DevicesEffect,
     network.HostNetworkEffect,
     placement.PlacementEffect,
+    holding.HoldingEffect,
     power.PowerEffect,
     reach.ReachEffect,
     snapshots.SnapshotEffect,
