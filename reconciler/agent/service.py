@@ -94,7 +94,7 @@ async def _serve(config: Config, session: Session, location: Location, companion
     readiness = Readiness(session.desk, session.host, session.reconciler.names, session.reconciler.running)
     server = Server(agent, session.operations, config.instance, refresh=source.refresh)
     await server.open()
-    beside = [accompany(companion, agent, config) for companion in companions]
+    beside = [accompany(companion, agent, config) for companion in (*companions, *_of_a_fleet(config))]
     guarding = session.guard.run(lambda: agent.ask(None, reason="risk_settled"))
     working = asyncio.create_task(_work(agent.run(), source.run(), readiness.run(), guarding, *beside))
     beating = asyncio.create_task(_beat(agent))
@@ -109,6 +109,15 @@ async def _serve(config: Config, session: Session, location: Location, companion
         await server.close()
         events.close()
         source.close()
+
+
+def _of_a_fleet(config: Config) -> Sequence[Companion]:
+    """Give what runs beside the agent of a host that is not alone."""
+    if config.etcd is None:
+        return ()
+    from reconciler.agent.peering import serve_peers  # brings TLS and keys
+
+    return (serve_peers,)
 
 
 async def _work(*parts: Coroutine[Any, Any, None]) -> None:

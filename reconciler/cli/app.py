@@ -23,6 +23,7 @@ from reconciler.cli import (
     export,
     get,
     hook,
+    host,
     importing,
     inside,
     learn,
@@ -114,6 +115,7 @@ for name, command in _COMMANDS.items():
 app.command("man", hidden=True)(manual.man)
 app.add_typer(importing.app, name="import")
 app.add_typer(hook.app, name="hook")
+app.add_typer(host.app, name="host")
 app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(source.app, name="source")
 app.add_typer(template.app, name="template")

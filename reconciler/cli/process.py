@@ -45,16 +45,17 @@ def agent(
         "color": output.has_color(sys.stderr),
         "failpoints": os.environ.get("VECTL_FAILPOINTS", "") if enable_failpoints else "",
     }
-    _become_agent(json.dumps(wish), speaks_http=config.listen is not None or bool(config.notify))
+    speaks_tls = config.listen is not None or bool(config.notify) or config.etcd is not None
+    _become_agent(json.dumps(wish), speaks_tls=speaks_tls)
 
 
-def _become_agent(wish: str, *, speaks_http: bool) -> NoReturn:
+def _become_agent(wish: str, *, speaks_tls: bool) -> NoReturn:
     """Replace this process by the agent, which then carries nothing of the command line for as long as it runs.
 
     One arena is enough for a process of one busy thread; glibc would make one for each helper thread.
     Source: mallopt(3), MALLOC_ARENA_MAX.
     """
     isolated = ["-I"] if sys.flags.isolated else []
-    room = "reconciler.web" if speaks_http else "reconciler.agent"
+    room = "reconciler.web" if speaks_tls else "reconciler.agent"
     argv = [sys.executable, *isolated, "-m", room, wish]
     os.execve(sys.executable, argv, {"MALLOC_ARENA_MAX": "1", **os.environ})  # noqa: S606  # no shell is wanted

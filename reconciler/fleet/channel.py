@@ -175,17 +175,24 @@ class Channel:
         """Wait for a frame; None, if the other end left after a whole one."""
         try:
             async with asyncio.timeout(self.pace.silence_s):
-                kind, length = frames.parse_head(await self._reader.readexactly(frames.HEAD_BYTES))
+                head = await self._head()
+                if head is None:
+                    return None
+                kind, length = frames.parse_head(head)
                 return Frame(kind, await self._reader.readexactly(length) if length else b"")
         except TimeoutError as err:
             self.is_broken = True
             raise PeerError(f"receive from {self.peer}: nothing came for {self.pace.silence_s:g} s") from err
+        except (OSError, EOFError) as err:
+            raise self._broken(err) from err
+
+    async def _head(self) -> bytes | None:
+        try:
+            return await self._reader.readexactly(frames.HEAD_BYTES)
         except asyncio.IncompleteReadError as err:
-            if err.expected == frames.HEAD_BYTES and not err.partial:
-                return None
-            raise self._broken(err) from err
-        except OSError as err:
-            raise self._broken(err) from err
+            if err.partial:
+                raise
+            return None
 
     async def _keep_alive(self) -> None:
         while True:

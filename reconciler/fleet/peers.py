@@ -35,8 +35,8 @@ class Progress:
 Told: TypeAlias = Callable[[Progress], None]
 
 
-def _tell_nobody(progress: Progress) -> None:
-    pass
+def tell_nobody(progress: Progress) -> None:
+    """Take progress, and tell nobody."""
 
 
 class TlsPeers:
@@ -45,7 +45,7 @@ class TlsPeers:
     __slots__ = ("_bucket", "_circle", "_contexts", "_contexts_of", "_idle", "_pace", "_told")
 
     def __init__(
-        self, circle: CircleNow, *, bandwidth: int | None = None, told: Told = _tell_nobody, pace: Pace = PACE
+        self, circle: CircleNow, *, bandwidth: int | None = None, told: Told = tell_nobody, pace: Pace = PACE
     ) -> None:
         """Take ``bandwidth``: bytes per second of all shipments together; ``told``: what is called on progress."""
         self._circle, self._told, self._pace = circle, told, pace

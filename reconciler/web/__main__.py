@@ -1,4 +1,4 @@
-"""The agent as a process that speaks HTTP as well: more than most hosts need, so only where the configuration asks."""
+"""The agent as a process that speaks HTTP and TLS as well: more than most hosts need, so only where it is asked for."""
 
 from __future__ import annotations
 
