@@ -1,18 +1,12 @@
-"""The listener: other hosts ask this one, once they have proven who they are.
-
-Whoever reaches the port can begin a handshake. What that may cost is bounded: by time, and by how many of one address
-and of strangers are at it, so that strangers cannot keep out the hosts that the manifests name.
-"""
+"""The listener: other hosts ask this one, once they have proven who they are."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Any
 
 import structlog
@@ -21,6 +15,7 @@ from reconciler.errors import PeerError, TerminalError, VectlError
 from reconciler.fleet import frames, tls
 from reconciler.fleet.channel import WORDS_MAX, Channel, reason_of
 from reconciler.fleet.circle import Circle, CircleNow, Fellow
+from reconciler.fleet.crowd import Crowd
 from reconciler.fleet.frames import Frame, Kind
 from reconciler.fleet.pace import PACE, Pace
 from reconciler.fleet.peers import BUFFER
@@ -29,15 +24,6 @@ from reconciler.model.fleet_seam import PeerService
 from reconciler.model.identity import HostName
 
 _BACKLOG = 128
-_STRANGERS_MAX = 16
-"""Handshakes with addresses that no manifest names."""
-
-_ONE_ADDRESS_MAX = 8
-"""Handshakes with one address."""
-
-_CONVERSATIONS_MAX = 32
-"""Conversations with one host."""
-
 _AGAIN_S = 0.2
 
 
@@ -53,7 +39,7 @@ class Listener:
         """
         self._service, self._circle, self._pace = service, circle, pace
         self._context: tuple[Circle, ssl.SSLContext] | None = None
-        self._crowd, self._refused = _Crowd(), ""
+        self._crowd, self._refused = Crowd(), ""
         self._sock = _bind(address, port)
 
     @property
@@ -96,11 +82,11 @@ class Listener:
                 reader, writer = await self._shake_hands(sock, circle)
             await self._welcome(reader, writer, circle)
         except (VectlError, OSError) as error:
-            sock.close()
             self._tell(address, reason_of(error) if isinstance(error, OSError) else str(error))
         except Exception:  # a bug that one conversation meets must not end the others
-            sock.close()
             log.exception("peer.crashed", address=address)
+        finally:
+            sock.close()
 
     async def _shake_hands(
         self, sock: socket.socket, circle: Circle
@@ -180,68 +166,8 @@ class Listener:
             structlog.get_logger().warning("peer.refused", address=address, reason=reason)
 
 
-class _Crowd:
-    """Counts who is here."""
-
-    __slots__ = ("_handshakes", "_strangers", "conversations")
-
-    def __init__(self) -> None:
-        self._handshakes: Counter[str] = Counter()
-        self.conversations: Counter[str] = Counter()
-        self._strangers = 0
-
-    @contextmanager
-    def handshake(self, address: str, circle: Circle) -> Iterator[None]:
-        """Count a handshake.
-
-        Raises: PeerError, if there are too many.
-        """
-        is_stranger = not any(_same(fellow.address, address) for fellow in circle.fellows.values())
-        if self._handshakes[address] >= _ONE_ADDRESS_MAX or (is_stranger and self._strangers >= _STRANGERS_MAX):
-            raise PeerError("shake hands: too many of them at once")
-        self._strangers += is_stranger
-        with _counted(self._handshakes, address):
-            try:
-                yield
-            finally:
-                self._strangers -= is_stranger
-
-    @contextmanager
-    def conversation(self, name: str) -> Iterator[None]:
-        """Count a conversation.
-
-        Raises: PeerError, if there are too many.
-        """
-        if self.conversations[name] >= _CONVERSATIONS_MAX:
-            raise PeerError(f"talk to {name}: too many conversations at once")
-        with _counted(self.conversations, name):
-            yield
-
-
-@contextmanager
-def _counted(counter: Counter[str], name: str) -> Iterator[None]:
-    counter[name] += 1
-    try:
-        yield
-    finally:
-        counter[name] -= 1
-        if not counter[name]:
-            del counter[name]
-
-
 def _words(error: VectlError) -> bytes:
     return frames.to_payload({"message": str(error)[:WORDS_MAX], "refused": isinstance(error, TerminalError)})
-
-
-def _same(one: str, other: str) -> bool:
-    """Compare addresses as they are written in manifests and as sockets give them."""
-    if one == other:
-        return True
-    with suppress(ValueError):
-        seen = ipaddress.ip_address(other.partition("%")[0])
-        mapped = seen.ipv4_mapped if isinstance(seen, ipaddress.IPv6Address) else None
-        return ipaddress.ip_address(one) == (mapped or seen)
-    return False
 
 
 def _bind(address: str, port: int) -> socket.socket:

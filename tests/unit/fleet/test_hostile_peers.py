@@ -343,6 +343,19 @@ def test_strangers_in_numbers_do_not_keep_out_a_host() -> None:
     asyncio.run(talk())
 
 
+def test_a_crowd_at_the_address_of_a_host_does_not_keep_it_out() -> None:
+    """What a host's VEs reach by its address they reach as if they were it, but for the key."""
+
+    async def talk() -> None:
+        async with pair() as (one, other):
+            crowd = [await asyncio.open_connection(LOOPBACK, other.listener.port) for _ in range(60)]
+            await _is_well(one, other)
+            for _, writer in crowd:
+                writer.transport.abort()
+
+    asyncio.run(talk())
+
+
 def test_a_hundred_questions_at_once_are_all_answered_or_refused_in_words() -> None:
     async def talk() -> None:
         async with pair() as (one, other):
