@@ -17,7 +17,7 @@ from reconciler.host import arrivals, images, kept, parcel_notes, sendings, temp
 from reconciler.host.parcel_frames import FrameKind, Frames
 from reconciler.host.parcel_notes import MEMORY, ParcelNote
 from reconciler.host.site import Site
-from reconciler.kernel import btrfs, files, qgroup, receive_child
+from reconciler.kernel import btrfs, files, qgroup, receiving
 from reconciler.kernel.criu import IMAGES_MODE
 from reconciler.kernel.receive_child import Reception
 from reconciler.kernel.syscalls import file_errors
@@ -88,7 +88,7 @@ async def _fill(begun: str, received: str, parcel: Parcel, frames: Frames) -> Pa
         return replace(note, uuid=None)
     await frames.take(FrameKind.STREAM)
     job = _reception(begun, received, parcel, note)
-    return replace(note, uuid=await receive_child.receive(job, frames.bytes_of_stream()))
+    return replace(note, uuid=await receiving.receive(job, frames.bytes_of_stream()))
 
 
 def _expected_files(begun: str, parcel: Parcel) -> dict[str, str]:

@@ -6,22 +6,20 @@ import asyncio
 import json
 import os
 import stat
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from reconciler.errors import StateError
-from reconciler.host import arrivals, image, images, kept, parcel_notes, runtime, volume
+from reconciler.host import arrivals, image, images, kept, memory_files, parcel_notes, volume
 from reconciler.host.parcel_frames import LONGEST, FrameKind, frame
 from reconciler.host.parcel_notes import MEMORY, ParcelNote
 from reconciler.host.site import Site
-from reconciler.kernel import btrfs, files, sending
+from reconciler.kernel import btrfs, files, qgroup, sending
 from reconciler.kernel.syscalls import file_errors
 from reconciler.model.identity import Digest, Uid
-from reconciler.model.kept import KeptMeta, encode_meta
+from reconciler.model.kept import KeptMeta
 from reconciler.model.placement import Parcel, ParcelKind
-from reconciler.model.snapshots import SnapshotKind
 
 IMAGE = "image.erofs"
 _CLONES_MOST = 16
@@ -45,8 +43,9 @@ def list_parcels(site: Site, uid: Uid, move: str) -> tuple[Parcel, ...]:
     needed = {base, *(meta.template_digest for _, meta in _snapshots(site, uid))}
     found = [_template(site, digest) for digest in sorted(needed)]
     found += [one.parcel for one in _subvolumes(site, uid, directory)]
-    if _memory_of(site, uid, directory) is not None:
-        found.append(Parcel(kind=ParcelKind.MEMORY, name=MEMORY))
+    memory = _memory_of(site, uid, directory)
+    if memory is not None:
+        found.append(Parcel(kind=ParcelKind.MEMORY, name=MEMORY, size=memory_files.size_of(memory)))
     return tuple(found)
 
 
@@ -72,8 +71,15 @@ def _subvolumes(site: Site, uid: Uid, directory: str) -> list[_Subvolume]:
     found: list[_Subvolume] = []
     for kind, name, path in sorted(named, key=lambda one: btrfs.subvolume_id(one[2])):
         parent = str(found[-1].parcel) if found else None
-        found.append(_Subvolume(Parcel(kind=kind, name=name, parent=parent), path))
+        size = None if found else _size_of(site, path)
+        found.append(_Subvolume(Parcel(kind=kind, name=name, parent=parent, size=size), path))
     return found
+
+
+def _size_of(site: Site, path: str) -> int | None:
+    number = btrfs.subvolume_id(path)
+    group = qgroup.read_qgroups(site.instance.pool, {number}).groups.get(number)
+    return None if group is None else group.referenced
 
 
 def _memory_of(site: Site, uid: Uid, directory: str) -> str | None:
@@ -118,23 +124,10 @@ async def _send_memory(site: Site, uid: Uid, directory: str) -> AsyncGenerator[b
         raise StateError(f"send the memory of VE {uid}: it has none")
     yield frame(FrameKind.NOTE, parcel_notes.encode(ParcelNote()))
     meta = files.read_bytes_if_exists(f"{os.path.dirname(memory)}/{arrivals.META}")
-    yield _content(arrivals.META, meta or encode_meta(_describe_held(site, uid)))
+    yield _content(arrivals.META, meta or b"")
     async with aclosing(_send_images(memory)) as pieces:
         async for piece in pieces:
             yield piece
-
-
-def _describe_held(site: Site, uid: Uid) -> KeptMeta:
-    template, digest = kept.base_of(site, uid)
-    return KeptMeta(
-        name="suspended",
-        kind=SnapshotKind.SAFETY,
-        taken_at=time.time(),
-        template=template,
-        template_digest=digest,
-        is_image=os.path.exists(image.path_in(site.instance.volume(uid))),
-        launch=runtime.read_launch(site, uid),
-    )
 
 
 async def _send_data(site: Site, uid: Uid, directory: str, parcel: Parcel) -> AsyncGenerator[bytes, None]:

@@ -6,7 +6,6 @@ the source calls the subvolume, or with the ``error``, its ``text`` and its ``er
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import json
@@ -14,14 +13,13 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import IO
 
-import reconciler
-from reconciler.errors import CommandError, KernelError, NoSpaceError, StateError, VectlError
-from reconciler.kernel import btrfs, command, mount, qgroup, send_stream
+from reconciler.errors import StateError, VectlError
+from reconciler.kernel import btrfs, mount, qgroup, send_stream
 from reconciler.kernel.receiver import Receiver
 from reconciler.kernel.send_stream import Command, Key, Verb, broken
 from reconciler.kernel.syscalls import checked, file_errors, libc
@@ -29,7 +27,6 @@ from reconciler.kernel.syscalls import checked, file_errors, libc
 _PR_SET_PDEATHSIG = 1
 _MEMORY = 1 << 30
 _BUFFER = 1 << 20
-_SAID_MOST = 1 << 16
 _IOC_GETFLAGS, _IOC_SETFLAGS = 0x80086601, 0x40086602
 _NO_COPY_ON_WRITE = 0x00800000
 
@@ -52,72 +49,10 @@ class Reception:
     in_place: bool = False
 
 
-async def receive(job: Reception, chunks: AsyncIterator[bytes]) -> str:
-    """Receive a subvolume, and give what the source calls it. It stays writable, and is not on disk yet.
-
-    Whatever fails leaves half of it; the process has ended then.
-
-    Raises: StateError, if the stream is none for it; NoSpaceError; KernelError; CommandError, if the process was
-    killed; whatever ``chunks`` raises.
-    """
-    package = os.path.dirname(os.path.dirname(os.path.abspath(reconciler.__file__)))
-    argv = [sys.executable, "-P", "-s", "-S", "-m", __name__]
-    with command.started(argv[0]):
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd="/",
-            env={"PYTHONPATH": package, "PATH": os.environ.get("PATH", os.defpath)},
-            process_group=0,
-        )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        await _feed(process.stdin, job, chunks)
-        answer = await process.stdout.read(_SAID_MOST)
-        status = await process.wait()
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-    return _judge(answer, status)
-
-
-async def _feed(pipe: asyncio.StreamWriter, job: Reception, chunks: AsyncIterator[bytes]) -> None:
-    """Write all chunks; a process that wants no more says why."""
-    try:
-        pipe.write(json.dumps(asdict(job)).encode() + b"\n")
-        async for chunk in chunks:
-            pipe.write(chunk)
-            await pipe.drain()
-        pipe.close()
-        await pipe.wait_closed()
-    except (BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _judge(answer: bytes, status: int) -> str:
-    try:
-        said = json.loads(answer)
-    except ValueError:
-        raise CommandError("receive a subvolume: its process was killed", status=status, output="") from None
-    if "uuid" in said:
-        return str(said["uuid"])
-    match said["error"]:
-        case "NoSpaceError":
-            raise NoSpaceError(said["text"])
-        case "StateError":
-            raise StateError(said["text"])
-        case _:
-            raise KernelError(said["text"], errno=said["errno"])
-
-
 def receive_here(job: Reception, stream: IO[bytes]) -> str:
     """Receive a subvolume in this process, which has one thread and sees the directory as its root.
 
-    Raises: as `receive`.
+    Raises: StateError; NoSpaceError; KernelError.
     """
     commands = send_stream.read_commands(stream)
     first = next(commands, None)

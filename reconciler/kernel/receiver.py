@@ -23,7 +23,8 @@ from reconciler.kernel.send_stream import Command, Key, Verb, broken
 from reconciler.kernel.syscalls import file_errors
 
 _BELOW = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
-_HARMLESS = os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
+_HARMLESS = os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORIES_MOST = 64
 _FICLONERANGE = 0x4020940D
 _CLONE = struct.Struct("<qQQQ")
 _CAPABILITY = "security.capability"
@@ -38,7 +39,8 @@ class Receiver:
 
     def __init__(self, root: int, sources: Mapping[str, int]) -> None:
         self._root, self._sources = root, sources
-        self._directory: bytes | None = None
+        self._directories: dict[bytes, int] = {}
+        self._entered = -1
         self._written: tuple[bytes, int] | None = None
         self._verbs: Mapping[Verb, Callable[[Command], None]] = {
             Verb.FILE: self._make_file,
@@ -76,21 +78,38 @@ class Receiver:
         finally:
             self._forget()
 
+    def _directory_of(self, path: bytes) -> tuple[int, bytes]:
+        """Give the directory that a path is in, which stays open for the next one to ask for, and its name there."""
+        directory, _, name = path.rpartition(b"/")
+        descriptor = self._directories.pop(directory, None)
+        if descriptor is None:
+            if len(self._directories) >= _DIRECTORIES_MOST:
+                self._forget_directory(next(iter(self._directories)))
+            descriptor = _open_directory(self._root, directory)
+        self._directories[directory] = descriptor  # the one asked for last is the last one to be closed
+        return descriptor, name or b"."
+
     def _enter(self, path: bytes) -> bytes:
         """Go to the directory that a path is in, and give its name there."""
-        directory, _, name = path.rpartition(b"/")
-        if directory != self._directory:
-            descriptor = _open_directory(self._root, directory)
-            try:
-                os.fchdir(descriptor)
-            finally:
-                os.close(descriptor)
-            self._directory = directory
-        return name or b"."
+        descriptor, name = self._directory_of(path)
+        if descriptor != self._entered:
+            os.fchdir(descriptor)
+            self._entered = descriptor
+        return name
 
     def _forget(self) -> None:
-        """Forget what paths stand for: names have changed."""
-        self._directory = None
+        """Forget what paths stand for: names of directories have changed."""
+        for path in [*self._directories]:
+            self._forget_directory(path)
+        self._forget_file()
+
+    def _forget_directory(self, path: bytes) -> None:
+        descriptor = self._directories.pop(path)
+        os.close(descriptor)
+        if descriptor == self._entered:
+            self._entered = -1
+
+    def _forget_file(self) -> None:
         if self._written is not None:
             os.close(self._written[1])
             self._written = None
@@ -99,10 +118,10 @@ class Receiver:
         """Open a file to be written to; it stays open for the next one to ask for."""
         if self._written is not None and self._written[0] == path:
             return self._written[1]
-        descriptor = _open_regular(self._root, path, os.O_RDWR)
-        if self._written is not None:
-            os.close(self._written[1])
+        self._forget_file()
+        descriptor = os.open(self._enter(path), os.O_RDWR | _HARMLESS)
         self._written = path, descriptor
+        _expect_regular(descriptor)
         return descriptor
 
     def _make_file(self, command: Command) -> None:
@@ -117,27 +136,22 @@ class Receiver:
         os.mknod(self._enter(command.path(Key.PATH)), stat.S_IFMT(mode) | 0o600, os.makedev(major, minor))
 
     def _rename(self, command: Command) -> None:
-        name, target = self._enter(command.path(Key.PATH)), command.path(Key.PATH_TO)
-        directory, _, other = target.rpartition(b"/")
-        descriptor = _open_directory(self._root, directory)
-        try:
-            os.rename(name, other, dst_dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        self._forget()
+        other, target = self._directory_of(command.path(Key.PATH_TO))
+        name = self._enter(command.path(Key.PATH))
+        is_directory = stat.S_ISDIR(os.lstat(name).st_mode)
+        os.rename(name, target, dst_dir_fd=other)
+        self._forget_file()
+        if is_directory:
+            self._forget()
 
     def _link(self, command: Command) -> None:
-        name, existing = self._enter(command.path(Key.PATH)), command.path(Key.PATH_LINK)
-        directory, _, other = existing.rpartition(b"/")
-        descriptor = _open_directory(self._root, directory)
-        try:
-            os.link(other, name, src_dir_fd=descriptor, follow_symlinks=False)
-        finally:
-            os.close(descriptor)
+        other, existing = self._directory_of(command.path(Key.PATH_LINK))
+        name = self._enter(command.path(Key.PATH))
+        os.link(existing, name, src_dir_fd=other, follow_symlinks=False)
 
     def _unlink(self, command: Command) -> None:
         os.unlink(self._enter(command.path(Key.PATH)))
-        self._forget()
+        self._forget_file()
 
     def _remove_directory(self, command: Command) -> None:
         os.rmdir(self._enter(command.path(Key.PATH)))
@@ -167,7 +181,7 @@ class Receiver:
         if source is None:
             raise broken("a copy from a subvolume that is not of this move")
         target = self._open_file(command.path(Key.PATH))
-        origin = _open_regular(source, command.path(Key.CLONE_PATH), os.O_RDONLY)
+        origin = _open_regular(source, command.path(Key.CLONE_PATH))
         try:
             fcntl.ioctl(
                 target,
@@ -195,6 +209,8 @@ class Receiver:
         if max(user, group) > _LARGEST_ID:
             raise broken(f"an owner {user}:{group}")
         info, capability = os.lstat(path), None
+        if (info.st_uid, info.st_gid) == (user, group):
+            return
         if stat.S_ISREG(info.st_mode):
             with suppress(OSError):
                 capability = os.getxattr(path, _CAPABILITY, follow_symlinks=False)
@@ -220,9 +236,12 @@ def _open_directory(root: int, path: bytes) -> int:
     return openat2(root, os.fsdecode(path) or ".", os.O_RDONLY | os.O_DIRECTORY, resolve=_BELOW)
 
 
-def _open_regular(root: int, path: bytes, flags: int) -> int:
-    descriptor = openat2(root, os.fsdecode(path), flags | _HARMLESS, resolve=_BELOW)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise broken("content for what is no file")
+def _open_regular(root: int, path: bytes) -> int:
+    descriptor = openat2(root, os.fsdecode(path), os.O_RDONLY | _HARMLESS, resolve=_BELOW)
+    _expect_regular(descriptor)
     return descriptor
+
+
+def _expect_regular(descriptor: int) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise broken("content for what is no file")

@@ -14,7 +14,7 @@ import pytest
 
 from reconciler.errors import KernelError, KernelFormatError
 from reconciler.host import image as volumes
-from reconciler.kernel import btrfs, loop, overlay, overlay_index, quota, receive_child, sending, userns
+from reconciler.kernel import btrfs, loop, overlay, overlay_index, quota, receiving, sending, userns
 from reconciler.kernel.image import ImageMount
 from reconciler.kernel.overlay import OverlayMount
 from reconciler.kernel.receive_child import Reception
@@ -199,7 +199,7 @@ def arrived(spec: OverlayMount, directory: str) -> OverlayMount:
     sent = f"{os.path.dirname(spec.volume)}/sent"
     btrfs.snapshot(spec.volume, sent, read_only=True)
     job = Reception(directory=directory, target="volume")
-    asyncio.run(receive_child.receive(job, sending.send(sent, parent=None)))
+    asyncio.run(receiving.receive(job, sending.send(sent, parent=None)))
     return replace(spec, volume=f"{directory}/volume")
 
 

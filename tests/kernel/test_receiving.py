@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import KernelError, NoSpaceError, StateError
-from reconciler.kernel import btrfs, receive_child, sending
+from reconciler.kernel import btrfs, receiving, sending
 from reconciler.kernel.receive_child import Reception
 from reconciler.kernel.send_stream import MAGIC, Key, Verb
 from tests.support.storage import pool, write
@@ -70,7 +70,7 @@ def receive(move: str, *pieces: bytes, **job: object) -> str:
             yield piece
 
     made = Reception(directory=move, target="new", **job)  # type: ignore[arg-type]  # each test gives what fits
-    return asyncio.run(receive_child.receive(made, chunks()))
+    return asyncio.run(receiving.receive(made, chunks()))
 
 
 def outside(move: str) -> dict[str, tuple[object, ...]]:
@@ -185,7 +185,7 @@ def test_what_the_source_raises_is_raised_and_the_process_has_ended(move: str) -
         raise ConnectionError("the line is gone")
 
     with pytest.raises(ConnectionError):
-        asyncio.run(receive_child.receive(Reception(directory=move, target="new"), broken_off()))
+        asyncio.run(receiving.receive(Reception(directory=move, target="new"), broken_off()))
     assert receive_children() == []
 
 
