@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.agent import hostrisk
 from reconciler.agent.desk import Desk
+from reconciler.agent.ownership_words import ownership_word
 from reconciler.errors import VectlError
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import Allocation, VeName
@@ -82,10 +83,15 @@ def _pending(inputs: Inputs, removable: frozenset[VeName] | None) -> frozenset[V
 async def with_allocations(inputs: Inputs, names: Iterable[VeName], coordinator: Coordinator) -> Inputs:
     """Give VEs an identity; one that gets none does not keep the others from theirs."""
     wanted = {name: inputs.fleet.ves[name].uid for name in names}
+    given: Mapping[VeName, Allocation | VectlError]
     try:
         given = await coordinator.allocate(wanted) if wanted else {}
     except VectlError as error:
-        return replace(inputs, unallocated=dict.fromkeys(wanted, str(error)))
-    allocations = {name: one for name, one in given.items() if isinstance(one, Allocation)}
-    unallocated = {name: str(one) for name, one in given.items() if not isinstance(one, Allocation)}
-    return replace(inputs, allocations=allocations, unallocated=unallocated)
+        given = dict.fromkeys(wanted, error)
+    failed = {name: one for name, one in given.items() if not isinstance(one, Allocation)}
+    return replace(
+        inputs,
+        allocations={name: one for name, one in given.items() if isinstance(one, Allocation)},
+        unallocated={name: str(error) for name, error in failed.items()},
+        not_ours={name: word for name, error in failed.items() if (word := ownership_word(error))},
+    )

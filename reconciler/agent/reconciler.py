@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from reconciler.agent import gather, publish
 from reconciler.agent.desk import Desk, DeskBooks
@@ -28,6 +29,9 @@ from reconciler.plan.inputs import Inputs, Known, is_here
 from reconciler.plan.settled import Settled
 from reconciler.state.inventory import Entry
 from reconciler.state.inventory import Phase as InventoryPhase
+
+if TYPE_CHECKING:
+    from reconciler.agent.membership import Membership
 
 _RECORDS: frozenset[Facet] = frozenset()
 """No facet: of every VE and of the trash the record, and nothing of what they do."""
@@ -56,6 +60,8 @@ class Result:
 class Reconciler:
     """Drives one host. ``fleet`` is the revision in force.
 
+    ``membership``: of a fleet whose VEs a coordinator shares out.
+
     ``removable`` names the VEs that have been absent from the source for so long that they may be removed; None: all
     that are absent.
     """
@@ -77,6 +83,7 @@ class Reconciler:
     patience: Patience | None = None
     settled: Settled = field(default_factory=Settled)
     guard: Guard | None = None
+    membership: Membership | None = None
     reviewer: Reviewer = field(init=False)
     _locks: dict[VeName, asyncio.Lock] = field(default_factory=dict)
     _short_of: tuple[str, ...] = ()
@@ -167,9 +174,11 @@ class Reconciler:
         """Apply a plan and write down what came of it."""
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
         self.reviewer.note(plan, inputs.consents, is_whole=True)
+        allowed, holds = await self._part(plan.actions, inputs)
+        plan = replace(plan, actions=allowed)
         outcomes = await self._apply(plan, inputs)
         self._record(plan, outcomes)
-        result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes)
+        result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
         await self._take_in_restored(outcomes)
         self._publish(result, self._specs_here(inputs))
         return result
@@ -198,7 +207,7 @@ class Reconciler:
         self.desk.keep_inventory(inputs.observed, self.fleet.ves.keys())
         self.reviewer.note(plan, inputs.consents, is_whole=True)
         wanted = tuple(dict.fromkeys(VeName(action.ve) for action in plan.actions if not _is_of_host(action)))
-        own, holds = self._hold_back([action for action in plan.actions if _is_of_host(action)])
+        own, holds = await self._part([action for action in plan.actions if _is_of_host(action)], inputs)
         outcomes = await self._apply_own(replace(plan, actions=own), inputs)
         self._record(plan, outcomes)
         result = Result(observed=inputs.observed, plan=plan, outcomes=outcomes, holds=holds)
@@ -231,7 +240,7 @@ class Reconciler:
             inputs = await gather.with_allocations(inputs, unborn, self.desk.coordinator)
         inputs, plan = planner.plan_reviewed(inputs, frozenset({name}))
         self.reviewer.note(plan, inputs.consents, is_whole=False)
-        allowed, holds = self._hold_back(plan.actions)
+        allowed, holds = await self._part(plan.actions, inputs)
         plan = replace(plan, actions=allowed)
         outcomes = await self._apply_ve(name, plan, inputs)
         self.desk.recorder.outcomes(plan, outcomes)
@@ -276,12 +285,16 @@ class Reconciler:
                 self._remember(outcome.seen)
         return outcomes
 
-    def _hold_back(self, actions: Sequence[Action]) -> tuple[tuple[Action, ...], list[Hold]]:
+    async def _part(self, actions: Sequence[Action], inputs: Inputs) -> tuple[tuple[Action, ...], list[Hold]]:
         """Part what may be done now from what has to wait; a record does not tell of what waits."""
-        if self.patience is None:
+        gated = [] if self.membership is None else await self.membership.holds(actions, inputs.observed.ves)
+        if self.patience is None and not gated:
             return tuple(actions), []
+        return self._hold_back(actions, {hold.action.id: hold for hold in gated})
+
+    def _hold_back(self, actions: Sequence[Action], gated: Mapping[str, Hold]) -> tuple[tuple[Action, ...], list[Hold]]:
         now = self.desk.clock.monotonic()
-        judged = [(action, self._wave(action) or self.patience.hold(action, now)) for action in actions]
+        judged = [(action, gated.get(action.id) or self._too_soon(action, now)) for action in actions]
         holds = [hold for _, hold in judged if hold is not None]
         allowed = tuple(action for action, hold in judged if hold is None)
         if any(power.resumes(hold.action) for hold in holds):
@@ -289,6 +302,9 @@ class Reconciler:
         if any(hold.action.origin is Origin.GIT for hold in holds):
             allowed = tuple(action for action in allowed if action.effects and not render.is_bookkeeping(action))
         return allowed, holds
+
+    def _too_soon(self, action: Action, now: float) -> Hold | None:
+        return None if self.patience is None else self._wave(action) or self.patience.hold(action, now)
 
     def _wave(self, action: Action) -> Hold | None:
         """Hold a restart back while as many VEs restart as may at once, and what takes long as long as it would leave

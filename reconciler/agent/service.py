@@ -116,8 +116,9 @@ def _of_a_fleet(config: Config) -> Sequence[Companion]:
     if config.etcd is None:
         return ()
     from reconciler.agent.peering import serve_peers  # brings TLS and keys
+    from reconciler.agent.tending import tend
 
-    return (serve_peers,)
+    return (serve_peers, tend)
 
 
 async def _work(*parts: Coroutine[Any, Any, None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,15 +20,18 @@ from reconciler.host.keeper.records import boot_id
 from reconciler.host.site import Site
 from reconciler.model.fleet import Fleet
 from reconciler.model.identity import Uid
-from reconciler.model.seam import Effects
-from reconciler.state import layout
+from reconciler.model.seam import Coordinator, Effects
+from reconciler.state import ids, layout
 from reconciler.state.config import Config
 from reconciler.state.coordinator import LocalCoordinator
+from reconciler.state.ids import IdRange
 from reconciler.state.inventory import Inventory
 from reconciler.state.policy import PolicyFile
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+    from reconciler.agent.membership import Membership
 
 NO_FLEET = Fleet(revision="")
 
@@ -89,13 +92,13 @@ async def look_session(
     try:
         host = RealHost(site)
         counter = seam.CountingEffects(host)
-        effects: Effects = counter
+        desk, membership = _open_desk(config, site, source)
+        effects: Effects = counter if membership is None else _owning(counter, membership)
         if failpoints:
             chance = random.Random()  # noqa: S311  # decides which effects fail in a test
-            effects = seam.FailpointEffects(counter, seam.parse_failpoints(failpoints), random=chance)
+            effects = seam.FailpointEffects(effects, seam.parse_failpoints(failpoints), random=chance)
         if log is not None:
             effects = seam.LoggingEffects(effects, log)
-        desk = _open_desk(config, site, source)
         guard = Guard(desk=desk, host=host, settings=config.risk, start=starter(desk), boot=boot_id())
         reconciler = Reconciler(
             desk=desk,
@@ -106,7 +109,10 @@ async def look_session(
             max_restarts=config.max_restarts,
             trash_keep_s=config.trash_days * 86400.0,
             guard=guard,
+            membership=membership,
         )
+        if membership is not None:
+            membership.key.fleet = lambda: reconciler.fleet
         try:
             yield Session(
                 config=config,
@@ -124,18 +130,33 @@ async def look_session(
         site.close()
 
 
-def _open_desk(config: Config, site: Site, source: str) -> Desk:
-    instance = config.instance
+def _open_desk(config: Config, site: Site, source: str) -> tuple[Desk, Membership | None]:
+    """Open the stores, and this host's part in its fleet, if it has one."""
+    instance, clock, membership = config.instance, SystemClock(), None
     layout.prepare(instance)
-    coordinator = LocalCoordinator(
-        Inventory(layout.inventory_dir(instance)),
-        instance=instance.name,
-        source=source,
-        existing=lambda: _id_bases(site),
-    )
-    return open_desk(
-        instance, source=source, clock=SystemClock(), coordinator=coordinator, policy=PolicyFile(config.policy)
-    )
+
+    def local(reserved: Callable[[], Iterable[IdRange]]) -> Coordinator:
+        return LocalCoordinator(
+            Inventory(layout.inventory_dir(instance)),
+            instance=instance.name if config.etcd is None else f"{instance.name} {instance.host}",
+            source=source,
+            existing=lambda: _id_bases(site),
+            reserved=reserved,
+        )
+
+    if config.etcd is not None:
+        from reconciler.agent.joining import join  # TLS, and all that hosts say to each other
+
+        membership = join(config, site, local=local, clock=clock)
+    coordinator = local(ids.read_subids) if membership is None else membership.coordinator
+    policy = PolicyFile(config.policy)
+    return open_desk(instance, source=source, clock=clock, coordinator=coordinator, policy=policy), membership
+
+
+def _owning(inner: Effects, membership: Membership) -> Effects:
+    from reconciler.agent.owning import OwningEffects
+
+    return OwningEffects(inner, membership)
 
 
 def _id_bases(site: Site) -> dict[Uid, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reconciler.agent.ownership_words import ownership_word
 from reconciler.agent.patience import Hold
 from reconciler.apply.applier import Outcome
 from reconciler.errors import TerminalError
@@ -47,7 +48,7 @@ def conditions(seen: Seen) -> tuple[Condition, ...]:
     elif unknown:
         found += _pair(seen, ConditionType.RECONCILING, "ObservationUnknown", str(unknown[0]))
     elif name in plan.waiting and not seen.paused:
-        found += _pair(seen, ConditionType.RECONCILING, "Waiting", plan.waiting[name])
+        found += _pair(seen, ConditionType.RECONCILING, plan.waits_as.get(name, "Waiting"), plan.waiting[name])
     elif seen.paused and name in plan.waiting:
         found.append(_make(seen, ConditionType.READY, Status.UNKNOWN, "Paused", seen.paused))
     else:
@@ -83,7 +84,9 @@ def _failure(outcome: Outcome) -> tuple[str, str]:
             "ResumeFailed",
             f"{error}; as long as it is suspended, `vectl {verb} {action.ve} --cold` {does} its memory",
         )
-    return "SuspendFailed" if power.suspends(action) else type(error).__name__, str(error)
+    assert error is not None
+    word = "SuspendFailed" if power.suspends(action) else ownership_word(error) or type(error).__name__
+    return word, str(error)
 
 
 def _pair(seen: Seen, kind: ConditionType, reason: str, message: str) -> tuple[Condition, Condition]:

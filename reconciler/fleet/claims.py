@@ -87,8 +87,7 @@ async def _confirm(
     ledger: Ledger, deed: Deed, guards: Sequence[Unchanged], writes: Sequence[Write]
 ) -> Ownership | Attempt[Ownership]:
     """Sign a record anew that another host signed, which may leave the fleet, or a former key of this one."""
-    present = ledger.seal.pins(ledger.seal.host)[:1]
-    if deed.by == ledger.seal.host and (deed.pin,) == present and not writes:
+    if ledger.is_signed_now(deed) and not writes:
         return deed.owned
     if await ledger.move(deed.owned.uid) is not None:  # whoever moves it compares the record as it is
         return deed.owned

@@ -19,14 +19,19 @@ class Keys:
         return f"/vectl/{self.fleet}/"
 
     @property
-    def epoch(self) -> str:
-        """What tells this store from another one that is put in its place."""
-        return f"{self.prefix}epoch"
+    def format(self) -> str:
+        """The format of all of it."""
+        return f"{self.prefix}format"
 
     @property
     def ves(self) -> str:
         """Below which it says who owns which VE."""
         return f"{self.prefix}ves/"
+
+    @property
+    def names(self) -> str:
+        """Below which it says whose the names are."""
+        return f"{self.prefix}names/"
 
     @property
     def ids(self) -> str:
@@ -49,7 +54,7 @@ class Keys:
 
     def name(self, name: VeName) -> str:
         """Whose a name is."""
-        return f"{self.prefix}names/{name}"
+        return f"{self.names}{name}"
 
     def slot(self, id_base: int) -> str:
         """Whose a range of ids is."""

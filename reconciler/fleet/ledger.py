@@ -4,18 +4,21 @@ became of them."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from reconciler.errors import CoordinatorAwayError, OutcomeUnknownError, OwnershipError, UnprovenError
 from reconciler.fleet.keys import Keys
 from reconciler.fleet.records import Deed, How, Seal, open_deed, open_move, seal_deed
-from reconciler.model.identity import Uid
+from reconciler.fleet.witness import Witness
+from reconciler.model.identity import Uid, VeName
 from reconciler.model.kv import Listing, Pair, Put, Store, Unchanged, Write
 from reconciler.model.ownership import Move, Ownership
 
 _TRIES = 4
 """How often a transaction is tried that got no answer, or that others came before."""
+
+_FORMAT = b"1"
 
 _T = TypeVar("_T")
 
@@ -31,22 +34,24 @@ class Attempt(Generic[_T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Who owns what, and which moves there are. ``unread``: why a record is not to be believed, by VE."""
+    """Who owns what, and which moves there are. ``unread``: why a record is not to be believed, by VE. ``to_sign``: VEs
+    of this host whose record another one signed, or a former key. ``names``: whose each name is."""
 
     owners: Mapping[Uid, Ownership]
     moves: Mapping[Uid, Move]
     unread: Mapping[Uid, str]
+    names: Mapping[VeName, Uid] = field(default_factory=dict)
+    to_sign: frozenset[Uid] = frozenset()
 
 
 class Ledger:
-    """Reads and writes for this host. ``heed`` is shown every listing, and raises where the store is not the one that
-    it was."""
+    """Reads and writes for this host, as long as the store is the one that the witness knows."""
 
-    __slots__ = ("_heed", "_proved", "keys", "seal", "store")
+    __slots__ = ("_proved", "_witness", "keys", "seal", "store")
 
-    def __init__(self, store: Store, keys: Keys, seal: Seal, heed: Callable[[Listing], None]) -> None:
+    def __init__(self, store: Store, keys: Keys, seal: Seal, witness: Witness) -> None:
         self.store, self.keys, self.seal = store, keys, seal
-        self._heed = heed
+        self._witness = witness
         self._proved: dict[str, tuple[Pair, Deed]] = {}
 
     async def deed(self, uid: Uid) -> Deed | None:
@@ -70,9 +75,9 @@ class Ledger:
 
         Raises: as `deed`.
         """
-        pairs = (await self._list(self.keys.ves)).pairs
-        self._proved = {pair.key: self._proved[pair.key] for pair in pairs if pair.key in self._proved}
-        deeds = (self._proven(pair) for pair in pairs)
+        listing = await self._list(self.keys.ves)
+        self._keep_only(listing)
+        deeds = map(self._proven, listing.pairs)
         return {deed.owned.uid: deed.owned for deed in deeds}
 
     async def moves(self) -> Mapping[Uid, Move]:
@@ -88,17 +93,45 @@ class Ledger:
 
         Raises: CoordinatorAwayError.
         """
-        deeds, moves = (await self._list(self.keys.ves)).pairs, (await self._list(self.keys.moves)).pairs
+        listing = await self._list(self.keys.ves)
+        moves, names = (await self._list(self.keys.moves)).pairs, (await self._list(self.keys.names)).pairs
+        self._keep_only(listing)
         unread: dict[Uid, str] = {}
-        owners = dict(_each(deeds, lambda pair: self._proven(pair).owned, unread))
-        return Standing(owners=owners, moves=dict(_each(moves, self._moving, unread)), unread=unread)
+        deeds = dict(_each(listing.pairs, self._proven, unread))
+        return Standing(
+            owners={uid: deed.owned for uid, deed in deeds.items()},
+            moves=dict(_each(moves, self._moving, unread)),
+            unread=unread,
+            names={VeName(_last(pair)): Uid(pair.value.decode(errors="replace")) for pair in names},
+            to_sign=frozenset(uid for uid, deed in deeds.items() if not self.is_signed_now(deed)),
+        )
+
+    def is_signed_now(self, deed: Deed) -> bool:
+        """Say whether a record is another host's, or has the signature of this one's present key."""
+        host = self.seal.host
+        return deed.owned.host != host or (deed.by == host and (deed.pin,) == self.seal.pins(host)[:1])
+
+    async def introduce(self) -> None:
+        """Say in a store that is new of which format the records are, and refuse one of another.
+
+        Raises: CoordinatorAwayError.
+        """
+        pair = await self._one(self.keys.format)
+        if pair is None:
+            put = Put(key=self.keys.format, value=_FORMAT)
+            await self.store.transact([Unchanged(key=self.keys.format, modified=0)], [put])
+        elif pair.value != _FORMAT:
+            found = pair.value[:8].decode(errors="replace")
+            raise CoordinatorAwayError(
+                f"read {self.keys.format}: expected {_FORMAT.decode()}, got {found!r}; update vectl"
+            )
 
     async def taken(self) -> frozenset[int]:
         """Give the slots of ids that are taken.
 
         Raises: CoordinatorAwayError.
         """
-        slots = (pair.key.rpartition("/")[2] for pair in (await self._list(self.keys.ids)).pairs)
+        slots = (_last(pair) for pair in (await self._list(self.keys.ids)).pairs)
         return frozenset(int(slot) for slot in slots if slot.isdecimal())
 
     async def holder(self, key: str) -> tuple[Uid | None, Unchanged]:
@@ -148,6 +181,7 @@ class Ledger:
                     if not isinstance(found, Attempt):
                         return found
                     step = found
+                self._witness.asked()
                 revision = await self.store.transact(step.guards, step.writes)
             except OutcomeUnknownError as err:
                 doubt, step = err, None
@@ -157,6 +191,7 @@ class Ledger:
                     raise
                 raise OutcomeUnknownError(f"{doubt}; and then: {err}") from err
             if revision is not None:
+                self._witness.wrote(revision)
                 return step.done(revision)
             step = None
         raise doubt or OwnershipError("write to the coordinator: others were faster each time; try again")
@@ -166,9 +201,14 @@ class Ledger:
         return next((pair for pair in (await self._list(key)).pairs if pair.key == key), None)
 
     async def _list(self, prefix: str) -> Listing:
+        asked = self._witness.asked()
         listing = await self.store.list(prefix)
-        self._heed(listing)
+        self._witness.heed(listing, asked)
         return listing
+
+    def _keep_only(self, listing: Listing) -> None:
+        keys = (pair.key for pair in listing.pairs)
+        self._proved = {key: self._proved[key] for key in keys if key in self._proved}
 
     def _proven(self, pair: Pair) -> Deed:
         """Prove a record; one that was proved is not proved again while its key is still to be believed."""
@@ -181,9 +221,13 @@ class Ledger:
         return open_move(pair, self.seal)
 
 
+def _last(pair: Pair) -> str:
+    return pair.key.rpartition("/")[2]
+
+
 def _each(pairs: Sequence[Pair], read: Callable[[Pair], _T], unread: dict[Uid, str]) -> Iterator[tuple[Uid, _T]]:
     for pair in pairs:
-        uid = Uid(pair.key.rpartition("/")[2])
+        uid = Uid(_last(pair))
         try:
             yield uid, read(pair)
         except OwnershipError as err:

@@ -205,7 +205,8 @@ class UnknownFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do on one host for one revision. ``waiting``: VE name to what it waits for. ``orphans``: VEs that no
+    """What to do on one host for one revision. ``waiting``: VE name to what it waits for; ``waits_as``: to the word
+    for that in a condition, where it is a special one. ``orphans``: VEs that no
     manifest names any more and that are left alone because nobody asked to prune. ``orphan_snapshots``: the same of
     snapshots, as VE@SNAPSHOT.
 
@@ -219,6 +220,7 @@ class Plan:
     unknown: tuple[UnknownFact, ...] = ()
     warned: tuple[Drift, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
+    waits_as: Mapping[str, str] = field(default_factory=dict)
     orphans: tuple[str, ...] = ()
     orphan_snapshots: tuple[str, ...] = ()
     ve_hashes: Mapping[str, str] = field(default_factory=dict)

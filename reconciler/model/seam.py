@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from reconciler.errors import StateError
+from reconciler.errors import VectlError
 from reconciler.model.counters import Counted
 from reconciler.model.effects import Effect
 from reconciler.model.identity import Allocation, Uid, VeName
@@ -105,13 +105,13 @@ class Clock(Protocol):
 class Coordinator(Protocol):
     """Decides who owns a VE and which ids it gets."""
 
-    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | VectlError]:
         """Give VEs that are about to be created their allocations; the same ones until they exist or are released.
 
         ``wanted``: the identity that a VE's manifest pins, if any. One that gets none does not keep the others from
         theirs.
 
-        Raises: StateError, if nobody can be given any now.
+        Raises: StateError or CoordinatorAwayError, if nobody can be given any now.
         """
         ...
 

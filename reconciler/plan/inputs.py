@@ -35,8 +35,9 @@ NOTHING_KNOWN = Known()
 class Inputs:
     """All that a plan depends on.
 
-    ``allocations``: identities of VEs that are not here yet; ``unallocated``: why one has none. ``paused``: reason by
-    name; ``"*"`` pauses all. ``consents``: hashes that a person approved and that have not expired.
+    ``allocations``: identities of VEs that are not here yet; ``unallocated``: why one has none; ``not_ours``: of those,
+    the ones that another host has, or may have, with the word for that. ``paused``: reason by name; ``"*"`` pauses all.
+    ``consents``: hashes that a person approved and that have not expired.
     ``removed_recently``: how many VEs left this host within a day; of those ``removed_from_source`` came from
     ``source``. ``running_elsewhere``: VEs out of the observation's scope that run. ``known``: what an earlier look
     tells of the host beyond that scope. ``beside``: VEs of the host that are as their specs say; they are neither in
@@ -54,6 +55,7 @@ class Inputs:
     observed: HostObservation
     allocations: Mapping[VeName, Allocation] = field(default_factory=dict)
     unallocated: Mapping[VeName, str] = field(default_factory=dict)
+    not_ours: Mapping[VeName, str] = field(default_factory=dict)
     inventory: frozenset[Uid] = frozenset()
     now: float = 0.0
     prune: bool = True

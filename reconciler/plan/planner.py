@@ -143,6 +143,8 @@ def _plan_new(inputs: Inputs, spec: VeSpec, context: Context) -> ve.VePlan:
     allocation = inputs.allocations.get(spec.name)
     if allocation is None and not spec.unsupported:
         reason = inputs.unallocated.get(spec.name, "no identity was allocated to it")
+        if spec.name in inputs.not_ours:
+            return ve.VePlan(waiting=reason)
         return ve.VePlan(unknown=(UnknownFact(ve=spec.name, reason=reason),))
     return ve.plan_new(spec, allocation or Allocation(uid=Uid(""), id_base=0), context)
 
@@ -205,6 +207,7 @@ def _assemble(
         ),
         unknown=(*(u for part in parts.values() for u in part.unknown), *removal.unknown),
         warned=tuple(drift for part in parts.values() for drift in part.warned),
+        waits_as={name: word for name, word in inputs.not_ours.items() if name in parts},
         waiting={name: part.waiting for name, part in parts.items() if part.waiting} | dict(removal.waiting) | pending,
         orphans=removal.orphans,
         orphan_snapshots=tuple(f"{name}@{snapshot}" for name, part in parts.items() for snapshot in part.orphans),

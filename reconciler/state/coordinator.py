@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from reconciler.errors import StateError
+from reconciler.errors import StateError, VectlError
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import IDS_PER_VE, Allocation, Uid, VeName
 from reconciler.state import ids
@@ -47,7 +47,7 @@ class LocalCoordinator:
         self._reserved = reserved
         self._new_uid = new_uid
 
-    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | VectlError]:
         """Give VEs that are about to be created identities and ids; the same ones until their records exist.
 
         ``wanted``: the identity that a VE's manifest pins, if any. The inventory is read once for all of them, and they
@@ -58,7 +58,7 @@ class LocalCoordinator:
         existing = self._existing()
         entries = self._entries(existing)
         free = ids.free(self._slot, self._taken(existing, entries))
-        given: dict[VeName, Allocation | StateError] = {}
+        given: dict[VeName, Allocation | VectlError] = {}
         new: list[Entry] = []
         for name, uid in wanted.items():
             begun = _begun(name, entries.values(), existing)
@@ -114,7 +114,7 @@ class DryCoordinator:
 
     __slots__ = ()
 
-    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | StateError]:
+    async def allocate(self, wanted: Mapping[VeName, Uid | None]) -> Mapping[VeName, Allocation | VectlError]:
         """Give placeholders."""
         return {name: placeholder(name, uid) for name, uid in wanted.items()}
 

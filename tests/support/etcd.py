@@ -19,6 +19,7 @@ import pytest
 
 from reconciler.fleet import etcd_wire as wire
 from reconciler.fleet.etcd_members import Members
+from reconciler.kernel import netns
 from reconciler.model.etcd import EtcdAddress
 from tests.support.patience import PATIENCE
 from tests.support.pki import Authority
@@ -46,6 +47,7 @@ class EtcdMember:
     directory: Path
     tls: Authority | None
     arguments: Sequence[str] = ()
+    namespace: int | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -61,8 +63,10 @@ class EtcdMember:
     def start(self) -> None:
         """Start it; it answers a little later."""
         with open(self.directory.parent / f"{self.name}.log", "ab") as log:
-            argv = ["setpriv", "--pdeathsig", "KILL", program(), *self._options(), *self.arguments]
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            inside = () if self.namespace is None else (self.namespace,)
+            enter = [word for fd in inside for word in ("nsenter", f"--net=/proc/self/fd/{fd}", "--")]
+            argv = ["setpriv", "--pdeathsig", "KILL", *enter, program(), *self._options(), *self.arguments]
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=inside)
 
     def kill(self) -> None:
         """End it at once, as a loss of power would."""
@@ -83,6 +87,11 @@ class EtcdMember:
 
     def is_healthy(self) -> bool:
         """Tell whether it answers for a quorum."""
+        if self.namespace is not None:
+            return netns.call_in(self.namespace, self._answers)
+        return self._answers()
+
+    def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://{self.address}:{HEALTH_PORT}/health", timeout=_REQUEST_S) as answer:
                 return b'"health":"true"' in answer.read()
@@ -146,17 +155,23 @@ class EtcdCluster:
 
 @contextmanager
 def etcd(
-    directory: Path, *, members: int = 1, tls: Authority | None = None, arguments: Sequence[str] = ()
+    directory: Path,
+    *,
+    members: int = 1,
+    tls: Authority | None = None,
+    arguments: Sequence[str] = (),
+    namespace: int | None = None,
 ) -> Iterator[EtcdCluster]:
     """Run a cluster until the end of the block. ``directory``: of its data and logs, made if need be.
 
-    ``arguments``: further ones of etcd, such as ``--heartbeat-interval=50``.
+    ``arguments``: further ones of etcd, such as ``--heartbeat-interval=50``. ``namespace``: a descriptor of the network
+    namespace whose loopback it is on, None for ours.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         block = stack.enter_context(_addresses())
         made = tuple(
-            EtcdMember(f"m{number}", f"{block}.{number}", directory / f"m{number}", tls)
+            EtcdMember(f"m{number}", f"{block}.{number}", directory / f"m{number}", tls, namespace=namespace)
             for number in range(1, members + 1)
         )
         known = ",".join(f"{member.name}={member.peer}" for member in made)

@@ -375,12 +375,12 @@ def fleet(base: Path, *documents: Document, **config: Value) -> Iterator[Fleet]:
 
 
 @contextmanager
-def neighbour(of: Fleet, base: Path, *documents: Document) -> Iterator[Fleet]:
+def neighbour(of: Fleet, base: Path, *documents: Document, **config: Value) -> Iterator[Fleet]:
     """Make a second instance on the host of another one."""
     with _claimed_name() as name, scratch.directory(base / name) as directory:
-        made = Fleet(instance=_instance(name, directory, {}), directory=directory, namespace=of.namespace)
+        made = Fleet(instance=_instance(name, directory, config), directory=directory, namespace=of.namespace)
         made.manifests.mkdir()
-        made.config.write_text(json.dumps(_config(made.instance, {})))
+        made.config.write_text(json.dumps(_config(made.instance, config)))
         made.put("all.yaml", *documents)
         try:
             yield made
@@ -391,7 +391,7 @@ def neighbour(of: Fleet, base: Path, *documents: Document) -> Iterator[Fleet]:
 def _instance(name: str, directory: Path, config: Mapping[str, object]) -> Instance:
     return Instance(
         name=name,
-        host=HostName("here"),
+        host=HostName(str(config.get("host", "here"))),
         state_dir=f"{directory}/state",
         run_dir=f"{directory}/run",
         cgroup=f"/{name}",

@@ -10,6 +10,7 @@ from reconciler.fleet.keys import Keys
 from reconciler.fleet.ledger import Ledger
 from reconciler.fleet.owners import EtcdOwners
 from reconciler.fleet.records import Seal
+from reconciler.fleet.witness import Known, Witness
 from reconciler.model.identity import HostName
 from reconciler.model.kv import Store
 from reconciler.model.public_key import PublicLine
@@ -36,6 +37,21 @@ def verify(public: PublicLine, data: bytes, signature: bytes) -> bool:
 
 def _digest(public: str, data: bytes) -> bytes:
     return hashlib.blake2b(data, key=public.encode(), digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class HeldMemory:
+    """Implements `Memory`, for as long as it lasts."""
+
+    known: Known | None = None
+
+    def read(self) -> Known | None:
+        """Read what is known."""
+        return self.known
+
+    def write(self, known: Known) -> None:
+        """Write it."""
+        self.known = known
 
 
 @dataclass(slots=True)
@@ -73,5 +89,5 @@ def seal_of(host: HostName, pins: Mapping[HostName, tuple[PublicLine, ...]] = PI
 
 def owners_of(host: HostName, store: Store, *, seal: Seal | None = None) -> EtcdOwners:
     """Give a host's owners on a store."""
-    ledger = Ledger(store, Keys(), seal or seal_of(host), lambda listing: None)
+    ledger = Ledger(store, Keys(), seal or seal_of(host), Witness(HeldMemory()))
     return EtcdOwners(ledger, clock=TurnedClock(), new_id=Ids(f"move-{host}-"))

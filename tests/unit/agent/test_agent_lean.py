@@ -47,3 +47,9 @@ def test_a_validator_is_built_for_a_kind_that_a_manifest_has_and_for_no_other(ki
         "print(*[name for name, kind in KINDS.items() if kind.__pydantic_complete__])"
     )
     assert _printed(script) == [kind]
+
+
+def test_the_agent_of_a_host_without_a_coordinator_loads_nothing_of_a_fleet() -> None:
+    loaded = set(_printed("import sys, reconciler.agent.__main__; print(*sys.modules)"))
+    assert not {name for name in loaded if name.startswith(("reconciler.fleet", "cryptography"))}
+    assert loaded.isdisjoint({f"reconciler.agent.{name}" for name in ("membership", "joining", "owning", "tending")})

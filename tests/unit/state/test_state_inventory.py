@@ -122,7 +122,7 @@ def test_a_uid_that_is_a_path_writes_no_file(inventory: Inventory, tmp_path: Pat
 def given(coordinator: Coordinator, name: str, *, uid: Uid | None = None) -> Allocation:
     """Ask for the allocation of one VE."""
     one = asyncio.run(coordinator.allocate({VeName(name): uid}))[VeName(name)]
-    if isinstance(one, StateError):
+    if not isinstance(one, Allocation):
         raise one
     return one
 
