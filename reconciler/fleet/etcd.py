@@ -9,6 +9,7 @@ Source: etcd, "Why gRPC gateway"; etcd, "KV API guarantees": reads are lineariza
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -96,6 +97,8 @@ class EtcdStore:
         found = StoreStatus(endpoint=member.endpoint, version="", cluster="", revision=0, healthy=False)
         try:
             found = replace(found, version=wire.version_of(*await member.ask("/version", b"", {})))
+            now = time.time()
+            found = replace(found, clock_ahead_s=(wire.time_of(member.date) or now) - now)
             found = replace(found, problem=wire.illness_of(*await member.ask("/health", b"", {})))
             asked_at = asyncio.get_running_loop().time()
             answer = await self._members.ask_member(member, "/v3/kv/range", wire.get_request(self._probe))

@@ -33,10 +33,14 @@ class NotAnsweredError(Exception):
 
 
 class Connection:
-    """A connection to a member: one request after another, each read to its end."""
+    """A connection to a member: one request after another, each read to its end.
+
+    ``date``: when the newest answer was given, as the member has it.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self._reader, self._writer, self._host = reader, writer, host
+        self.date = ""
         self._http = h11.Connection(h11.CLIENT)
         self._used_at = asyncio.get_running_loop().time()
 
@@ -65,7 +69,10 @@ class Connection:
     async def status(self) -> int:
         """Read the beginning of an answer, and give its status."""
         event = await self._event()
-        return event.status_code if isinstance(event, h11.Response) else 0
+        if not isinstance(event, h11.Response):
+            return 0
+        self.date = next((value.decode("ascii", "replace") for name, value in event.headers if name == b"date"), "")
+        return event.status_code
 
     async def chunk(self) -> bytes:
         """Read more of an answer; nothing at its end."""
@@ -101,10 +108,10 @@ class Connection:
 
 
 class Member:
-    """One member of a cluster. ``endpoint`` is its address, as the configuration has it."""
+    """One member of a cluster. ``endpoint``: as the configuration has it; ``date``: of its newest answer."""
 
     def __init__(self, endpoint: str, address: EtcdAddress) -> None:
-        self.endpoint = endpoint
+        self.endpoint, self.date = endpoint, ""
         self._address = address
         self._where = urlsplit(endpoint)
         self._idle: list[Connection] = []
@@ -130,6 +137,7 @@ class Member:
         except BaseException:
             connection.close()
             raise
+        self.date = connection.date
         self._put_back(connection)
         return status, bytes(data)
 

@@ -169,6 +169,20 @@ def illness_of(status: int, data: bytes) -> str:
     return "" if found.get("health") == "true" else str(found.get("reason") or f"its health is HTTP {status}")
 
 
+def time_of(date: str) -> float | None:
+    """Read when an answer was given; None, if it does not say.
+
+    Units: seconds since the epoch, of which an answer tells no fractions: in the mean it was half a second later.
+    Source: RFC 9110, section 5.6.7.
+    """
+    from email.utils import parsedate_to_datetime  # only the doctor asks
+
+    try:
+        return parsedate_to_datetime(date).timestamp() + 0.5
+    except ValueError:
+        return None
+
+
 def pairs_of(answer: Message) -> tuple[Pair, ...]:
     """Give the keys of an answer.
 

@@ -15,6 +15,7 @@ _NAME = "coordinator"
 _SAFE = {(3, 5): 30, (3, 6): 11}
 """The first releases of a line in which nobody talks his way past access control. Source: CVE-2026-44283."""
 _SLOW_S = 0.5
+_CLOCK_S = 2.0
 _HERE = "under `coordinator` in the configuration"
 _HINTS = (
     ("CommonName of client", "use a client certificate without a common name; etcd's gateway takes a user's password"),
@@ -74,6 +75,10 @@ def _judge_member(status: StoreStatus) -> Probe:
     if status.answered_in_s > _SLOW_S:
         remedy = "give etcd a disk and a network of its own: moving a VE waits for it while the VE stands still"
         return Probe(name=name, level=Level.WARN, found=answered, remedy=remedy)
+    if abs(status.clock_ahead_s) > _CLOCK_S:
+        where = "ahead of" if status.clock_ahead_s > 0 else "behind"
+        found = f"its clock is {abs(status.clock_ahead_s):.0f} s {where} this host's: ages are misjudged"
+        return Probe(name=name, level=Level.WARN, found=found, remedy="have both follow the time, by chrony or another")
     return Probe(name=name, level=Level.OK, found=answered)
 
 

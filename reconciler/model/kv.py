@@ -68,7 +68,7 @@ class Change:
 class StoreStatus:
     """How one member of the store is. ``version`` as it prints it; ``healthy``: it answers for a quorum.
 
-    Units: ``answered_in_s`` seconds that a read took.
+    Units: ``answered_in_s`` seconds that a read took; ``clock_ahead_s`` seconds of its clock before ours, about.
     """
 
     endpoint: str
@@ -78,6 +78,7 @@ class StoreStatus:
     healthy: bool
     problem: str = ""
     answered_in_s: float = 0.0
+    clock_ahead_s: float = 0.0
 
 
 class Store(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,6 +202,14 @@ def test_a_cluster_that_is_well_is_called_so(guarded: _Guarded) -> None:
     assert (member.level, whole.level) == (Level.OK, Level.OK), (member, whole)
     assert member.found.startswith("etcd 3.")
     assert "1 of 1 endpoints answer for a quorum" in whole.found
+
+
+def test_the_clock_of_a_member_is_compared_with_ours(guarded: _Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 100.0)
+    member, whole = asyncio.run(examine(guarded.address))
+    assert (member.level, whole.level) == (Level.WARN, Level.OK)
+    assert re.match(r"its clock is \d+ s behind this host's", member.found)
 
 
 def test_a_cluster_that_asks_nobody_is_told_of(tmp_path: Path) -> None:

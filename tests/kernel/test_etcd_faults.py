@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.xdist_group("three members of etcd")
 
 _LIMIT_S = 60.0 * PATIENCE
 _CLIENTS = 3
+
+_Fault = Callable[[EtcdCluster, Log], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +48,9 @@ def cluster(three: EtcdCluster) -> Iterator[EtcdCluster]:
             member.resume()
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Coroutine[Any, Any, None], limit_s: float = _LIMIT_S) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(_LIMIT_S):
+        async with asyncio.timeout(limit_s):
             await main
 
     asyncio.run(bounded())
@@ -88,28 +91,39 @@ def _writers() -> list[str]:
     return [f"w{number}" for number in range(_CLIENTS)]
 
 
-@pytest.mark.parametrize("fault", [_kill_leader, _pause_leader, _pause_follower])
-def test_what_is_said_to_be_done_is_done_and_nothing_else(
-    cluster: EtcdCluster, fault: Callable[[EtcdCluster, Log], Awaitable[None]]
-) -> None:
-    async def main() -> None:
-        log = Log(f"/{fault.__name__}/")
-        ends = cluster.endpoints
-        async with _store(*ends) as a, _store(*ends[1:], ends[0]) as b, _store(ends[2], *ends[:2]) as c:
-            stores = dict(zip(_writers(), (a, b, c), strict=True))
-            tasks = [asyncio.create_task(log.write(store, name)) for name, store in stores.items()]
-            tasks.append(asyncio.create_task(log.watch(a)))
-            await log.progress(*stores)
+_FAULTS = (_kill_leader, _pause_leader, _pause_follower)
+
+
+async def _write_during(cluster: EtcdCluster, name: str, faults: Sequence[_Fault]) -> None:
+    """Let writers append while faults come one after another, and see what became of all entries."""
+    log = Log(f"/{name}/")
+    ends = cluster.endpoints
+    async with _store(*ends) as a, _store(*ends[1:], ends[0]) as b, _store(ends[2], *ends[:2]) as c:
+        stores = dict(zip(_writers(), (a, b, c), strict=True))
+        tasks = [asyncio.create_task(log.write(store, name)) for name, store in stores.items()]
+        tasks.append(asyncio.create_task(log.watch(a)))
+        await log.progress(*stores)
+        for fault in faults:
             await fault(cluster, log)
             await log.progress(*stores)
-            for task in tasks[:-1]:
-                task.cancel()
-            there = await log.check(a)
-            await log.until(lambda: there <= log.seen)
-            tasks[-1].cancel()
-            await asyncio.wait(tasks)
+            await asyncio.to_thread(cluster.await_health)
+        for task in tasks[:-1]:
+            task.cancel()
+        there = await log.check(a)
+        await log.until(lambda: there <= log.seen)
+        tasks[-1].cancel()
+        await asyncio.wait(tasks)
 
-    _run(main())
+
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_what_is_said_to_be_done_is_done_and_nothing_else(cluster: EtcdCluster, fault: _Fault) -> None:
+    _run(_write_during(cluster, fault.__name__, [fault]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
+def test_many_faults_leave_nothing_that_was_said_otherwise(cluster: EtcdCluster, seed: int) -> None:
+    _run(_write_during(cluster, f"seed-{seed}", Random(seed).choices(_FAULTS, k=25)), limit_s=20 * _LIMIT_S)
 
 
 def test_a_member_without_a_quorum_tells_nothing_old(cluster: EtcdCluster) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 _CHUNK = 1 << 16
 
@@ -42,17 +42,23 @@ class Way:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        with suppress(OSError, EOFError, asyncio.CancelledError):  # asyncio would print what ends a connection
+            await self._carry(reader, writer)
+        self._tasks.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._server_at)
+        ways = (
+            asyncio.ensure_future(_pass(reader, server_writer, lambda: self.there)),
+            asyncio.ensure_future(_pass(server_reader, writer, lambda: self.back)),
+        )
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_pass(reader, server_writer, lambda: self.there))
-                group.create_task(_pass(server_reader, writer, lambda: self.back))
-        except* (OSError, EOFError):
-            pass
+            await asyncio.gather(*ways)
         finally:
+            for way in ways:
+                way.cancel()
             for end in (writer, server_writer):
                 end.transport.abort()
-            self._tasks.discard(task)
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, may: Callable[[], bool]) -> None:

@@ -98,3 +98,10 @@ def test_a_watch_says_when_its_past_is_gone() -> None:
 
 def test_the_end_of_a_prefix_is_the_next_one() -> None:
     assert wire.list_request("/a/") == {"key": "L2Ev", "range_end": "L2Ew"}
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"), [("Mon, 23 Nov 2026 22:11:11 GMT", 1_795_471_871.5), ("", None), ("yesterday", None)]
+)
+def test_the_time_of_an_answer_is_read(date: str, seconds: float | None) -> None:
+    assert wire.time_of(date) == seconds

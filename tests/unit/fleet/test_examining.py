@@ -54,6 +54,7 @@ def test_a_cluster_is_judged_by_its_quorum(statuses: tuple[StoreStatus, ...], le
         pytest.param(AWAY, "no answer within 2 s", "the way to it", id="away"),
         pytest.param(replace(WELL, version="3.5.16"), "etcd 3.5.16, in which users", "3.5.30", id="old"),
         pytest.param(replace(WELL, answered_in_s=0.9), "900 ms", "a disk and a network of its own", id="slow"),
+        pytest.param(replace(WELL, clock_ahead_s=-7.2), "7 s behind this host's", "chrony", id="clock"),
         pytest.param(replace(WELL, problem="ALARM NOSPACE"), "ALARM NOSPACE", "alarm disarm", id="full"),
     ],
 )
