@@ -36,7 +36,6 @@ from reconciler.model.identity import Uid, link_alias
 from reconciler.model.placement import EndHeld, Held, HoldRuntime, ResumeHeld
 from reconciler.model.power import PowerObservation, PowerState
 
-_SUSPENDED = "suspended"
 _DECIDE_S = 90.0
 _LEADING_S = 10.0
 
@@ -93,8 +92,7 @@ async def _hold(site: Site, effect: HoldRuntime, init: ProcessId, directory: str
     uid, born = effect.uid, f"{directory}/{kept.MEMORY}"
     cutting.begin(site, uid)
     await asyncio.to_thread(kept.remove, site, born)
-    unborn = await asyncio.to_thread(kept.begin, site, born)
-    kept.write_meta(directory, memory_files.describe(site, uid, _SUSPENDED))
+    unborn = await asyncio.to_thread(memory_files.begin, site, uid, born)
     held = Hold(
         data=parcel_notes.data_in(directory, effect.number),
         note=held_notes.note(site, uid, init, effect.move),

@@ -107,8 +107,6 @@ def dump_of(
 ) -> Dump:
     """Say how a VE is written to disk, and write beside what is known of it.
 
-    Shape: ``unborn`` is as for `dump`; of one that is held it is the directory of the images itself.
-
     Raises: StateError; MissingToolError; KernelError; NoSpaceError.
     """
     tree, init = compute.tree(site, uid), into.init
@@ -123,7 +121,7 @@ def dump_of(
         neighbours=neighbours.find(site, uid, into),
         cgroups=cgroup_tree.read(f"{site.layout.unified}{tree.inner}") if site.layout.unified else {},
     )
-    images = f"{unborn}/{kept.MEMORY}" if hold is None else unborn
+    images = f"{unborn}/{kept.MEMORY}"
     memory_files.write(images, memory)
     return Dump(
         criu=DumpSpec(

@@ -55,20 +55,9 @@ def begin(site: Site, uid: Uid, born: str) -> str:
 
     Raises: StateError; TemplateError; KernelError; NoSpaceError.
     """
-    meta = describe(site, uid, os.path.basename(born))
-    unborn = kept.begin(site, born)
-    kept.write_meta(unborn, meta)
-    return unborn
-
-
-def describe(site: Site, uid: Uid, name: str) -> KeptMeta:
-    """Say what the memory of a VE that runs is.
-
-    Raises: StateError; TemplateError; KernelError.
-    """
     template, digest = kept.base_of(site, uid)
-    return KeptMeta(
-        name=name,
+    meta = KeptMeta(
+        name=os.path.basename(born),
         kind=SnapshotKind.SAFETY,
         taken_at=time.time(),
         template=template,
@@ -76,6 +65,9 @@ def describe(site: Site, uid: Uid, name: str) -> KeptMeta:
         is_image=os.path.exists(image.path_in(site.instance.volume(uid))),
         launch=runtime.read_launch(site, uid),
     )
+    unborn = kept.begin(site, born)
+    kept.write_meta(unborn, meta)
+    return unborn
 
 
 def write_hook(site: Site) -> str:
