@@ -69,6 +69,11 @@ async def perform(host: RealHost, *effects: Effect) -> None:
         await host.perform(effect)
 
 
+async def perform_all(host: RealHost, effects: tuple[Effect, ...]) -> None:
+    """Perform effects, one after the other."""
+    await perform(host, *effects)
+
+
 @asynccontextmanager
 async def real_host() -> AsyncIterator[RealHost]:
     """Make an instance in a new directory, and take away all of it afterwards, whatever runs in it."""
