@@ -83,8 +83,11 @@ def _size_of(site: Site, path: str) -> int | None:
 
 
 def _memory_of(site: Site, uid: Uid, directory: str) -> str | None:
-    """Find the directory of a memory that is to be sent: of processes that are held, or of a VE that is suspended."""
-    held, suspended = f"{directory}/{MEMORY}/{kept.MEMORY}", f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}"
+    """Find the images of a memory that is to be sent: of processes that are held, or of a VE that is suspended.
+
+    What it is lies beside them.
+    """
+    held, suspended = f"{directory}/{MEMORY}", f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}"
     return next((path for path in (held, suspended) if os.path.isdir(path)), None)
 
 
@@ -123,8 +126,8 @@ async def _send_memory(site: Site, uid: Uid, directory: str) -> AsyncGenerator[b
     if memory is None:
         raise StateError(f"send the memory of VE {uid}: it has none")
     yield frame(FrameKind.NOTE, parcel_notes.encode(ParcelNote()))
-    meta = files.read_bytes_if_exists(f"{os.path.dirname(memory)}/{arrivals.META}")
-    yield _content(arrivals.META, meta or b"")
+    meta = f"{os.path.dirname(memory)}/{arrivals.META}"
+    yield _content(arrivals.META, files.read_bytes_if_exists(meta) or b"")
     async with aclosing(_send_images(memory)) as pieces:
         async for piece in pieces:
             yield piece
@@ -185,7 +188,7 @@ async def _send_images(directory: str) -> AsyncGenerator[bytes, None]:
 
 def _content(name: str, content: bytes) -> bytes:
     head = json.dumps({"name": name, "size": len(content)}).encode()
-    return frame(FrameKind.FILE, head) + frame(FrameKind.BYTES, content)
+    return frame(FrameKind.FILE, head) + (frame(FrameKind.BYTES, content) if content else b"")
 
 
 async def _send_file(name: str, path: str) -> AsyncGenerator[bytes, None]:

@@ -27,7 +27,7 @@ from reconciler.model.effects import Effect
 from reconciler.model.identity import SnapshotName
 from reconciler.model.instance import Instance
 from reconciler.model.observation import Scope
-from reconciler.model.placement import ClearMove, CutParcel, Parcel, ParcelKind, PlaceArrival
+from reconciler.model.placement import ClearMove, CutParcel, EndHeld, HoldRuntime, Parcel, ParcelKind, PlaceArrival
 from reconciler.model.power import (
     CreateRuntime,
     DeleteRuntime,
@@ -568,3 +568,28 @@ def test_what_was_placed_stays_and_may_be_placed_again() -> None:
         assert isinstance((await target.observe()).ves[A].volume, VolumeObservation)
 
     between_hosts(story)
+
+
+def test_a_ve_that_is_held_is_sent_with_its_memory_and_goes_on_elsewhere() -> None:
+    async def move(source: RealHost, target: RealHost) -> None:
+        await perform(source, *born(is_image=False), *up(), cut(0))
+        await shell(source, COUNTER)
+        await until(source, "test $(cat /tmp/count) -gt 5")
+        assert "data:0" in await send_all(source, target)
+        await source.perform(HoldRuntime(uid=A, move=MOVE, number=1))
+        assert await send_all(source, target) == ["data:1", "memory:memory"]
+        await place(source, target)
+        count = counted(target)
+        assert count > 5
+        assert counted(source) == count
+        launch = (await power_of(source)).launch
+        assert launch is not None
+        assert (await power_of(target)).launch == launch
+        await perform(source, EndHeld(uid=A, move=MOVE), DeleteRuntime(uid=A), RemoveCgroup(uid=A))
+        cgroup, create, start = up()
+        assert isinstance(create, CreateRuntime)
+        await perform(target, cgroup, replace(create, resume=True, launch=launch), start)
+        await until(target, f"test $(cat /tmp/count) -gt {count}")
+        await perform(target, *down())
+
+    between_hosts(move)
