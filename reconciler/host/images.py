@@ -27,6 +27,7 @@ from reconciler.model.volume import (
 )
 
 _FORMAT = 1
+_WORDS_MOST = 1000
 _REMEDY = "remove it: the image is good without"
 
 
@@ -50,6 +51,8 @@ def parse_note(data: bytes, *, where: str) -> ImageObservation:
     Raises: StateError.
     """
     name, source, built_at, is_original = _parse_note(data, where=where)
+    if not f"{name}{source}".isprintable() or max(len(name), len(source)) > _WORDS_MOST:
+        raise StateError(f"read {where}: expected a name and a source that can be shown")
     return ImageObservation(
         name=name, source=source, size=0, built_at=built_at, used_at=built_at, is_original=is_original
     )

@@ -23,6 +23,7 @@ MEMORY = "memory"
 """The name of the one parcel of its kind, and of the directory of its files."""
 
 _FORMAT = 1
+_BYTES_MOST = 1 << 60
 _FILE = "parcel.json"
 _REMEDY = "let it be sent anew"
 _UID = re.compile(r"[0-9a-f-]{36}")
@@ -161,4 +162,7 @@ def decode(data: bytes, *, where: str) -> ParcelNote:
 
 
 def _optional_bytes(fields: Fields, key: str) -> int | None:
-    return None if fields.json(key) is None else fields.integer(key)
+    found = None if fields.json(key) is None else fields.integer(key)
+    if found is not None and not 0 <= found < _BYTES_MOST:
+        raise fields.error(f"{key} is {found}")
+    return found

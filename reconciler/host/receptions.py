@@ -121,8 +121,8 @@ def _file_of(head: bytes, expected: dict[str, str]) -> tuple[str, int]:
     try:
         said = json.loads(head)
         name, size = said["name"], said["size"]
-    except (ValueError, KeyError, TypeError) as err:
-        raise StateError(f"receive a file: expected its name and its size: {err!r}") from err
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise StateError("receive a file: expected its name and its size") from err
     if not isinstance(name, str) or type(size) is not int or size < 0:
         raise StateError("receive a file: expected its name and its size")
     directory, slash, last = name.rpartition("/")

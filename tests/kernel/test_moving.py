@@ -414,8 +414,14 @@ def test_a_parcel_that_is_not_what_it_says_is_refused_and_nothing_of_it_is_left(
         assert "expected its name" in await refused(target, memory, NOTE, frame(FrameKind.FILE, b"[]"))
         assert await refused(target, memory, NOTE, file_of("memory/f"), file_of("memory/f"))
         assert await refused(target, memory, NOTE, file_of("memory/f"), frame(FrameKind.END))
+        deep = await refused(target, memory, NOTE, frame(FrameKind.FILE, b"[" * 100_000))
+        assert "expected its name" in deep
+        for wrong in (b"{}", b"[" * 100_000, encode(ParcelNote(size=-1)), encode(ParcelNote(total=1 << 70))):
+            assert "data:0" in await refused(target, first, frame(FrameKind.NOTE, wrong))
         other = replace(template, name="0" * 64)
         assert "has the digest" in await refused(target, other, await bytes_of(source, template))
+        shown = (await bytes_of(source, template)).replace(b'"builtin busybox"', b'"builtin \\u001bu"')
+        assert "that can be shown" in await refused(target, template, shown)
         for name in ("../x", "x" * 65, ".x", ""):
             with pytest.raises(StateError):
                 await refused_name(target, replace(first, name=name))
