@@ -71,14 +71,14 @@ def _judge_member(status: StoreStatus) -> Probe:
     if not is_safe(status.version):
         found = f"etcd {status.version}, in which users can talk their way past access control"
         return Probe(name=name, level=Level.WARN, found=found, remedy="install etcd 3.5.30, 3.6.11 or newer")
-    answered = f"etcd {status.version}, a read took {status.answered_in_s * 1000:.0f} ms"
-    if status.answered_in_s > _SLOW_S:
-        remedy = "give etcd a disk and a network of its own: moving a VE waits for it while the VE stands still"
-        return Probe(name=name, level=Level.WARN, found=answered, remedy=remedy)
     if abs(status.clock_ahead_s) > _CLOCK_S:
         where = "ahead of" if status.clock_ahead_s > 0 else "behind"
         found = f"its clock is {abs(status.clock_ahead_s):.0f} s {where} this host's: ages are misjudged"
         return Probe(name=name, level=Level.WARN, found=found, remedy="have both follow the time, by chrony or another")
+    answered = f"etcd {status.version}, a read took {status.answered_in_s * 1000:.0f} ms"
+    if status.answered_in_s > _SLOW_S:
+        remedy = "give etcd a disk and a network of its own: moving a VE waits for it while the VE stands still"
+        return Probe(name=name, level=Level.WARN, found=answered, remedy=remedy)
     return Probe(name=name, level=Level.OK, found=answered)
 
 
