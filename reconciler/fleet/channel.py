@@ -41,16 +41,17 @@ def reason_of(error: OSError | EOFError) -> str:
 class Channel:
     """A conversation. Not more than a few frames are ever in memory, however slow the other end or our own is.
 
-    ``consumed``: whether all was read that belongs to what was said. ``is_broken``: whether the connection is.
+    ``consumed``: whether all was read that belongs to what was said. ``heard``: how many frames came. ``is_broken``:
+    whether the connection is.
     """
 
-    __slots__ = ("_reader", "_writer", "_written", "consumed", "is_broken", "pace", "peer")
+    __slots__ = ("_reader", "_writer", "_written", "consumed", "heard", "is_broken", "pace", "peer")
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, peer: str, pace: Pace) -> None:
         self.peer = peer
         self.consumed, self.is_broken = True, False
         self._reader, self._writer, self.pace = reader, writer, pace
-        self._written = 0
+        self._written = self.heard = 0
 
     async def send(self, kind: Kind, payload: bytes | memoryview = b"") -> None:
         """Send a frame, as soon as the other end takes what came before.
@@ -178,6 +179,7 @@ class Channel:
                 head = await self._head()
                 if head is None:
                     return None
+                self.heard += 1
                 kind, length = frames.parse_head(head)
                 return Frame(kind, await self._reader.readexactly(length) if length else b"")
         except TimeoutError as err:

@@ -18,7 +18,7 @@ from reconciler.fleet.circle import Circle
 
 _STRANGERS = ""
 _AT_ONCE_MAX = 32
-_PER_SECOND_MAX = 100
+_PER_SECOND_MAX = 200
 _CONVERSATIONS_MAX = 32
 """Of one host, which has proven who it is."""
 

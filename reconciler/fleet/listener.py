@@ -101,7 +101,7 @@ class Listener:
             sock,
             ssl=self._context[1],
             ssl_handshake_timeout=self._pace.handshake_s,
-            ssl_shutdown_timeout=self._pace.handshake_s,
+            ssl_shutdown_timeout=self._pace.linger_s,
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 

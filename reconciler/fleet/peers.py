@@ -62,7 +62,6 @@ class TlsPeers:
         fellow, payload = self._circle().fellow(host), frames.to_payload(question)
         frame = None
         if (kept := self._take_idle(fellow)) is not None:
-            # It may have ended while nobody looked; asking again does no harm.
             frame = await self._ask_kept(kept, fellow, payload)
         if frame is None:
             frame = await self._ask(await self._open(fellow), fellow, payload)
@@ -94,9 +93,13 @@ class TlsPeers:
             await channel.close()
 
     async def _ask_kept(self, channel: Channel, fellow: Fellow, payload: bytes) -> Frame | None:
+        """Ask in a conversation that may have ended while nobody looked; None, if nothing shows that it was heard."""
+        heard = channel.heard
         try:
             return await self._ask(channel, fellow, payload)
         except PeerError:
+            if channel.heard > heard:
+                raise
             return None
 
     async def _ask(self, channel: Channel, fellow: Fellow, payload: bytes) -> Frame:
@@ -134,7 +137,12 @@ class TlsPeers:
         try:
             async with asyncio.timeout(self._pace.handshake_s):
                 reader, writer = await asyncio.open_connection(
-                    fellow.address, fellow.port, ssl=self._context(fellow), server_hostname="", limit=BUFFER
+                    fellow.address,
+                    fellow.port,
+                    ssl=self._context(fellow),
+                    server_hostname="",
+                    ssl_shutdown_timeout=self._pace.linger_s,
+                    limit=BUFFER,
                 )
                 channel = Channel(reader, writer, peer=fellow.name, pace=self._pace)
                 try:

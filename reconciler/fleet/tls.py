@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 PROTOCOL = "vectl/1"
 """What is spoken inside, agreed on in the handshake. Source: RFC 7301."""
 
-_PARTIAL_CHAIN = 0x80000
-"""An authority need not have signed itself. Source: openssl/x509_vfy.h."""
-
 _UNIT = "vectl host key"
 """Tells the name of the key, which signs, from that of the host: what names itself as signer passes for self-signed."""
 
@@ -76,7 +73,7 @@ def _context(kind: int, circle: Circle, trusted: Iterable[Fellow]) -> ssl.SSLCon
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # the authority is the host's own; `proven` gives the name
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags = ssl.VerifyFlags(_PARTIAL_CHAIN)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an authority need not have signed itself
     context.set_alpn_protocols([PROTOCOL])
     _load_own(context, circle.name, circle.key)
     authorities = "".join(_authority(fellow) for fellow in trusted)

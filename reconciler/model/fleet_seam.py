@@ -175,7 +175,7 @@ class PeerService(Protocol):
     """What an agent answers to other hosts, whose names are proven."""
 
     async def answer(self, source: HostName, question: Mapping[str, Json]) -> Mapping[str, Json]:
-        """Answer one question.
+        """Answer one question. It is worked on to its end, also if whoever asked is gone, and may ask again meanwhile.
 
         Raises: VectlError, of which the other host gets the words.
         """
@@ -185,6 +185,8 @@ class PeerService(Protocol):
         self, source: HostName, header: Mapping[str, Json], chunks: AsyncIterator[bytes]
     ) -> Mapping[str, Json]:
         """Take bytes; ``chunks`` raises `PeerError` where they end too soon or are not what was sent.
+
+        An answer before they have ended tells the sender that none of them are needed.
 
         Raises: as `answer`.
         """

@@ -86,6 +86,30 @@ def test_an_answer_may_take_longer_than_silence_is_allowed() -> None:
     asyncio.run(talk())
 
 
+def test_a_question_that_was_heard_is_not_asked_again_unasked() -> None:
+    async def talk() -> None:
+        async with node(A) as one:
+            async with node(B) as other:
+                one.meet(other.as_fellow())
+                other.meet(one.as_fellow())
+                peers, begun = one.peers(), asyncio.Event()
+                await peers.ask(B, {})
+
+                async def restore(question: Json_) -> Json_:
+                    begun.set()
+                    await asyncio.Event().wait()
+                    return {}
+
+                other.service.answers = restore
+                asking = asyncio.create_task(peers.ask(B, {"ask": "restore"}))
+                await begun.wait()
+                await asyncio.sleep(QUICK.keep_alive_s * 2)
+            with pytest.raises(PeerError, match=r"talk to node-b: the connection ended"):
+                await asking
+
+    asyncio.run(talk())
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
