@@ -1,7 +1,8 @@
 """Where the parcels of moves lie, and what is noted beside each that was received.
 
-Below ``moves/<uid>.<move>/`` lies at the source ``data-<number>`` for each parcel of data, a snapshot, and ``memory``
-for the processes that are held; at the target ``received/<kind>-<name>/`` for each that has arrived whole.
+Below ``moves/<uid>.<move>/`` lies at the source ``data-<number>`` for each parcel of data, a snapshot, and ``memory``,
+a kept state without data, for the processes that are held; at the target ``received/<kind>-<name>/`` for each that has
+arrived whole.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def _memory_of(site: Site, uid: Uid, directory: str) -> str | None:
 
     What it is lies beside them.
     """
-    held, suspended = f"{directory}/{MEMORY}", f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}"
+    held, suspended = f"{directory}/{MEMORY}/{kept.MEMORY}", f"{site.instance.suspended_dir(uid)}/{kept.MEMORY}"
     return next((path for path in (held, suspended) if os.path.isdir(path)), None)
 
 

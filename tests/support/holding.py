@@ -29,10 +29,10 @@ DUMP_S = 20.0 * PATIENCE
 _START = "(setsid {command} >/tmp/said 2>&1 </dev/null &); until [ -s /tmp/said ]; do sleep 0.02; done; cat /tmp/said"
 
 
-def compiled(directory: Path) -> bytes:
-    """Compile the program that holds, for any VE."""
+def compiled(directory: Path, source: Path = SOURCE) -> bytes:
+    """Compile a program for any VE, by default the one that holds."""
     program, compiler = directory / "holder", shutil.which("gcc")
-    command = [compiler or "gcc", "-O1", "-static", "-o", str(program), str(SOURCE), "-lrt"]
+    command = [compiler or "gcc", "-O1", "-static", "-o", str(program), str(source), "-lrt"]
     if compiler is None or subprocess.run(command, capture_output=True, timeout=60).returncode:
         pytest.skip("needs gcc and the static C library; install build-essential")
     return program.read_bytes()
