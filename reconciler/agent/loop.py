@@ -108,6 +108,7 @@ class Agent:
         self._policy: tuple[Policy | None, str] = None, ""
         self._last_pass: dict[str, float] = {}
         self.ready = asyncio.Event()
+        self.on_pass: Callable[[str, Result], None] = lambda key, result: None
         self.troubles = Troubles()
 
     async def run(self) -> None:
@@ -236,6 +237,7 @@ class Agent:
                 self._failed(turn.key, "Crashed", "an error of vectl itself; see the log")
                 return
         self._settle(turn, result, self.clock.monotonic() - started)
+        self.on_pass(turn.key, result)
 
     async def _host_turn(self, turn: Turn) -> Result:
         self._last_pass[HOST] = self.clock.monotonic()

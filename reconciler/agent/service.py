@@ -116,9 +116,10 @@ def _of_a_fleet(config: Config) -> Sequence[Companion]:
     if config.etcd is None:
         return ()
     from reconciler.agent.peering import serve_peers  # brings TLS and keys
+    from reconciler.agent.publishing import publish
     from reconciler.agent.tending import tend
 
-    return (serve_peers, tend)
+    return (serve_peers, tend, publish)
 
 
 async def _work(*parts: Coroutine[Any, Any, None]) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output, snapshot, view
-from reconciler.cli.view import Row
+from reconciler.cli import context, output, snapshot
 from reconciler.errors import ExitCode
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
+    from reconciler.agent.view import Row
     from reconciler.model.condition import Condition, Event
     from reconciler.model.facts import Json
     from reconciler.model.migration import Obstacle
@@ -70,6 +70,7 @@ async def _describe(name: str, form: Format) -> None:
 
 
 async def _tell(session: Session, name: str) -> _Story:
+    from reconciler.agent import view
     from reconciler.plan import explain
     from reconciler.state.coordinator import DryCoordinator
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output, view
+from reconciler.cli import context, output
 from reconciler.errors import ExitCode, KernelError, StateError
 from reconciler.model.identity import NetworkName
 
@@ -74,6 +74,7 @@ def live(session: Session, observed: HostObservation, name: str) -> Live:
 
     Raises: StateError, if there is none of that name; KernelError, if not all of it can be read.
     """
+    from reconciler.agent import view
     from reconciler.plan import export as now
     from reconciler.plan.field import nest
     from reconciler.plan.spec import unknown_paths

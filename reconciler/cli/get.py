@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output, view
-from reconciler.cli.view import Row
+from reconciler.cli import context, output
 from reconciler.errors import UsageError
 
 if TYPE_CHECKING:
     from reconciler.agent.session import Session
+    from reconciler.agent.view import Row
     from reconciler.model.compute import ComputeObservation
     from reconciler.model.condition import Condition
     from reconciler.model.facts import Json, Unknown
@@ -42,9 +43,15 @@ def get(
         typer.Option("--label", "-l", help="Only with this label: KEY=VALUE, KEY!=VALUE or KEY.", metavar="LABEL"),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and print what changes.")] = False,
+    fleet: Annotated[bool, typer.Option("--fleet", help="The VEs of all hosts, as these told of them.")] = False,
 ) -> int:
     """List VEs, what they use, and whether they are as desired."""
     context.need_root()
+    if fleet:
+        if watch or label:
+            raise UsageError("get --fleet: expected neither -w nor -l")
+        context.run(_get_fleet(names or [], form))
+        return 0
     if watch and form is Format.YAML:
         raise UsageError("get -w: expected -o table, wide, json or name: YAML has no end of a document to wait for")
     context.run(_get(_Question(names=names or [], form=form, labels=label or [], watch=watch)))
@@ -67,6 +74,7 @@ class _Question:
 
 
 async def _get(question: _Question) -> None:
+    from reconciler.agent import view
     from reconciler.host import ground
 
     config = context.load_config()
@@ -83,6 +91,25 @@ async def _get(question: _Question) -> None:
             _tell_of_networks(session)
         if question.watch:
             await _watch(session, question, found, columns)
+
+
+async def _get_fleet(names: Sequence[str], form: Format) -> None:
+    """Print what all hosts told of their VEs."""
+    from reconciler.cli import fleet
+
+    config = context.load_config()
+    found = fleet.items(await fleet.read(config), names, now=time.time())
+    whole: Json = {"format": 1, "fleet": config.etcd.fleet if config.etcd else None, "items": [*found]}
+    match form:
+        case Format.JSON:
+            output.document(whole)
+        case Format.YAML:
+            output.yaml(whole)
+        case Format.NAME:
+            for item in found:
+                output.data(str(item.get("name")))
+        case _:
+            fleet.table(found, wide=form is Format.WIDE)
 
 
 def _tell_of_source(session: Session, revision: str) -> None:
@@ -136,6 +163,8 @@ def _print_empty(form: Format, host: str) -> None:
 
 async def _select(session: Session, question: _Question, revision: str, *, again: bool = False) -> list[Row]:
     """Give the VEs that were asked for. ``again``: one that was named may be gone since."""
+    from reconciler.agent import view
+
     fleet = session.reconciler.fleet if question.needs_fleet else None
     found = view.rows(session, fleet, await session.reconciler.observe(), revision=revision)
     names = [row.name for row in found if row.name in question.names] if again else question.names
@@ -152,6 +181,8 @@ def _matches(labels: dict[str, str], wanted: str) -> bool:
 
 def _print(session: Session, found: list[Row], revision: str, form: Format) -> output.Columns:
     """Print rows in a format; give the columns of a table, for what comes later."""
+    from reconciler.agent import view
+
     host = session.config.instance.host
     match form:
         case Format.JSON | Format.YAML:
@@ -190,6 +221,8 @@ async def _watch(session: Session, question: _Question, shown: list[Row], column
 
 
 def _print_changed(session: Session, changed: list[Row], revision: str, form: Format, columns: output.Columns) -> None:
+    from reconciler.agent import view
+
     if form is Format.JSON:
         for row in changed:
             output.line(view.item(session, row))

@@ -67,6 +67,44 @@ def _advice(config: Config, present: HostKey, following: HostKey | None) -> str:
     )
 
 
+@app.command("list")
+def list_hosts(
+    form: Annotated[Format, typer.Option("--output", "-o", help="The format.")] = Format.TEXT,
+) -> int:
+    """List the hosts of the fleet: who is alive, who is in maintenance, and what they said last."""
+    from reconciler.cli import fleet
+
+    context.need_root()
+    config = context.load_config()
+    known = context.last_good(config)[1]
+    declared: dict[HostName, fleet.Item] = {
+        name: {"maintenance": host.maintenance, "address": host.address}
+        for name, host in (known.hosts if known is not None else {}).items()
+    }
+    found = fleet.hosts(config.instance.host, context.run(fleet.read(config)), declared)
+    match form:
+        case Format.JSON:
+            output.document({"format": 1, "items": [*found]})
+        case Format.TEXT:
+            header = ("NAME", "STATE", "MAINTENANCE", "VES", "RUNNING", "VERSION", "REVISION", "ADDRESS", "SEEN")
+            output.table(header, [[output.one_line(cell) for cell in _host_cells(one)] for one in found])
+    return int(ExitCode.OK)
+
+
+def _host_cells(one: dict[str, Json]) -> list[str]:
+    from reconciler.cli import fleet
+    from reconciler.model.commit import short
+
+    alive, age, maintenance = bool(one["alive"]), one["seenSecondsAgo"], one["maintenance"]
+    state = "alive" if alive else ("silent" if age is not None else "never seen")
+    state = state if one["declared"] else f"{state}, no manifest"
+    told = ["-" if one[key] is None else str(one[key]) for key in ("ves", "running", "version")]
+    revision = short(str(one["revision"])) if one["revision"] else "-"
+    in_maintenance = "-" if maintenance is None else ("yes" if maintenance else "no")
+    seen = fleet.age_text(age, alive=True)
+    return [str(one["name"]), state, in_maintenance, *told, revision, str(one["address"] or "-"), seen]
+
+
 @app.command()
 def ping(
     names: Annotated[list[str] | None, typer.Argument(metavar="[HOST]...", help="Hosts; all, if left out.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, view
+from reconciler.cli import context
 from reconciler.errors import CommandError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def _run(name: str, program: Program, *, interactive: bool) -> int:
 
 
 async def _run_in(name: str, program: Program, *, interactive: bool) -> int:
+    from reconciler.agent import view
     from reconciler.host import execute, ground, power, relay
     from reconciler.host.keeper.client import Execution
     from reconciler.host.site import Site

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli import context, output, view
+from reconciler.cli import context, output
 from reconciler.errors import ExitCode, StateError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def logs(
 
 
 async def _logs(config: Config, wishes: _Wishes) -> int:
+    from reconciler.agent import view
     from reconciler.host import execute, ground, power
     from reconciler.host.site import Site
     from reconciler.model.power import PowerState

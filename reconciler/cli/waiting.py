@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from reconciler.cli import context, output, view
-from reconciler.cli.view import Row
+from reconciler.cli import context, output
 from reconciler.errors import ExitCode, NotConvergedError, UsageError
 
 if TYPE_CHECKING:
+    from reconciler.agent.view import Row
     from reconciler.state.config import Config
 
 _LOOK_EVERY_S = 0.2
 _EXPECTED = "condition=TYPE[=STATUS], power=STATE or delete"
 
-Wanted = Callable[[Row | None], bool]
+Wanted: TypeAlias = "Callable[[Row | None], bool]"
 """Says whether what is waited for is so; it is given None where there is no such VE."""
 
 
@@ -87,6 +87,7 @@ async def _look(config: Config, name: str) -> Row | None:
 
     Raises: KernelError, if not all VEs could be seen: then nobody can say that one is gone.
     """
+    from reconciler.agent import view
     from reconciler.agent.session import look_session
     from reconciler.host import ground
     from reconciler.kernel import mount

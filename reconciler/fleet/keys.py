@@ -67,3 +67,7 @@ class Keys:
     def host(self, host: HostName) -> str:
         """Below which a host says how it is, and its VEs."""
         return f"{self.hosts}{host}/"
+
+    def rows(self, host: HostName) -> str:
+        """Below which a host says how its VEs are, by name."""
+        return f"{self.host(host)}rows/"

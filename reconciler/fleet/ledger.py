@@ -54,6 +54,13 @@ class Ledger:
         self._witness = witness
         self._proved: dict[str, tuple[Pair, Deed]] = {}
 
+    def believe(self) -> None:
+        """Stop whoever would write to a store that is not the one that it was.
+
+        Raises: CoordinatorAwayError.
+        """
+        self._witness.asked()
+
     async def deed(self, uid: Uid) -> Deed | None:
         """Read who owns a VE.
 

@@ -125,3 +125,23 @@ def test_a_ve_that_is_in_the_trash_has_left_its_name_to_other_hosts(pair: Pair) 
     pair.a.await_removed("gone")
     pair.put(ve("gone", host="b"))
     pair.b.await_ready("gone")
+
+
+def test_every_host_tells_of_its_ves_and_any_host_shows_them(pair: Pair) -> None:
+    pair.put(ve("here", host="a"), ve("there", host="b", power="stopped"))
+    pair.a.await_ready("here")
+    pair.b.await_ready("there")
+
+    def shown() -> dict[str, tuple[str, str]]:
+        items = json.loads(pair.a.vectl("get", "--fleet", "-o", "json"))["items"]
+        return {item["name"]: (item["host"], item["power"]) for item in items}
+
+    wanted = {"here": ("a", "running"), "there": ("b", "stopped")}
+    until(lambda: wanted.items() <= shown().items(), "both hosts to tell")
+    assert "there" in pair.a.vectl("get", "--fleet", "-o", "wide")
+    hosts = json.loads(pair.b.vectl("host", "list", "-o", "json"))["items"]
+    assert [(host["name"], host["alive"], host["maintenance"]) for host in hosts] == [
+        ("a", True, False),
+        ("b", True, False),
+    ]
+    assert pair.b.vectl("host", "list").splitlines()[1].split()[:3] == ["a", "alive", "no"]

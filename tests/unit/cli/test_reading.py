@@ -6,10 +6,10 @@ from datetime import datetime
 
 import pytest
 
+from reconciler.agent.view import Row
 from reconciler.cli import approve, context, describe, get, output, waiting
 from reconciler.cli.events import newer
 from reconciler.cli.operate import parse_until
-from reconciler.cli.view import Row
 from reconciler.errors import StateError, UsageError
 from reconciler.model.action import Plan
 from reconciler.model.condition import Condition, ConditionType, Event, Status

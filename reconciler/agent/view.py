@@ -1,15 +1,16 @@
-"""VEs as commands see them: what the host holds, what the manifests name, and what was said of both."""
+"""VEs as commands and other hosts see them: what the host holds, what the manifests name, and what was said of both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from reconciler.errors import KernelError, StateError
 from reconciler.model.identity import VeName
 
 if TYPE_CHECKING:
+    from reconciler.agent.desk import Desk
     from reconciler.agent.session import Session
     from reconciler.host.site import Site
     from reconciler.model.condition import Condition
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from reconciler.model.observation import HostObservation, VeObservation
     from reconciler.model.power import PowerObservation
     from reconciler.model.volume import Record
+    from reconciler.state.config import Config
+
+
+class Standpoint(Protocol):
+    """From where VEs are looked at: the books of an instance."""
+
+    @property
+    def desk(self) -> Desk:
+        """Its stores."""
+        ...
+
+    @property
+    def config(self) -> Config:
+        """Its configuration."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +83,7 @@ class Row:
         return {key: str(value) for key, value in applied.items()} if isinstance(applied, dict) else {}
 
 
-def rows(session: Session, fleet: Fleet | None, observed: HostObservation, *, revision: str = "") -> list[Row]:
+def rows(session: Standpoint, fleet: Fleet | None, observed: HostObservation, *, revision: str = "") -> list[Row]:
     """Give all VEs of this host and of the manifests that name it, by name.
 
     ``fleet`` None: the manifests are not at hand; those of a ``revision`` that something was said of are enough.
@@ -140,7 +156,7 @@ def select(found: Iterable[Row], names: Sequence[str], *, asked: str) -> list[Ro
     return [by_name[name] for name in names] if names else list(by_name.values())
 
 
-def item(session: Session, row: Row) -> dict[str, Json]:
+def item(session: Standpoint, row: Row) -> dict[str, Json]:
     """Give the stable form of a VE in `vectl get -o json`."""
     from reconciler.plan.field import nest
     from reconciler.plan.spec import observed_values, spec_values, unknown_paths
@@ -160,7 +176,7 @@ def item(session: Session, row: Row) -> dict[str, Json]:
     }
 
 
-def _runtime(session: Session, row: Row) -> Json:
+def _runtime(session: Standpoint, row: Row) -> Json:
     pid = row.power.pid if row.power else None
     return {
         "pid": pid,
