@@ -194,9 +194,11 @@ def _run(spec: Dump, report: Report) -> None:
 def _await_word(spec: Dump, running: HookedCriu, report: Report) -> bool:
     """Hold a VE that is written, and wait for the word whether it ends.
 
-    Raises: KernelError, if none will come; then it stays as it is.
+    criu keeps each process by ptrace alone and has thawed the cgroup: frozen again, they outlive criu as they are.
+    Raises: KernelError, if no word will come; then it stays as it is.
     """
     assert spec.hold is not None, "who waits holds something"
+    CgroupTree(cgroup_layout.detect(), spec.cgroup).freeze(timeout_s=_FREEZE_S)
     files.write_volatile(spec.hold.note.path, spec.hold.note.text.encode())
     init = os.pidfd_open(spec.criu.pid)
     try:

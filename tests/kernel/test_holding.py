@@ -127,7 +127,7 @@ def test_a_ve_moves_and_no_connection_notices(program: bytes) -> None:
     while_talking(program, move)
 
 
-@pytest.mark.parametrize("stage", ["held", "placed", "closed"])
+@pytest.mark.parametrize("stage", ["held", pytest.param("placed", marks=pytest.mark.long), "closed"])
 def test_a_move_that_is_given_up_leaves_the_ve_talking_where_it_was(program: bytes, stage: str) -> None:
     async def give_up(source: Remote, target: Remote, client: Client, place: str) -> None:
         before = await source.see(A)
@@ -157,7 +157,7 @@ async def break_images(host: RealHost, damage: str) -> None:
             os.truncate(pages, pages.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("damage", ["files", "pages"])
+@pytest.mark.parametrize("damage", ["files", pytest.param("pages", marks=pytest.mark.long)])
 def test_a_restore_that_fails_leaves_the_ve_talking_where_it_was(program: bytes, damage: str) -> None:
     async def fail(source: Remote, target: Remote, client: Client, place: str) -> None:
         await arrive(source, target, place, then=())
