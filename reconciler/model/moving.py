@@ -48,12 +48,14 @@ Phase: TypeAlias = SourcePhase | TargetPhase
 class Passage:
     """A move as one of its hosts remembers it. ``phase`` says which of them that is.
 
-    ``cut``: how many parcels of the VE's data were cut. ``was_running``: whether it ran when the move began. ``why``:
+    ``since``: when this host took part, seconds of its own clock since the epoch. ``cut``: how many parcels of the VE's
+    data were cut. ``was_running``: whether it ran when the move began. ``why``:
     for what reason it stays where it is, where that is so.
     """
 
     move: Move
     phase: Phase
+    since: float
     cut: int = 0
     was_running: bool = False
     why: str = ""

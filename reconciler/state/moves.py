@@ -74,11 +74,11 @@ def _is_entry(name: str) -> bool:
 
 
 def _render(passage: Passage) -> dict[str, Json]:
-    move: dict[str, Json] = {**asdict(passage.move), "strategy": passage.move.strategy.value}
     return {
         "role": _role(passage.phase),
         "phase": passage.phase.value,
-        "move": move,
+        "move": move_to_json(passage.move),
+        "since": passage.since,
         "cut": passage.cut,
         "was_running": passage.was_running,
         "why": passage.why,
@@ -99,6 +99,7 @@ def _parse(fields: Fields) -> Passage:
     passage = Passage(
         move=move_from_fields(fields.fields("move")),
         phase=_phase(fields),
+        since=fields.number("since"),
         cut=fields.integer("cut"),
         was_running=fields.flag("was_running"),
         why=fields.text("why"),
@@ -115,6 +116,11 @@ def _phase(fields: Fields) -> Phase:
             return fields.word("phase", TargetPhase)
         case role:
             raise fields.error(f"expected source or target, got the role {role!r}")
+
+
+def move_to_json(move: Move) -> dict[str, Json]:
+    """Give the JSON form of a move."""
+    return {**asdict(move), "strategy": move.strategy.value}
 
 
 def move_from_fields(fields: Fields) -> Move:

@@ -25,7 +25,7 @@ MOVE = Move(
     begun_at=1_700_000_000.5,
     revision=7,
 )
-PASSAGE = Passage(move=MOVE, phase=SourcePhase.PREPARING, cut=2, was_running=True, why="")
+PASSAGE = Passage(move=MOVE, phase=SourcePhase.PREPARING, since=1_700_000_001.0, cut=2, was_running=True, why="")
 
 
 def _file(state: Path) -> Path:
