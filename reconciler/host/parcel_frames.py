@@ -71,7 +71,7 @@ class Frames:
         kind, length = _HEAD.unpack(await self._exactly(_HEAD.size))
         if kind not in list(FrameKind) or length > LONGEST:
             raise _broken(f"a frame {kind} of {length} bytes")
-        self._left -= length
+        self._left -= _HEAD.size + length
         if self._left < 0:
             raise StateError("read parcel: it is larger than the pool")
         return FrameKind(kind), await self._exactly(length)

@@ -29,8 +29,13 @@ _FILE = "parcel.json"
 _REMEDY = "let it be sent anew"
 _UID = re.compile(r"[0-9a-f-]{36}")
 _MOVE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
-_PARCEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DATA = re.compile(r"data-(\d{1,9})")
+_DATA = re.compile(r"data-([0-9]{1,9})")
+_NAMES = {
+    ParcelKind.TEMPLATE: re.compile(r"[0-9a-f]{64}"),
+    ParcelKind.SNAPSHOT: re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"),
+    ParcelKind.DATA: re.compile(r"0|[1-9][0-9]{0,8}"),
+    ParcelKind.MEMORY: re.compile(MEMORY),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +84,8 @@ def place_of(received: str, parcel: Parcel) -> str:
 
     Raises: StateError, for what cannot be the name of one.
     """
-    if _PARCEL.fullmatch(parcel.name) is None:
-        raise StateError(f"find parcel {str(parcel)!r}: expected letters, digits, dots, dashes and underscores")
+    if _NAMES[parcel.kind].fullmatch(parcel.name) is None:
+        raise StateError(f"find parcel {str(parcel)!r}: expected another name of one of its kind")
     return f"{received}/{parcel.kind}-{parcel.name}"
 
 

@@ -30,8 +30,8 @@ from reconciler.model.volume import ImageObservation
 _IMAGE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FILES_MOST = 100_000
 _SMALL = 1 << 20
+_IMAGE_MOST = 1 << 34
 _SLACK = 64 << 20
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MODE = 0o644  # a restore opens some images as the VE's root; what keeps others out is the way to them
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -43,11 +43,11 @@ async def receive(site: Site, uid: Uid, move: str, parcel: Parcel, chunks: Async
     whatever ``chunks`` raises.
     """
     received = parcel_notes.received_in(parcel_notes.directory_of(site, uid, move))
+    place = parcel_notes.place_of(received, parcel)
     frames = Frames(chunks, most=2 * btrfs.read_space(site.instance.pool).size)
     if parcel.kind is ParcelKind.TEMPLATE:
         await _receive_template(site, parcel, frames)
         return
-    place = parcel_notes.place_of(received, parcel)
     begun = await asyncio.to_thread(kept.begin, site, place)
     try:
         note = await _fill(begun, received, parcel, frames)
@@ -59,8 +59,6 @@ async def receive(site: Site, uid: Uid, move: str, parcel: Parcel, chunks: Async
 
 
 async def _receive_template(site: Site, parcel: Parcel, frames: Frames) -> None:
-    if _DIGEST.fullmatch(parcel.name) is None:
-        raise StateError(f"receive {parcel}: expected the digest of an image")
     digest = Digest(parcel.name)
     if os.path.exists(site.instance.template_image(digest)):
         return
@@ -129,7 +127,8 @@ def _file_of(head: bytes, expected: dict[str, str]) -> tuple[str, int]:
     path = expected.get(name) if not slash else None
     if slash and f"{directory}/" in expected and _IMAGE_FILE.fullmatch(last):
         path = f"{expected[f'{directory}/']}/{last}"
-    if path is None or (not slash and name != sendings.IMAGE and size > _SMALL):
+    most = _IMAGE_MOST if name == sendings.IMAGE else _SMALL
+    if path is None or (not slash and size > most):
         raise StateError(f"receive file {name!r} of {size} bytes: a parcel of this kind has none such")
     return path, size
 

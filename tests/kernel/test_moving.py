@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from reconciler.errors import NoSpaceError, StateError, VectlError
+from reconciler.host import images
 from reconciler.host.carrier import HostCarrier
 from reconciler.host.host import RealHost
 from reconciler.host.parcel_frames import FrameKind, frame
@@ -24,7 +25,7 @@ from reconciler.host.site import Site
 from reconciler.kernel import btrfs, files, qgroup, userns
 from reconciler.model.compute import CreateCgroup, Limit, RemoveCgroup
 from reconciler.model.effects import Effect
-from reconciler.model.identity import SnapshotName
+from reconciler.model.identity import Digest, SnapshotName
 from reconciler.model.instance import Instance
 from reconciler.model.observation import Scope
 from reconciler.model.placement import ClearMove, CutParcel, EndHeld, HoldRuntime, Parcel, ParcelKind, PlaceArrival
@@ -425,14 +426,22 @@ def test_a_parcel_that_is_not_what_it_says_is_refused_and_nothing_of_it_is_left(
         assert "has the digest" in await refused(target, other, await bytes_of(source, template))
         shown = (await bytes_of(source, template)).replace(b'"builtin busybox"', b'"builtin \\u001bu"')
         assert "that can be shown" in await refused(target, template, shown)
-        for name in ("../x", "x" * 65, ".x", ""):
-            with pytest.raises(StateError):
-                await refused_name(target, replace(first, name=name))
+        assert "has none such" in await refused(
+            target, other, frame(FrameKind.NOTE, images.read_note(source.site, Digest("0" * 64))), huge_image()
+        )
+        for kind in ParcelKind:
+            for name in ("../x", "x" * 65, ".x", "", "-1", "01", "x/y"):
+                with pytest.raises(StateError, match="expected another name"):
+                    await refused_name(target, Parcel(kind=kind, name=name if name != "01" else "0 1"))
         endless = [frame(FrameKind.BYTES, bytes(1 << 20))] * 1200
         text = await refused(target, memory, NOTE, file_of("memory/f", size=1 << 50), *endless)
         assert "no space left" in text.lower() or "larger than the pool" in text
 
     between_hosts(story)
+
+
+def huge_image() -> bytes:
+    return file_of("image.erofs", size=1 << 35)
 
 
 async def refused_name(target: RealHost, parcel: Parcel) -> None:
