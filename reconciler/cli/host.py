@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli import context, output
-from reconciler.errors import ExitCode, PeerError, StateError
+from reconciler.errors import ConfigError, ExitCode, PeerError, StateError
 
 if TYPE_CHECKING:
     from reconciler.agent.peering import Peering
@@ -65,6 +65,42 @@ def _advice(config: Config, present: HostKey, following: HostKey | None) -> str:
         "no VE is on its way; the agent then takes it up, and hosts that have the older revision refuse this one "
         "until they take the newer"
     )
+
+
+@app.command("accept-coordinator")
+def accept_coordinator(
+    take: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VE", help="A VE that is here and that the coordinator has as another host's: own it."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Believe a coordinator that was restored from a backup, or is another cluster, after showing what it says."""
+    context.need_root()
+    return context.run(_accept(context.load_config(), take or [], yes=yes))
+
+
+async def _accept(config: Config, take: list[str], *, yes: bool) -> int:
+    from reconciler.agent import accepting
+    from reconciler.agent.known_store import KnownStore
+
+    async with context.looking(config) as session:
+        membership = session.reconciler.membership
+        if membership is None:
+            raise ConfigError("accept a coordinator: expected `coordinator: {etcd: ...}` in the configuration")
+        await session.reconciler.look()
+        seen = await accepting.look(membership, session.desk.clock)
+        found = list(seen.differences(session.reconciler.records))
+        output.data(f"cluster {seen.known.cluster}, revision {seen.known.revision}: {len(seen.standing.owners)} VEs")
+        for difference in found:
+            output.data(f"{difference.name}: {output.one_line(difference.words)}")
+        question = "Is no VE of this host running on another one, and is the coordinator to be believed?"
+        if not yes and not output.confirm(question, asked="host accept-coordinator"):
+            return int(ExitCode.CONSENT)
+        await seen.take(take, found)
+        accepting.accept(seen, KnownStore(config.instance.state_dir))
+        session.desk.tell("host", "CoordinatorAccepted", f"cluster {seen.known.cluster}, by a person")
+    return int(ExitCode.OK)
 
 
 @app.command("list")

@@ -63,6 +63,8 @@ class Witness:
         if self._known is None:
             return 0
         if self._known.distrust:
+            self._known = self._memory.read() or self._known  # a person may have accepted it since
+        if self._known.distrust:
             raise CoordinatorAwayError(f"{self._known.distrust}; {_REMEDY}")
         return self._known.revision
 

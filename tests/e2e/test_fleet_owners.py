@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -145,3 +146,22 @@ def test_every_host_tells_of_its_ves_and_any_host_shows_them(pair: Pair) -> None
         ("b", True, False),
     ]
     assert pair.b.vectl("host", "list").splitlines()[1].split()[:3] == ["a", "alive", "no"]
+
+
+def test_another_coordinator_is_believed_only_after_a_person_said_so(pair: Pair) -> None:
+    pair.put(ve("steady", host="a"))
+    pair.a.await_ready("steady")
+    init = pair.a.ve("steady").init
+    with pair.a.in_one_moment(), pair.b.in_one_moment():
+        pair.member.kill()
+        shutil.rmtree(pair.member.directory)
+        pair.member.start()
+        pair.cluster.await_health()
+    pair.put(ve("late", host="a"))
+    assert "accept-coordinator" in pair.a.await_reason("late", "OwnershipUnknown").message
+    assert "late" not in pair.a.records()
+    pair.a.complaint("host", "accept-coordinator", code=64)
+    for one in (pair.a, pair.b):
+        assert "cluster" in one.vectl("host", "accept-coordinator", "--yes")
+    pair.a.await_ready("late", "steady")
+    assert pair.a.ve("steady").init == init

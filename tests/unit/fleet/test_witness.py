@@ -47,6 +47,17 @@ def test_a_restored_store_says_nothing_that_is_believed_not_even_after_a_restart
     asyncio.run(scenario())
 
 
+def test_a_store_that_a_person_accepted_is_believed_by_who_was_running_all_the_time() -> None:
+    memory = HeldMemory(Known(cluster="c1", revision=5))
+    witness = Witness(memory)
+    with pytest.raises(CoordinatorAwayError, match="another cluster"):
+        witness.heed(Listing(revision=9, cluster="c2", pairs=()), witness.asked())
+    with pytest.raises(CoordinatorAwayError):
+        witness.asked()
+    memory.write(Known(cluster="c2", revision=3))
+    assert witness.asked() == 3
+
+
 def test_answers_that_come_in_another_order_than_they_were_given_are_no_restoration() -> None:
     witness = Witness(HeldMemory(Known(cluster="c1", revision=5)))
     asked = witness.asked()
