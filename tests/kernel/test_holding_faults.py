@@ -127,7 +127,7 @@ def test_a_held_ve_outlives_whoever_holds_it_and_waits_for_a_word(fault: Fault, 
             await perform(fresh, END, END, DeleteRuntime(uid=A))
             assert ((await power_of(fresh)).state, compute.tree(fresh.site, A).processes()) == (
                 PowerState.STOPPED,
-                set(),
+                frozenset(),
             )
         else:
             await perform(fresh, RESUME, RESUME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from reconciler.errors import BusyError, CoordinatorAwayError, OutcomeUnknownError, OwnershipError
 from reconciler.model.facts import Unknown
@@ -14,6 +15,9 @@ from reconciler.model.placement import Held
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.seam import Observer
 from reconciler.plan.handover import Arriving, Leaving, Owner, Standing
+
+Seen: TypeAlias = tuple[VeObservation, PowerObservation]
+"""A VE that is here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ def _owner(owned: Ownership | None, move: Move) -> Owner:
     return {move.source: Owner.SOURCE, move.target: Owner.TARGET}.get(owned.host, Owner.OTHER)
 
 
-async def look(observer: Observer, uid: Uid) -> tuple[VeObservation, PowerObservation] | None:
+async def look(observer: Observer, uid: Uid) -> Seen | None:
     """Look at a VE; None, if it is surely not here.
 
     Raises: BusyError, if it cannot be seen at the moment.
@@ -62,7 +66,7 @@ async def look(observer: Observer, uid: Uid) -> tuple[VeObservation, PowerObserv
     return seen, seen.power
 
 
-def leaving(seen: tuple[VeObservation, PowerObservation] | None) -> Leaving:
+def leaving(seen: Seen | None) -> Leaving:
     """Say how a VE is at its source."""
     if seen is None:
         return Leaving.GONE
@@ -72,7 +76,7 @@ def leaving(seen: tuple[VeObservation, PowerObservation] | None) -> Leaving:
     return Leaving.RUNNING if power.state is PowerState.RUNNING else Leaving.DOWN
 
 
-def arriving(seen: tuple[VeObservation, PowerObservation] | None) -> Arriving:
+def arriving(seen: Seen | None) -> Arriving:
     """Say how a VE is at its target."""
     if seen is None:
         return Arriving.NOTHING

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from reconciler.agent.moving import looking, wire
-from reconciler.agent.moving.looking import Reading
+from reconciler.agent.moving import leaving, looking, wire
+from reconciler.agent.moving.leaving import is_live, serves
+from reconciler.agent.moving.looking import Reading, Seen
 from reconciler.agent.moving.means import Means
 from reconciler.agent.moving.wire import Ask
 from reconciler.errors import CoordinatorAwayError, OwnershipError, PeerError, StateError, VectlError
-from reconciler.model.compute import RemoveCgroup
 from reconciler.model.identity import HostName, Uid
 from reconciler.model.moving import Passage, SourcePhase
-from reconciler.model.observation import VeObservation
 from reconciler.model.ownership import Ownership, Strategy
-from reconciler.model.placement import ClearMove, CutParcel, EndHeld, Held, HoldRuntime, Parcel, ResumeHeld
-from reconciler.model.power import DeleteRuntime, PowerObservation, PowerState, StopRuntime
-from reconciler.model.volume import Record, TrashVe
-from reconciler.plan import power
+from reconciler.model.placement import ClearMove, CutParcel, Parcel, ResumeHeld
+from reconciler.model.volume import Record
 from reconciler.plan.handover import Answer, Leaving, SourceFacts, SourceStep, source_step
 
 ROUNDS = 2
@@ -34,8 +31,6 @@ _DECISIONS = frozenset(
 
 _WAITING = frozenset({*_ASKED, SourceStep.SHIP, SourceStep.FINISH, SourceStep.CLEAR})
 """After these there is something to do at once only where the target said something new."""
-
-_Seen = tuple[VeObservation, PowerObservation] | None
 
 
 @dataclass(slots=True)
@@ -105,11 +100,11 @@ class Source:
             raise
         return step not in _WAITING or trial.answer is not answer
 
-    async def _look(self, passage: Passage) -> tuple[_Seen, Reading]:
+    async def _look(self, passage: Passage) -> tuple[Seen | None, Reading]:
         reading = await looking.read(self._means.owners, passage.move)
         return await looking.look(self._means.observer, passage.uid), reading
 
-    def _facts(self, passage: Passage, phase: SourcePhase, seen: _Seen, reading: Reading) -> SourceFacts:
+    def _facts(self, passage: Passage, phase: SourcePhase, seen: Seen | None, reading: Reading) -> SourceFacts:
         trial, here = self._trial(passage.uid), looking.leaving(seen)
         self._time(passage, trial)
         rounds = ROUNDS if _copies_ahead(passage, here) else 1
@@ -141,7 +136,7 @@ class Source:
     def _trial(self, uid: Uid) -> _Trial:
         return self._trials.setdefault(uid, _Trial())
 
-    async def _carry_out(self, step: SourceStep, passage: Passage, seen: _Seen, reading: Reading) -> None:
+    async def _carry_out(self, step: SourceStep, passage: Passage, seen: Seen | None, reading: Reading) -> None:
         asked = _ASKED.get(step)
         if asked is not None:
             await self._ask(asked, passage)
@@ -150,7 +145,7 @@ class Source:
         else:
             await self._do(step, passage, seen)
 
-    async def _do(self, step: SourceStep, passage: Passage, seen: _Seen) -> None:
+    async def _do(self, step: SourceStep, passage: Passage, seen: Seen | None) -> None:
         """Carry out what is done to the VE, and what is sent of it."""
         match step:
             case SourceStep.COPY:
@@ -191,7 +186,7 @@ class Source:
     def _write(self, passage: Passage, phase: SourcePhase) -> None:
         self._means.journal.write(replace(passage, phase=phase))
 
-    async def _copy(self, passage: Passage, seen: _Seen) -> None:
+    async def _copy(self, passage: Passage, seen: Seen | None) -> None:
         """Send what there is while the VE goes on."""
         trial = self._trial(passage.uid)
         if trial.rounds == 0:
@@ -206,23 +201,17 @@ class Source:
         cutting = replace(passage, cut=passage.cut + 1)
         self._means.journal.write(cutting)
         await self._means.effects.perform(
-            CutParcel(uid=passage.uid, move=passage.move.id, number=passage.cut, serves=_serves(passage))
+            CutParcel(uid=passage.uid, move=passage.move.id, number=passage.cut, serves=serves(passage))
         )
         return cutting
 
-    async def _hold(self, passage: Passage, seen: _Seen) -> None:
+    async def _hold(self, passage: Passage, seen: Seen | None) -> None:
         holding = replace(passage, phase=SourcePhase.HOLDING, cut=passage.cut + 1)
         self._means.journal.write(holding)
         self._trial(passage.uid).answer = Answer.UNKNOWN
         if looking.leaving(seen) is not Leaving.RUNNING or seen is None:
             return
-        uid, move, serves = passage.uid, passage.move.id, _serves(passage)
-        if is_live(passage):
-            await self._means.effects.perform(HoldRuntime(uid=uid, move=move, number=passage.cut, serves=serves))
-            return
-        record = _record(seen)
-        for effect in power.stop_effects(uid, power.stop_timeout_s(record.applied), seen[1]):
-            await self._means.effects.perform(replace(effect, serves=serves))
+        await leaving.hold(self._means.effects, passage, seen, number=passage.cut)
 
     async def _ship(self, passage: Passage) -> None:
         """Send the rest of a VE that stands still, and have it placed."""
@@ -230,7 +219,7 @@ class Source:
         if not is_live(passage):
             number = passage.cut - 1
             await self._means.effects.perform(
-                CutParcel(uid=passage.uid, move=passage.move.id, number=number, serves=_serves(passage))
+                CutParcel(uid=passage.uid, move=passage.move.id, number=number, serves=serves(passage))
             )
         await self._send(passage)
         await self._ask(Ask.PLACE, passage, cargo.record)
@@ -270,19 +259,11 @@ class Source:
             raise
         self._write(passage, SourcePhase.COMMITTED)
 
-    async def _let_go(self, passage: Passage, seen: _Seen) -> None:
+    async def _let_go(self, passage: Passage, seen: Seen | None) -> None:
         """Put the copy of this host in the trash."""
         self._write(passage, SourcePhase.ENDING)
-        if seen is None:
-            return
-        uid, serves = passage.uid, _serves(passage)
-        if seen[1].held is Held.LEAVING:
-            await self._means.effects.perform(EndHeld(uid=uid, move=passage.move.id, serves=serves))
-        elif seen[1].state is PowerState.RUNNING:
-            timeout_s = power.stop_timeout_s(_record(seen).applied)
-            await self._means.effects.perform(StopRuntime(uid=uid, timeout_s=timeout_s, serves=serves))
-        for effect in (DeleteRuntime(uid=uid), RemoveCgroup(uid=uid), TrashVe(uid=uid)):
-            await self._means.effects.perform(replace(effect, serves=serves))
+        if seen is not None:
+            await leaving.let_go(self._means.effects, passage, seen)
 
     async def _clear(self, passage: Passage) -> None:
         try:
@@ -292,15 +273,10 @@ class Source:
         await self._forget(passage)
 
     async def _forget(self, passage: Passage) -> None:
-        await self._means.effects.perform(ClearMove(uid=passage.uid, move=passage.move.id, serves=_serves(passage)))
+        await self._means.effects.perform(ClearMove(uid=passage.uid, move=passage.move.id, serves=serves(passage)))
         self._means.journal.forget(passage.uid)
         self._trials.pop(passage.uid, None)
         self._means.released(passage.uid)
-
-
-def is_live(passage: Passage) -> bool:
-    """Say whether a VE's processes come along as they are."""
-    return passage.move.strategy is Strategy.LIVE and passage.was_running
 
 
 def _copies_ahead(passage: Passage, here: Leaving) -> bool:
@@ -312,12 +288,3 @@ def _known(reading: Reading, passage: Passage) -> Ownership:
     if reading.owned is None:
         raise CoordinatorAwayError(f"move {passage.move.name}: it is not known who owns it")
     return reading.owned
-
-
-def _record(seen: tuple[VeObservation, PowerObservation]) -> Record:
-    assert isinstance(seen[0].record, Record)  # looking refuses what cannot be read
-    return seen[0].record
-
-
-def _serves(passage: Passage) -> str:
-    return f"{passage.move.name}:move"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from reconciler.agent.moving import looking
+from reconciler.agent.moving.leaving import is_live, serves
 from reconciler.agent.moving.looking import Reading
 from reconciler.agent.moving.means import BringUp, Means
-from reconciler.agent.moving.source import is_live
 from reconciler.agent.moving.wire import Ask, Question, Told
 from reconciler.errors import BusyError, CoordinatorAwayError, OwnershipError, StateError, VectlError
 from reconciler.model.compute import RemoveCgroup
@@ -151,7 +151,7 @@ class Target:
 
     async def _perform(self, passage: Passage, *effects: Effect) -> None:
         for effect in effects:
-            await self._means.effects.perform(replace(effect, serves=f"{passage.move.name}:move"))
+            await self._means.effects.perform(replace(effect, serves=serves(passage)))
 
     async def _carry_out(self, step: TargetStep, passage: Passage, reading: Reading) -> None:
         match step:
