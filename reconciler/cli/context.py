@@ -209,6 +209,18 @@ def last_good(config: Config) -> tuple[str, Fleet | None]:
     return kept.source, load(kept.files, revision=kept.revision).fleet
 
 
+def is_shut(config: Config) -> bool:
+    """Say whether this host is under maintenance by the last good revision, without parsing all of it.
+
+    Raises: StateError, KernelError.
+    """
+    from reconciler.manifests.shut import under_maintenance
+    from reconciler.state.lastgood import LastGood
+
+    kept = LastGood(config.instance.state_dir).read()
+    return kept is not None and config.instance.host in under_maintenance(kept.files)
+
+
 def revision_in_force(config: Config) -> str:
     """Name the last good revision without parsing it; empty, if there never was one.
 

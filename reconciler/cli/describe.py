@@ -42,6 +42,7 @@ class _Story:
     explanations: Sequence[Explanation]
     events: Sequence[Event]
     obstacles: Sequence[Obstacle]
+    is_shut: bool
 
 
 def describe(
@@ -71,7 +72,7 @@ async def _describe(name: str, form: Format) -> None:
 
 async def _tell(session: Session, name: str) -> _Story:
     from reconciler.agent import view
-    from reconciler.plan import explain
+    from reconciler.plan import explain, keeping_out
     from reconciler.state.coordinator import DryCoordinator
 
     observed = await session.reconciler.observe()
@@ -93,7 +94,14 @@ async def _tell(session: Session, name: str) -> _Story:
         "obstacles": [obstacle.to_json() for obstacle in obstacles],
         "events": [event.to_json() for event in events],
     }
-    return _Story(row=row, body={**item, **extra}, explanations=explanations, events=events, obstacles=obstacles)
+    return _Story(
+        row=row,
+        body={**item, **extra},
+        explanations=explanations,
+        events=events,
+        obstacles=obstacles,
+        is_shut=keeping_out.is_shut(session.reconciler.fleet, session.config.instance.host),
+    )
 
 
 async def _obstacles(session: Session, row: Row) -> Sequence[Obstacle]:
@@ -207,7 +215,7 @@ def _head(story: _Story) -> Iterator[tuple[str, str]]:
     assert isinstance(use, dict)
     yield "Name:", row.name
     yield "UID:", str(story.body["uid"] or "none yet")
-    yield "Host:", str(story.body["host"])
+    yield "Host:", f"{story.body['host']}{', under maintenance' if story.is_shut else ''}"
     yield "Power:", _power_text(row.power, row.power_word)
     if record is not None:
         base = record.id_base

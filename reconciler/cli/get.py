@@ -89,6 +89,8 @@ async def _get(question: _Question) -> None:
         if question.form in (Format.TABLE, Format.WIDE):
             _tell_of_source(session, revision)
             _tell_of_networks(session)
+            if context.is_shut(config):
+                output.words(f"vectl: {config.instance.host} is under maintenance: it takes no new VE")
         if question.watch:
             await _watch(session, question, found, columns)
 
@@ -151,7 +153,7 @@ def source_words(conditions: Iterable[Condition], revision: str) -> str:
 
 
 def _print_empty(form: Format, host: str) -> None:
-    empty: Json = {"format": 1, "host": host, "revision": "", "items": []}
+    empty: Json = {"format": 1, "host": host, "maintenance": False, "revision": "", "items": []}
     match form:
         case Format.JSON:
             output.document(empty)
@@ -187,7 +189,8 @@ def _print(session: Session, found: list[Row], revision: str, form: Format) -> o
     match form:
         case Format.JSON | Format.YAML:
             items = [view.item(session, row) for row in found]
-            whole: Json = {"format": 1, "host": host, "revision": revision, "items": [*items]}
+            shut = context.is_shut(session.config)
+            whole: Json = {"format": 1, "host": host, "maintenance": shut, "revision": revision, "items": [*items]}
             (output.document if form is Format.JSON else output.yaml)(whole)
         case Format.NAME:
             for row in found:

@@ -16,6 +16,7 @@ from reconciler.model.collecting import uncollected
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from reconciler.manifests.load import Loaded
     from reconciler.model.action import Plan
     from reconciler.model.fleet import Finding, Fleet
     from reconciler.state.config import Config
@@ -56,28 +57,43 @@ def validate(
     snapshot = context.read_path(path)
     loaded = load_fleet(snapshot.files, revision=snapshot.revision)
     findings = context.placed(path, (*loaded.findings, *loaded.concerns))
+    warnings = context.placed(path, loaded.warnings)
     if form is ValidateFormat.JSON:
-        errors = [finding.to_json() for finding in findings]
-        output.document({"format": 1, "valid": not findings, "errors": [*errors]})
+        errors, warned = ([finding.to_json() for finding in of] for of in (findings, warnings))
+        output.document({"format": 1, "valid": not findings, "errors": [*errors], "warnings": [*warned]})
     elif form is ValidateFormat.GITHUB:
         for finding in findings:
-            output.data(_github(finding))
-    elif findings:
-        sys.stderr.write(render_findings(findings, color=output.has_color(sys.stderr)))
-        mistakes = context.counted(len(loaded.findings), "mistake")
-        output.words(f"not valid: {mistakes}" if loaded.findings else "valid, but not all of it finds room")
-    if loaded.fleet is not None and not findings and form is ValidateFormat.TEXT:
-        counts = (context.counted(len(loaded.fleet.ves), "VE"), context.counted(len(loaded.fleet.networks), "network"))
-        output.words(f"valid: {', '.join(counts)}")
+            output.data(_github(finding, "error"))
+        for finding in warnings:
+            output.data(_github(finding, "warning"))
+    else:
+        sys.stderr.write(render_findings((*findings, *warnings), color=output.has_color(sys.stderr)))
+        _sum_up(loaded)
     return int(ExitCode.ERROR if findings else ExitCode.OK)
 
 
-def _github(finding: Finding) -> str:
-    """Give an annotation. Source: GitHub Actions, "Workflow commands", Setting an error message."""
+def _sum_up(loaded: Loaded) -> None:
+    """Say in words whether manifests are valid, and which hosts take nobody."""
+    fleet = loaded.fleet
+    if fleet is None:
+        output.words(f"not valid: {context.counted(len(loaded.findings), 'mistake')}")
+        return
+    if loaded.concerns:
+        output.words("valid, but not all of it finds room")
+    else:
+        counts = (context.counted(len(fleet.ves), "VE"), context.counted(len(fleet.networks), "network"))
+        output.words(f"valid: {', '.join(counts)}")
+    for host in sorted(host.name for host in fleet.hosts.values() if host.maintenance):
+        there = sum(spec.host == host for spec in fleet.ves.values())
+        output.words(f"{host} is under maintenance: it takes no new VE; its manifests name {there}")
+
+
+def _github(finding: Finding, word: str) -> str:
+    """Give an annotation. Source: GitHub Actions, "Workflow commands", Setting an error message, a warning message."""
     place = f"file={finding.place.file},line={finding.place.line},col={finding.place.column}"
     message = f"{finding.path}: {finding.message}" + (f" ({finding.hint})" if finding.hint else "")
     escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return f"::error {place}::{output.safe(escaped)}"
+    return f"::{word} {place}::{output.safe(escaped)}"
 
 
 def plan(  # noqa: PLR0913  # one for each option

@@ -39,59 +39,77 @@ def set_fields(
     """Set fields of a VE in its manifest, and leave everything else in the file as it is."""
     from reconciler.manifests import assignment, edit
 
-    path = _source(source)
+    path = source_of(source, verb="set")
     wanted = [assignment.parse(one) for one in assignments]
     files = context.read_path(path).files
     edited = edit.set_fields(files, name, wanted)
-    file = os.path.normpath(os.path.join(path, edited.file)) if os.path.isdir(path) else path
+    file = _file(path, edited)
     if edited.after == edited.before:
         output.words(f"{file} says so already; nothing was written")
         return int(ExitCode.OK)
-    _check(path, {**files, edited.file: edited.after})
+    check(path, {**files, edited.file: edited.after})
     if dry_run:
         output.data(_diff(file, edited))
         return int(ExitCode.OK)
-    _write(file, edited, message or _subject(name, wanted_texts=assignments), commit=commit, branch=branch)
+    subject = message or _subject(name, wanted_texts=assignments)
+    write_all(path, [edited], subject, commit=commit, branch=branch, verb="set")
     for change in edited.changes:
         _tell(file, name, change)
     return int(ExitCode.OK)
 
 
-def _source(given: str | None) -> str:
+def _file(path: str, edited: Edited) -> str:
+    return os.path.normpath(os.path.join(path, edited.file)) if os.path.isdir(path) else path
+
+
+def source_of(given: str | None, *, verb: str) -> str:
+    """Give the place of the manifests that are to be changed.
+
+    Raises: UsageError, for standard input.
+    """
     from reconciler.state.location import DirectoryLocation
 
     if given is None:
         configured = context.load_config().source
         given = configured.path if isinstance(configured, DirectoryLocation) else os.curdir
     if given == "-":
-        raise UsageError("set: expected a directory or file of manifests, as the change is written there")
+        raise UsageError(f"{verb}: expected a directory or file of manifests, as the change is written there")
     return given
 
 
-def _check(path: str, files: Mapping[str, bytes]) -> None:
-    """See to it that manifests stay valid, and tell what finds no room.
+def check(path: str, files: Mapping[str, bytes], *, lacks_hosts: bool = False) -> None:
+    """See to it that manifests stay valid, and tell what finds no room. ``lacks_hosts``: as `load_fleet` takes it.
 
     Raises: MistakesError.
     """
     from reconciler.manifests.load import load_fleet
     from reconciler.manifests.report import render_findings
 
-    loaded = load_fleet(files, revision="set")
+    loaded = load_fleet(files, revision="set", lacks_hosts=lacks_hosts)
     if loaded.fleet is None:
         raise context.MistakesError(f"{path} as it would be", context.placed(path, loaded.findings))
     for line in render_findings(context.placed(path, loaded.concerns), color=False).splitlines():
         output.words(line)
 
 
-def _write(file: str, edited: Edited, message: str, *, commit: bool, branch: str | None) -> None:
+def write_all(
+    path: str, edited: Sequence[Edited], message: str, *, commit: bool, branch: str | None, verb: str = "place"
+) -> None:
+    """Write changed files, and commit them at once if that is wanted.
+
+    Raises: UsageError, if one of them was changed meanwhile; CommandError.
+    """
     from reconciler.kernel import git_commit
     from reconciler.kernel.files import read_bytes_if_exists, rewrite_atomic
 
+    files = {_file(path, one): one for one in edited}
     wants_commit = commit or branch is not None
-    with git_commit.committing(file, message=message, branch=branch) if wants_commit else nullcontext():
-        if read_bytes_if_exists(file) != edited.before:
-            raise UsageError(f"set: {file} was changed meanwhile; nothing was written")
-        rewrite_atomic(file, edited.after)
+    with git_commit.committing([*files], message=message, branch=branch) if wants_commit else nullcontext():
+        for file, one in files.items():
+            if read_bytes_if_exists(file) != one.before:
+                raise UsageError(f"{verb}: {file} was changed meanwhile; nothing was written")
+        for file, one in files.items():
+            rewrite_atomic(file, one.after)
 
 
 def _subject(name: str, *, wanted_texts: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""A commit of one file in a person's own clone, made as that person would: with its hooks, identity and signature.
+"""A commit of some files in a person's own clone, made as that person would: with its hooks, identity and signature.
 
 Source: git-commit(1), --only; git-switch(1).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from reconciler.errors import CommandError, UsageError
@@ -31,24 +31,26 @@ def expect_committed(file: str) -> None:
 
 
 @contextmanager
-def committing(file: str, *, message: str, branch: str | None) -> Iterator[None]:
-    """Commit what the block makes of a file, and of no other, on a new branch or on the one that is checked out.
+def committing(paths: Sequence[str], *, message: str, branch: str | None) -> Iterator[None]:
+    """Commit what the block makes of files, and of no others, on a new branch or on the one that is checked out.
 
-    What cannot be committed is undone: the file, and the branch.
+    What cannot be committed is undone: the files, and the branch. The files are of one repository.
 
     Raises: CommandError, after git and its hooks have told why on stderr; UsageError, as `expect_committed`.
     """
-    expect_committed(file)
-    directory, name = os.path.split(os.path.abspath(file))
-    before = files.read_bytes_if_exists(file)
+    for path in paths:
+        expect_committed(path)
+    directory = os.path.dirname(os.path.abspath(paths[0]))
+    before = {path: files.read_bytes_if_exists(path) for path in paths}
     if branch is not None:
         _git(directory, "switch", "--quiet", "--create", branch)
     try:
         yield
-        _git(directory, "commit", "--quiet", "--only", "-m", message, "--", name)
+        _git(directory, "commit", "--quiet", "--only", "-m", message, "--", *map(os.path.abspath, paths))
     except BaseException:
-        if before is not None:
-            files.rewrite_atomic(file, before)
+        for path, data in before.items():
+            if data is not None:
+                files.rewrite_atomic(path, data)
         if branch is not None:
             _git(directory, "switch", "--quiet", "-")
             _git(directory, "branch", "--quiet", "--delete", branch)

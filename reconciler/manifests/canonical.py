@@ -196,6 +196,7 @@ def ve(
         rlimits={**settings.rlimits(body.beancounters), **_rlimits(body.rlimits)},
         nesting=body.features.nesting,
         fuse=body.features.fuse,
+        spread=tuple(sorted(set(body.spread))),
         protect=body.protect,
         drift=DriftSpec(default=body.drift.default, fields=body.drift.fields),
         unsupported=(*unsupported.ve_fields(body), *unsupported_elsewhere),

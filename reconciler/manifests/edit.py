@@ -65,6 +65,34 @@ def set_fields(files: Mapping[str, bytes], ve: str, wanted: Sequence[Assignment]
     return Edited(file=found.file, before=files[found.file], after=data, changes=tuple(changes))
 
 
+def give_hosts(files: Mapping[str, bytes], hosts: Mapping[str, str]) -> tuple[Edited, ...]:
+    """Write the hosts of VEs into their manifests, each file once. ``hosts``: by VE.
+
+    Raises: ManifestError, as `set_fields`.
+    """
+    found: dict[str, list[_Found]] = {}
+    for one in _documents(files, "VirtualEnvironment", None):
+        found.setdefault(str(_name(one.raw.value)), []).append(one)
+    by_file: dict[str, list[tuple[_Found, Assignment]]] = {}
+    for ve in sorted(hosts):
+        one = _only(ve, found.get(ve, []))
+        by_file.setdefault(one.file, []).append((one, assignment.parse(f"host={hosts[ve]}")))
+    return tuple(_with_hosts(file, files[file], by_file[file]) for file in sorted(by_file))
+
+
+def _with_hosts(file: str, data: bytes, wanted: Sequence[tuple[_Found, Assignment]]) -> Edited:
+    puts, changes = [], []
+    for found, one in wanted:
+        target = assignment.find(found.raw.value, one)
+        puts.append(splice.Put(index=found.index, path=target.path, missing=target.missing, value=one.raw))
+        changes.append(_change(one, found.raw, target, profile=""))
+    try:
+        after = splice.put_all(data, puts)
+    except ManifestError as err:
+        raise ManifestError(f"set host in {file}: {err}") from err
+    return Edited(file=file, before=data, after=after, changes=tuple(changes))
+
+
 def _documents(files: Mapping[str, bytes], kind: str, name: str | None) -> Iterator[_Found]:
     """Give the documents of a kind, or of it and a name, that can be read at all."""
     for file, data in sorted(files.items()):

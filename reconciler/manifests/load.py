@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from reconciler.manifests.checks import capacity as capacity_checks
 from reconciler.manifests.checks import fleet as fleet_checks
+from reconciler.manifests.checks import spread as spread_checks
 from reconciler.manifests.document import Complaint, Document, ParsedFile, Written, complain
 from reconciler.manifests.resolved import ResolvedVe, Shared
 from reconciler.model.collecting import uncollected
@@ -35,12 +36,13 @@ class Loaded:
     """A revision: its fleet, or None where there are findings.
 
     ``concerns``: what a host cannot give to all that ask for it. It does not make the revision invalid: each host
-    admits whom it can.
+    admits whom it can. ``warnings``: what is carried out as it is written, and perhaps not as it is meant.
     """
 
     fleet: Fleet | None
     findings: tuple[Finding, ...] = ()
     concerns: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
 
 
 class KeptFiles(Protocol):
@@ -198,17 +200,25 @@ def load_fleet(
     revision: str,
     cache: ParseCache | None = None,
     ids: Mapping[str, str] | None = None,
+    lacks_hosts: bool = False,
 ) -> Loaded:
     """Load a revision from its files' names and contents, in whatever order they come.
 
     Never raises for what a file holds. ``cache``: of the same source's former loads. ``ids``: what names the content of
-    each file, such as a blob's name: what is known by it is not asked for its content.
+    each file, such as a blob's name: what is known by it is not asked for its content. ``lacks_hosts``: VEs may be
+    without a host although there are several.
     """
     with uncollected():
-        return _load(files, revision, ParseCache() if cache is None else cache, ids)
+        return _load(files, revision, ParseCache() if cache is None else cache, ids, lacks_hosts)
 
 
-def _load(files: Mapping[str, bytes], revision: str, cache: ParseCache, ids: Mapping[str, str] | None) -> Loaded:
+def _load(
+    files: Mapping[str, bytes],
+    revision: str,
+    cache: ParseCache,
+    ids: Mapping[str, str] | None,
+    lacks_hosts: bool,
+) -> Loaded:
     parsed = cache.parse(files, ids)
     documents, repeated = _by_kind(parsed.values())
     known = _known_names(documents, parsed.values())
@@ -216,7 +226,9 @@ def _load(files: Mapping[str, bytes], revision: str, cache: ParseCache, ids: Map
     context = cache.share(documents, known_profiles=known["Profile"], certain=certain)
     ves = cache.resolve(documents["VirtualEnvironment"].values(), context)
     hosts = {name: (document, cache.host(document)) for name, document in documents["Host"].items()}
-    every = fleet_checks.Everything(ves=ves, networks=_networks(context), hosts=hosts, known=known, certain=certain)
+    every = fleet_checks.Everything(
+        ves=ves, networks=_networks(context), hosts=hosts, known=known, certain=certain, lacks_hosts=lacks_hosts
+    )
     of_ves = (complaint for ve in ves.values() for complaint in ve.complaints)
     complaints = [*repeated, *context.complaints, *of_ves, *fleet_checks.all_of(every)]
     problems = [(file, problem) for file, found in parsed.items() for problem in found.problems]
@@ -224,7 +236,12 @@ def _load(files: Mapping[str, bytes], revision: str, cache: ParseCache, ids: Map
         return Loaded(fleet=None, findings=_placed(files, problems, complaints))
     fleet = _fleet(revision, ves, context, (spec for _, spec in hosts.values()))
     short = list(capacity_checks.shortages(fleet, documents["Host"]))
-    return Loaded(fleet=fleet, concerns=_placed(files, (), short) if short else ())
+    crowded = list(spread_checks.crowds(fleet, documents["VirtualEnvironment"]))
+    return Loaded(
+        fleet=fleet,
+        concerns=_placed(files, (), short) if short else (),
+        warnings=_placed(files, (), crowded) if crowded else (),
+    )
 
 
 def _placed(

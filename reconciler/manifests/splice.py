@@ -39,6 +39,31 @@ def put(data: bytes, index: int, path: Path, missing: Missing, value: Json, *, r
     return _Editor.open(data, index).put(path, missing, value, raw)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """A value to set; the fields as `put` takes them."""
+
+    index: int
+    path: Path
+    missing: Missing
+    value: Json
+
+
+def put_all(data: bytes, wanted: Sequence[Put]) -> bytes:
+    """Set values of several documents of a file, of each one, as `put` does.
+
+    Raises: ManifestError, as `put`.
+    """
+    if not wanted:
+        return data
+    editors = _Editor.open_each(data, [one.index for one in wanted])
+    values, cuts = list(editors[0].values), []
+    for editor, one in zip(editors, wanted, strict=True):
+        cuts += editor.cuts(one.path, one.missing, one.value, "")
+        values[one.index] = with_value(values[one.index], one.path, one.missing, one.value)
+    return editors[0].joined(sorted(cuts, key=lambda cut: cut.start), values)
+
+
 def remove(data: bytes, index: int, path: Path) -> bytes:
     """Remove an entry of a map or list that has others.
 
@@ -66,6 +91,11 @@ class _Editor:
 
     @classmethod
     def open(cls, data: bytes, index: int) -> _Editor:
+        return cls.open_each(data, [index])[0]
+
+    @classmethod
+    def open_each(cls, data: bytes, indexes: Iterable[int]) -> list[_Editor]:
+        """Open documents of one file."""
         read = yaml_reader.read(data)
         problems = [*read.problems, *(problem for document in read.documents for problem in document.problems)]
         if problems:
@@ -73,16 +103,20 @@ class _Editor:
             raise ManifestError(f"edit line {line}: {problems[0].message}; mend the file by hand first")
         text = data.decode()
         bare = text.removeprefix(BOM)
-        root = yaml_reader.lay_out(bare)[index]
+        values, roots = tuple(document.value for document in read.documents), yaml_reader.lay_out(bare)
+        return [cls._of(bare, index, values, roots[index], has_bom=bare != text) for index in indexes]
+
+    @classmethod
+    def _of(cls, bare: str, index: int, values: tuple[Json, ...], root: Node, *, has_bom: bool) -> _Editor:
         if _BARE_RETURN.search(bare) or any(_has_marked_key(one) for one in (root, *_collections(root))):
             raise ManifestError("edit: it has keys marked by '?', or lines that end as nobody's do; change it by hand")
         step, list_step = _steps(bare, root)
         return cls(
             text=bare,
             index=index,
-            values=tuple(document.value for document in read.documents),
+            values=values,
             root=root,
-            has_bom=bare != text,
+            has_bom=has_bom,
             step=step,
             list_step=list_step,
             newline="\r\n" if "\r\n" in bare else "\n",
@@ -90,17 +124,19 @@ class _Editor:
         )
 
     def put(self, path: Path, missing: Missing, value: Json, raw: str) -> bytes:
-        node = yaml_layout.at(self.root, path)
         intended = with_value(self.values[self.index], path, missing, value)
+        return self._cut(self.cuts(path, missing, value, raw), intended)
+
+    def cuts(self, path: Path, missing: Missing, value: Json, raw: str) -> list[Cut]:
+        """Give what sets a value."""
+        node = yaml_layout.at(self.root, path)
         if not missing:
-            return self._cut(self._replaced(path, node, value, raw), intended)
+            return self._replaced(path, node, value, raw)
         if node.entries:
-            cuts = self._added(path, node, missing, value, raw)
-        elif self._is_block_gap(path, node, missing):
-            cuts = self._opened(path, missing, value, raw)
-        else:
-            cuts = self._replaced(path, node, grown(None, missing, value), "")
-        return self._cut(cuts, intended)
+            return self._added(path, node, missing, value, raw)
+        if self._is_block_gap(path, node, missing):
+            return self._opened(path, missing, value, raw)
+        return self._replaced(path, node, grown(None, missing, value), "")
 
     def remove(self, path: Path) -> bytes:
         holder = yaml_layout.at(self.root, path[:-1])
@@ -111,15 +147,18 @@ class _Editor:
         return self._cut([Cut(start=cut[0], end=cut[1], text="")], without(self.values[self.index], path))
 
     def _cut(self, cuts: Iterable[Cut], intended: Json) -> bytes:
-        """Carry out cuts, in their order, and see whether what they give is what was meant."""
+        wanted = [intended if number == self.index else value for number, value in enumerate(self.values)]
+        return self.joined(cuts, wanted)
+
+    def joined(self, cuts: Iterable[Cut], wanted: Sequence[Json]) -> bytes:
+        """Carry out cuts, in their order, and see whether what they give is what was meant, document by document."""
         pieces, done = [BOM if self.has_bom else ""], 0
         for cut in cuts:
             pieces += [self.text[done : cut.start], cut.text]
             done = cut.end
         data = "".join([*pieces, self.text[done:]]).encode()
         found = yaml_reader.read(data)
-        wanted = [intended if number == self.index else value for number, value in enumerate(self.values)]
-        if found.problems or repr([one.value for one in found.documents]) != repr(wanted):
+        if found.problems or repr([one.value for one in found.documents]) != repr(list(wanted)):
             raise ManifestError("edit: it cannot be set without rewriting more of the file; change it by hand")
         return data
 

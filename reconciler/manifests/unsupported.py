@@ -16,7 +16,6 @@ _VE = (
     "security",
     "migration",
     "replicas",
-    "spread",
 )
 _NETWORK = ("vxlan",)
 

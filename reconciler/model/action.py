@@ -210,6 +210,7 @@ class Plan:
     manifest names any more and that are left alone because nobody asked to prune. ``orphan_snapshots``: the same of
     snapshots, as VE@SNAPSHOT.
 
+    ``notes``: what else a person should know of the host, in sentences.
     ``ve_hashes``: by VE name, for consent. ``withheld``: what the manifests want and a person has to agree to first.
     """
 
@@ -223,6 +224,7 @@ class Plan:
     waits_as: Mapping[str, str] = field(default_factory=dict)
     orphans: tuple[str, ...] = ()
     orphan_snapshots: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     ve_hashes: Mapping[str, str] = field(default_factory=dict)
     action_hash: str = ""
     withheld: tuple[Action, ...] = ()

@@ -267,12 +267,24 @@ class Books:
 
     def refuse(self, promise: Promise) -> Shortage | None:
         """Say why a VE cannot have more than it has by now; None, if it can, or if it wants no more."""
+        short = self._short_of(promise)
+        return None if short is None else self._shortage(*short, {**self._promises, promise.name: promise})
+
+    def fits(self, promise: Promise) -> bool:
+        """Say whether `refuse` would not, without saying why."""
+        return self._short_of(promise) is None
+
+    def fullness(self) -> float:
+        """Give the share that is promised of what has an end, of whatever most is promised of; 1 is all."""
+        return max((share(total, self._rooms[key]) for key, total in self._totals.items()), default=0.0)
+
+    def _short_of(self, promise: Promise) -> tuple[Resource, Kind] | None:
         before = self._promises.get(promise.name)
         for (resource, kind), room in self._rooms.items():
             old = self._size(before.claim, resource, kind) if before else 0
             more = self._size(promise.claim, resource, kind) - old
             if more > 0 and self._totals[resource, kind] + more > room:
-                return self._shortage(resource, kind, {**self._promises, promise.name: promise})
+                return resource, kind
         return None
 
     def _size(self, asked: Claim, resource: Resource, kind: Kind) -> int:
@@ -288,6 +300,11 @@ class Books:
         asked = sorted(((one, size) for one, size in sizes if size), key=lambda pair: (-pair[1], pair[0].name))
         have = self._supply[resource]
         return Shortage(host=self._host, resource=resource, kind=kind, supply=have, asked=tuple(asked))
+
+
+def share(amount: int, room: int) -> float:
+    """Give an amount as a share of what there is room for; of no room, anything is without end."""
+    return amount / room if room else float("inf") if amount else 0.0
 
 
 def admit(applicants: Iterable[Applicant], host: str, supply: Mapping[Resource, Supply]) -> dict[VeName, Shortage]:

@@ -49,6 +49,7 @@ class VeSpec:
 
     ``host`` None: the only host of a fleet of one. ``protect``: True, an explicit False, or None where no manifest
     says anything, which leaves a protection in force. ``rlimits``, ``nesting`` and ``init_*`` are fixed at launch.
+    ``spread``: labels; VEs with equal values of them are to be on different hosts.
     ``source``: read at creation only. ``keep``: directories that outlive a new root file system.
     ``mounts`` are by target. ``fuse``: said as a feature; the device is among ``devices`` then.
     ``unsupported``: paths of fields that were set but that this version cannot carry out; such a VE is refused.
@@ -73,6 +74,7 @@ class VeSpec:
     rlimits: Mapping[str, int] = field(default_factory=dict)
     nesting: bool = False
     fuse: bool = False
+    spread: tuple[str, ...] = ()
     protect: bool | None = None
     drift: DriftSpec = field(default_factory=DriftSpec)
     unsupported: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import VeName
 from reconciler.model.observation import VeObservation
 from reconciler.model.volume import Record
-from reconciler.plan import capacity, policy, prune, ve
+from reconciler.plan import capacity, keeping_out, policy, prune, ve
 from reconciler.plan.inputs import Inputs, context_of, pause_of, specs_here
 from reconciler.plan.matching import Matches
 
@@ -25,6 +25,7 @@ def _refuse_births(inputs: Inputs, matches: Matches) -> dict[VeName, Refusal]:
     names = frozenset(inputs.fleet.ves)
     coming = (*(spec for spec, _ in matches.trashed), *matches.new)
     return {
+        **keeping_out.refuse(inputs.fleet, inputs.host, coming),
         **policy.refuse_births(inputs.policy, coming, present=len(inputs.observed.ves)),
         **prune.refuse_renames(matches.unclaimed, matches.new, names, prune.rules_of(inputs)),
         **prune.refuse_taken_names(matches.unclaimed, coming),

@@ -107,6 +107,7 @@ def _lists(plan: Plan) -> Iterator[str]:
         ("Waiting", [f"{name}: {why}" for name, why in sorted(plan.waiting.items())]),
         ("Not known, so left alone", [str(fact) for fact in plan.unknown]),
         ("Named by no manifest any more", [*plan.orphans, *plan.orphan_snapshots]),
+        ("Notes", [*plan.notes]),
     )
     for title, lines in sections:
         if lines:

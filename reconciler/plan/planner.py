@@ -11,7 +11,7 @@ from reconciler.model.fleet import VeSpec
 from reconciler.model.identity import Allocation, Uid, VeName
 from reconciler.model.observation import VeObservation
 from reconciler.model.volume import Record
-from reconciler.plan import consent, hashes, host, host_risk, prune, review, ve
+from reconciler.plan import consent, hashes, host, host_risk, keeping_out, prune, review, ve
 from reconciler.plan.actions import Context
 from reconciler.plan.admission import held, refuse
 from reconciler.plan.inputs import Inputs, context_of, doubt, pause_of, specs_here
@@ -211,6 +211,7 @@ def _assemble(
         waiting={name: part.waiting for name, part in parts.items() if part.waiting} | dict(removal.waiting) | pending,
         orphans=removal.orphans,
         orphan_snapshots=tuple(f"{name}@{snapshot}" for name, part in parts.items() for snapshot in part.orphans),
+        notes=tuple(keeping_out.notes(inputs.fleet, inputs.host)),
         ve_hashes=by_ve,
         action_hash=whole,
         withheld=tuple(action for action in judged.actions if action.ve in waiting and action.origin is Origin.GIT),

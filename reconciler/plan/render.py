@@ -44,6 +44,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "waiting": dict(plan.waiting),
         "orphans": list(plan.orphans),
         "orphan_snapshots": list(plan.orphan_snapshots),
+        "notes": list(plan.notes),
         "unknown": [str(fact) for fact in plan.unknown],
     }
 
@@ -93,6 +94,7 @@ def render_text(plan: Plan, *, paint: Paint, verbose: bool = False) -> str:
     if plan.orphan_snapshots:
         left = ", ".join(plan.orphan_snapshots)
         lines += [f"No manifest names snapshots {left} any more; --prune would delete them, with consent.", ""]
+    lines += [*(printable(f"Note: {note}") for note in plan.notes), *([""] if plan.notes else [])]
     lines.append(_summary_line(plan, paint))
     return "\n".join(lines)
 

@@ -18,6 +18,9 @@ _OWN_FIELDS = (
     Field(
         path="protect", facet=None, impact=Impact.NONE, default=False, effect="refuses deletion; outlives the manifest"
     ),
+    Field(
+        path="spread", facet=None, impact=Impact.NONE, default=[], effect="for `vectl place`; moves nothing by itself"
+    ),
     Field(path="drift", facet=None, impact=Impact.NONE, default={"default": "correct", "fields": {}}),
     Field(path="name", facet=None, impact=Impact.NONE, default="<required>", effect="needs uid or renamedFrom"),
 )
@@ -60,6 +63,7 @@ def _work_out(spec: VeSpec) -> dict[str, Json]:
         **snapshots.record_values(spec),
         "labels": dict(spec.labels),
         "description": spec.description,
+        **({"spread": list(spec.spread)} if spec.spread else {}),
         "drift": spec.drift,
     }
     return {path: to_json(value) for path, value in values.items()}

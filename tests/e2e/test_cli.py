@@ -249,12 +249,12 @@ def test_ves_are_selected_and_listed(fleet: Fleet) -> None:
 
 
 def test_a_ve_that_cannot_be_made_is_listed_with_the_reason(fleet: Fleet) -> None:
-    apply(fleet, LAN, WEB, DB, ve("spread", spread=["tier"]), code=4)
-    line = fleet.vectl("get", "spread").splitlines()[1]
-    assert line.split()[:5] == ["spread", "here", "-", "False", "(Unsupported)"]
-    assert (item(fleet, "spread")["power"], item(fleet, "spread")["observed"]) == ("stopped", None)
-    assert "not supported yet by this version: spread" in fleet.vectl("describe", "spread")
-    assert "has none of that name" in fleet.complaint("logs", "spread")
+    apply(fleet, LAN, WEB, DB, ve("app", security={"profile": "app"}), code=4)
+    line = fleet.vectl("get", "app").splitlines()[1]
+    assert line.split()[:5] == ["app", "here", "-", "False", "(Unsupported)"]
+    assert (item(fleet, "app")["power"], item(fleet, "app")["observed"]) == ("stopped", None)
+    assert "not supported yet by this version: security" in fleet.vectl("describe", "app")
+    assert "has none of that name" in fleet.complaint("logs", "app")
     apply(fleet, LAN, WEB, DB)
     assert fleet.vectl("get", "-o", "name") == "db1\nweb1\n"
 

@@ -21,7 +21,8 @@ class Everything:
     """All valid documents of a revision, by name; networks with their own gateways in the order they are written in.
 
     ``known``: names by kind, those of broken documents included. ``certain``: no document is missing for a mistake
-    in its file, so that a name that is not known does not exist.
+    in its file, so that a name that is not known does not exist. ``lacks_hosts``: whether VEs may be without a host on
+    a fleet of several, as somebody is about to give them one.
     """
 
     ves: Mapping[str, ResolvedVe]
@@ -29,6 +30,7 @@ class Everything:
     hosts: Mapping[str, tuple[Document, HostSpec]]
     known: Mapping[str, frozenset[str]] = field(repr=False)
     certain: bool = True
+    lacks_hosts: bool = False
 
 
 def unknown(every: Everything, document: Document, path: Path, kind: str, name: str) -> Iterator[Complaint]:
@@ -58,7 +60,9 @@ def hosts(every: Everything) -> Iterator[Complaint]:
     for ve in every.ves.values():
         document, host = ve.document, ve.stake.host
         if host is None and len(declared) > 1:
-            yield complain(document, ("spec", "host"), "missing field", "needed on a fleet of several hosts")
+            if not every.lacks_hosts:
+                hint = "needed on a fleet of several hosts; `vectl place` proposes one"
+                yield complain(document, ("spec", "host"), "missing field", hint)
         elif host is not None and declared:
             yield from unknown(every, document, ("spec", "host"), "Host", host)
         elif host is not None and len(named) > 1 and every.certain:
@@ -197,9 +201,16 @@ def _networks_by_host(every: Everything) -> dict[str, set[str]]:
     used: dict[str, set[str]] = {}
     only = _only_host(every)
     for ve in every.ves.values():
+        if _is_yet_to_be_placed(every, ve):
+            continue
         names = {interface.network for interface in ve.stake.ports if interface.network is not None}
         used.setdefault(ve.stake.host or only, set()).update(names)
     return used
+
+
+def _is_yet_to_be_placed(every: Everything, ve: ResolvedVe) -> bool:
+    """Say whether a VE is on no host yet, so that it shares none with anybody."""
+    return every.lacks_hosts and ve.stake.host is None and len(every.known["Host"]) > 1
 
 
 def _only_host(every: Everything) -> str:
@@ -223,6 +234,8 @@ def forwards(every: Everything) -> Iterator[Complaint]:
             if not any(interface.network == name and interface.addresses for interface in ve.stake.ports):
                 message = f"expected a VE with an address on network {name}, {target!r} has none"
                 yield complain(document, (*path, "to"), message)
+            if _is_yet_to_be_placed(every, ve):
+                continue
             mine, key = f"network {name}, entry {position}", (ve.stake.host or only, forward.protocol, forward.listen)
             if (first := taken.setdefault(key, mine)) != mine:
                 message = f"expected a port of its own, {forward.protocol} {forward.listen} is forwarded by {first}"

@@ -16,6 +16,7 @@ _BODIES: Mapping[str, Callable[[], Schema]] = {
     "plan": plans.plan,
     "plan-between": plans.plan_between,
     "apply": plans.apply,
+    "place": plans.place,
     "validate": plans.validate,
     "import": plans.import_,
     "get": standing.get,

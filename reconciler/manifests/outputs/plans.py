@@ -54,6 +54,7 @@ def plan() -> Schema:
         "summary": parts.record(summary, "The plan in numbers."),
         "actions": parts.array(parts.record(_action_fields(), "One step."), "Steps, in their order."),
         "refused": parts.array(_refusal(), "What will not be done."),
+        "notes": parts.array(parts.text("A sentence."), "What else a reader should know of the host."),
         "unknown": parts.array(
             parts.text("A path."), "Facts that could not be read; what depends on them is not changed."
         ),
@@ -114,6 +115,41 @@ def apply() -> Schema:
     }
 
 
+def place() -> Schema:
+    """Describe `vectl place -o json`."""
+    move: dict[str, Schema] = {
+        "ve": parts.text("Name of the VE."),
+        "from": parts.text_or_null("Host that its manifest names; null for none."),
+        "to": parts.text("Host that is proposed."),
+        "wave": parts.number("When it moves, from 1; those of one number move at once."),
+        "reason": parts.text("Why."),
+    }
+    of_host = {"host": parts.text("Name."), "reason": parts.text("Why the VE cannot come there.")}
+    unplaced: dict[str, Schema] = {
+        "ve": parts.text("Name of the VE."),
+        "host": parts.text_or_null("Host that its manifest names; null for none."),
+        "reason": parts.text("What holds it where it is; empty where the hosts say it."),
+        "hosts": parts.array(parts.record(of_host, "A host."), "Why it cannot come to any."),
+    }
+    share = "the share that is promised of what most is promised of; null where nobody knows."
+    host: dict[str, Schema] = {
+        "host": parts.text("Name."),
+        "closed": parts.text("Why nobody is placed on it; empty where somebody may be."),
+        "ves_before": parts.number("Number of VEs now."),
+        "ves_after": parts.number("Number of VEs then."),
+        "full_before": parts.number(f"Now: {share}", kind="number", or_null=True),
+        "full_after": parts.number(f"Then: {share}", kind="number", or_null=True),
+    }
+    fields: dict[str, Schema] = {
+        "format": parts.format_number(),
+        "moves": parts.array(parts.record(move, "A VE and its host."), "Who is to be where, wave by wave."),
+        "unplaced": parts.array(parts.record(unplaced, "A VE."), "VEs for which no host was found."),
+        "hosts": parts.array(parts.record(host, "A host."), "Hosts before and after."),
+        "notes": parts.array(parts.text("A sentence."), "What else one should know."),
+    }
+    return parts.record(fields, "What `vectl place -o json` prints.")
+
+
 def validate() -> Schema:
     """Describe `vectl validate -o json`."""
     error = {
@@ -128,6 +164,7 @@ def validate() -> Schema:
         "format": parts.format_number(),
         "valid": {"type": "boolean", "description": "Whether there are no errors."},
         "errors": parts.array(parts.record(error, "An error."), "All errors of all files."),
+        "warnings": parts.array(parts.record(error, "A warning."), "What is valid and perhaps not what was meant."),
     }
     return parts.record(fields, "What `vectl validate -o json` prints.")
 

@@ -53,6 +53,7 @@ def get() -> Schema:
     fields = {
         "format": parts.format_number(),
         "host": parts.text("Host that was asked."),
+        "maintenance": {"type": "boolean", "description": "Whether the host takes no new VE."},
         "revision": parts.text("Revision of the manifests in force."),
         "items": parts.array(parts.record(item, "A VE."), "VEs."),
     }

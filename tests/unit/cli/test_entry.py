@@ -255,7 +255,7 @@ def test_annotations_of_a_forge_stay_on_one_line(tmp_path: Path, capsys: pytest.
     assert lines == [line for line in lines if line.startswith(f"::error file={tmp_path}/a.yaml,line=5,col=")]
     place = Place(file="a", line=1, column=2)
     finding = Finding(place=place, path="spec", message="50%\nlost", hint="look for it")
-    assert plans._github(finding) == "::error file=a,line=1,col=2::spec: 50%25%0Alost (look for it)"
+    assert plans._github(finding, "error") == "::error file=a,line=1,col=2::spec: 50%25%0Alost (look for it)"
 
 
 def test_the_options_before_the_command_are_those_of_this_call_only(

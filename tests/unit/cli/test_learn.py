@@ -28,7 +28,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
         ("Network.spec.mtu", ["KIND:      Network", "DEFAULT:   1500"]),
         ("Network.mtu", ["KIND:      Network", "FIELD:     spec.mtu"]),
         ("ve.memory.limit", ["DEFAULT:       512Mi"]),
-        ("spread", ["A CHANGE IS:   refused: this version does not carry the field out yet"]),
+        ("security.profile", ["A CHANGE IS:   refused: this version does not carry the field out yet"]),
     ],
 )
 def test_a_field_is_explained_with_its_default_and_its_price(
