@@ -40,7 +40,7 @@ OF_ONE_VE = frozenset(
         "wait",
     }
 )
-OF_VES = frozenset({"beancounters", "export", "get"})
+OF_VES = frozenset({"beancounters", "export", "get", "place"})
 """Commands whose arguments are names of VEs: answered without the command tree, which takes most of the time."""
 
 _WITH_VALUE = frozenset({"--config", "--instance", "--state-dir", "--run-dir", "--host"})

@@ -249,7 +249,7 @@ def test_ves_are_selected_and_listed(fleet: Fleet) -> None:
 
 
 def test_a_ve_that_cannot_be_made_is_listed_with_the_reason(fleet: Fleet) -> None:
-    apply(fleet, LAN, WEB, DB, ve("app", security={"profile": "app"}), code=4)
+    apply(fleet, LAN, WEB, DB, ve("app", security={"profile": "app", "command": ["/bin/sh"]}), code=4)
     line = fleet.vectl("get", "app").splitlines()[1]
     assert line.split()[:5] == ["app", "here", "-", "False", "(Unsupported)"]
     assert (item(fleet, "app")["power"], item(fleet, "app")["observed"]) == ("stopped", None)

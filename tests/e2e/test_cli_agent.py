@@ -43,7 +43,7 @@ def test_apply_of_anything_else_is_refused(fleet: Fleet, tmp_path: Path) -> None
 
 
 def test_apply_tells_at_once_what_the_agent_cannot_do(fleet: Fleet) -> None:
-    fleet.put("b.yaml", ve("b", security={"profile": "app"}))
+    fleet.put("b.yaml", ve("b", security={"profile": "app", "command": ["/bin/sh"]}))
     said = fleet.complaint("apply", str(fleet.manifests), code=4)
     assert "b: Unsupported: not supported yet by this version: security" in said
     fleet.drop("b.yaml")

@@ -59,7 +59,7 @@ def plan() -> Schema:
             parts.text("A path."), "Facts that could not be read; what depends on them is not changed."
         ),
     }
-    return parts.record(fields, "What `vectl plan -o json` prints.")
+    return parts.record(fields, "What `vectl plan -o json` prints.", optional=("notes",))
 
 
 def plan_between() -> Schema:
@@ -166,7 +166,7 @@ def validate() -> Schema:
         "errors": parts.array(parts.record(error, "An error."), "All errors of all files."),
         "warnings": parts.array(parts.record(error, "A warning."), "What is valid and perhaps not what was meant."),
     }
-    return parts.record(fields, "What `vectl validate -o json` prints.")
+    return parts.record(fields, "What `vectl validate -o json` prints.", optional=("warnings",))
 
 
 def import_() -> Schema:

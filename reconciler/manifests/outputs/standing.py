@@ -50,14 +50,14 @@ def get() -> Schema:
         "runtime": _runtime(),
         "unknown": parts.array(parts.text("A path."), "Facts that could not be read."),
     }
-    fields = {
+    fields: dict[str, Schema] = {
         "format": parts.format_number(),
         "host": parts.text("Host that was asked."),
         "maintenance": {"type": "boolean", "description": "Whether the host takes no new VE."},
         "revision": parts.text("Revision of the manifests in force."),
         "items": parts.array(parts.record(item, "A VE."), "VEs."),
     }
-    return parts.record(fields, "What `vectl get -o json` prints.")
+    return parts.record(fields, "What `vectl get -o json` prints.", optional=("maintenance",))
 
 
 def beancounters() -> Schema:

@@ -136,6 +136,7 @@ CHANGES: dict[str, Change] = {
     "labels": Change(metadata="labels: {tier: web}"),
     "description": Change(after="description: shop"),
     "protect": Change(after="protect: true"),
+    "spread": Change(after="spread: [tier]"),
     "drift": Change(after="drift: {default: warn}"),
     "name": Change(metadata="renamedFrom: web1"),
 }

@@ -185,7 +185,7 @@ def test_a_routed_ve_is_led_to_by_host_routes(rig: Rig) -> None:
 @pytest.mark.parametrize("why", ["paused", "unsupported", "unreadable"])
 def test_a_ve_that_is_left_alone_keeps_its_way_through_the_filter(rig: Rig, why: str) -> None:
     before = rules_of(rig, fleet_of(LAN, ve("web1", on_lan(11))))
-    spec = on_lan(12) + (", security: {profile: app}" if why == "unsupported" else "")
+    spec = on_lan(12) + (", security: {profile: app, command: [/bin/sh]}" if why == "unsupported" else "")
     moved = fleet_of(LAN, ve("web1", spec), revision="r2")
     if why == "unreadable":
         rig.world.hide(Facet.COMPUTE, rig.uid("web1"))
