@@ -133,13 +133,13 @@ class TlsPeers:
 
     async def _open(self, fellow: Fellow) -> Channel:
         """Begin a conversation with a host that has proven who it is, and that lets this one in."""
-        where = f"{fellow.address} port {fellow.port}"
+        where, context = f"{fellow.address} port {fellow.port}", self._context(fellow)
         try:
             async with asyncio.timeout(self._pace.handshake_s):
                 reader, writer = await asyncio.open_connection(
                     fellow.address,
                     fellow.port,
-                    ssl=self._context(fellow),
+                    ssl=context,
                     server_hostname="",
                     ssl_shutdown_timeout=self._pace.linger_s,
                     limit=BUFFER,

@@ -17,10 +17,18 @@ from reconciler.fleet.peers import TlsPeers
 from reconciler.model.facts import Json
 from reconciler.model.identity import HostName
 from reconciler.model.public_key import public_line
+from tests.support.patience import PATIENCE
 
 A, B, C = HostName("node-a"), HostName("node-b"), HostName("node-c")
 LOOPBACK = "127.0.0.1"
-QUICK = Pace(handshake_s=2.0, silence_s=1.5, keep_alive_s=0.2, stall_s=2.6, idle_s=1.0, linger_s=0.3)
+QUICK = Pace(
+    handshake_s=2.0 * PATIENCE,
+    silence_s=1.5 * PATIENCE,
+    keep_alive_s=0.2,
+    stall_s=2.6 * PATIENCE,
+    idle_s=1.0 * PATIENCE,
+    linger_s=0.3 * PATIENCE,
+)
 """Shorter than any network would like it, and long enough for a busy machine."""
 
 Json_ = Mapping[str, Json]
