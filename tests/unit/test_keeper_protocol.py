@@ -12,18 +12,22 @@ from reconciler.errors import KeeperError, StateError
 from reconciler.host.keeper import protocol, records
 from reconciler.host.keeper.protocol import (
     Answer,
+    Decide,
     Done,
     Dump,
     Ended,
     Exec,
     Failed,
     Hello,
+    Hold,
     InitEnded,
     Launch,
     Launched,
+    Open,
     Ping,
     Pong,
     Release,
+    ReleaseClosed,
     Request,
     Restore,
     Serve,
@@ -89,6 +93,24 @@ REQUESTS: tuple[Request, ...] = (
             timeout_s=1.0,
         ),
     ),
+    Hold(
+        uid="u1",
+        spec=dumping.Dump(
+            criu=DumpSpec(
+                program="criu", pid=1, images="/i", work="/w", freezer="/f", externals={"/dev/null": "x"}, hook="/h"
+            ),
+            env={"A": "b"},
+            cgroup="/c",
+            unborn="/u",
+            born="/b",
+            volume=Volume(path="/v", group=7, device=None),
+            note=None,
+            names={"1": "init"},
+            timeout_s=1.0,
+            hold=dumping.Hold(data="/d", note=Note(path="/n", text="t")),
+        ),
+    ),
+    Decide(uid="u1", resume=True),
     Restore(
         uid="u1",
         spec=restoring.Restore(
@@ -115,6 +137,8 @@ REQUESTS: tuple[Request, ...] = (
         ),
     ),
     Release(uid="u1"),
+    ReleaseClosed(uid="u1"),
+    Open(uid="u1"),
     Watch(),
     Ping(),
     Shutdown(force=True),
