@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from reconciler.agent import hostrisk
 from reconciler.agent.desk import Desk
@@ -80,15 +81,20 @@ def _pending(inputs: Inputs, removable: frozenset[VeName] | None) -> frozenset[V
     return frozenset(here) - inputs.fleet.ves.keys() - removable
 
 
-async def with_allocations(inputs: Inputs, names: Iterable[VeName], coordinator: Coordinator) -> Inputs:
-    """Give VEs an identity; one that gets none does not keep the others from theirs."""
-    wanted = {name: inputs.fleet.ves[name].uid for name in names}
+async def with_allocations(
+    inputs: Inputs,
+    names: Iterable[VeName],
+    coordinator: Coordinator,
+    refused: Mapping[VeName, VectlError] = MappingProxyType({}),
+) -> Inputs:
+    """Give VEs an identity; one that gets none does not keep the others from theirs. ``refused``: get none."""
+    wanted = {name: inputs.fleet.ves[name].uid for name in names if name not in refused}
     given: Mapping[VeName, Allocation | VectlError]
     try:
         given = await coordinator.allocate(wanted) if wanted else {}
     except VectlError as error:
         given = dict.fromkeys(wanted, error)
-    failed = {name: one for name, one in given.items() if not isinstance(one, Allocation)}
+    failed = {**refused, **{name: one for name, one in given.items() if not isinstance(one, Allocation)}}
     return replace(
         inputs,
         allocations={name: one for name, one in given.items() if isinstance(one, Allocation)},

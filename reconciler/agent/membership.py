@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from reconciler.agent.ownership_words import OWNED_ELSEWHERE, OWNERSHIP_UNKNOWN
 from reconciler.agent.patience import Hold
 from reconciler.errors import CoordinatorAwayError, OwnedElsewhereError, OwnershipError, VectlError
-from reconciler.fleet.claims import let_go_name
+from reconciler.fleet.claims import let_go_name, owned_elsewhere
 from reconciler.fleet.coordinator import EtcdCoordinator
 from reconciler.fleet.ledger import Standing
 from reconciler.fleet.owners import EtcdOwners
 from reconciler.model.action import Action, Operation
-from reconciler.model.fleet import Fleet
-from reconciler.model.identity import Allocation, HostName, Uid
+from reconciler.model.fleet import Fleet, VeSpec
+from reconciler.model.identity import Allocation, HostName, Uid, VeName
 from reconciler.model.observation import VeObservation
 from reconciler.model.ownership import Ownership
 from reconciler.model.power import CreateRuntime, PowerObservation, PowerState
@@ -90,6 +90,23 @@ class Membership:
         if owned.host != self.host:
             raise OwnedElsewhereError(f"{record.name} is {owned.host}'s", host=owned.host)
         return owned
+
+    async def came_from(self, specs: Iterable[VeSpec]) -> Mapping[VeName, VectlError]:
+        """Say which VEs that are to be made are another host's by the name that they had, or may be."""
+        found: dict[VeName, VectlError] = {}
+        ledger = self.owners.ledger
+        for spec in specs:
+            if spec.renamed_from is None or spec.uid is not None:
+                continue
+            try:
+                uid, _ = await ledger.holder(ledger.keys.name(spec.renamed_from))
+                owned = None if uid is None else await self.owners.owner(uid)
+            except VectlError as err:
+                found[spec.name] = err
+                continue
+            if owned is not None and owned.host != self.host:
+                found[spec.name] = owned_elsewhere(owned)
+        return found
 
     def elsewhere(self, uid: Uid) -> HostName | None:
         """Say which other host owned a VE when that was last read."""

@@ -97,8 +97,15 @@ class Reconciler:
         """Plan the whole host from an observation; VEs that are not here yet get their identity allocated."""
         inputs = self._with_removal(self.inputs(observed))
         giver = coordinator or self.desk.coordinator
-        inputs = await gather.with_allocations(inputs, planner.unborn(inputs), giver)
+        inputs = await self._allocated(inputs, planner.unborn(inputs), giver)
         return planner.plan_reviewed(inputs)
+
+    async def _allocated(self, inputs: Inputs, names: Sequence[VeName], giver: Coordinator) -> Inputs:
+        """Give VEs an identity, but those that another host has by the name that they had."""
+        if self.membership is None or giver is not self.desk.coordinator:
+            return await gather.with_allocations(inputs, names, giver)
+        refused = await self.membership.came_from(inputs.fleet.ves[name] for name in names)
+        return await gather.with_allocations(inputs, names, giver, refused)
 
     def inputs(self, observed: HostObservation) -> Inputs:
         """Gather what the plan of a VE depends on."""
@@ -237,7 +244,7 @@ class Reconciler:
         if inputs.observed.complete:
             inputs = self._with_removal(inputs)
             unborn = [unborn for unborn in planner.unborn(inputs) if unborn == name]
-            inputs = await gather.with_allocations(inputs, unborn, self.desk.coordinator)
+            inputs = await self._allocated(inputs, unborn, self.desk.coordinator)
         inputs, plan = planner.plan_reviewed(inputs, frozenset({name}))
         self.reviewer.note(plan, inputs.consents, is_whole=False)
         allowed, holds = await self._part(plan.actions, inputs)

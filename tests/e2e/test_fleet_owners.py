@@ -37,8 +37,8 @@ class Pair:
 
     def put(self, *documents: Document, without: str = "") -> None:
         """Add to the manifests of both, or put in the place of what has the same name."""
-        self.documents.update({str(document["metadata"]): document for document in documents})
-        self.documents.pop(str({"name": without}), None)
+        self.documents.update({_name(document): document for document in documents})
+        self.documents.pop(without, None)
         for one in (self.a, self.b):
             one.put("all.yaml", *self.documents.values(), *(_host(each) for each in (self.a, self.b)))
 
@@ -57,6 +57,12 @@ def _pair(base: Path) -> Iterator[Pair]:
             first.start_agent()
             second.start_agent()
             yield made
+
+
+def _name(document: Document) -> str:
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    return str(metadata["name"])
 
 
 def _coordinate(one: Fleet, cluster: EtcdCluster, authority: Authority) -> None:
@@ -165,3 +171,14 @@ def test_another_coordinator_is_believed_only_after_a_person_said_so(pair: Pair)
         assert "cluster" in one.vectl("host", "accept-coordinator", "--yes")
     pair.a.await_ready("late", "steady")
     assert pair.a.ve("steady").init == init
+
+
+def test_a_ve_that_is_renamed_and_given_to_another_host_at_once_is_not_made_anew_there(pair: Pair) -> None:
+    pair.put(ve("former", host="a"))
+    pair.a.await_ready("former")
+    with pair.a.in_one_moment():
+        pair.put(ve("latter", host="b", metadata={"renamedFrom": "former"}), without="former")
+        assert "former is on a" in pair.b.await_reason("latter", "OwnedElsewhere").message
+        assert "latter" not in pair.b.records()
+        pair.put(ve("former", host="a"), without="latter")
+    pair.a.await_ready("former")
