@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -165,7 +164,7 @@ def make_port(site: Site, near: rtnl.Link, bridge: rtnl.Link, *, isolated: bool)
 
     Raises: KernelError.
     """
-    no_ipv6(near.name)
+    sysctl.switch_off_ipv6(near.name)
     if near.master != bridge.index:
         link.set_master(site.rtnl, near.index, bridge.index)
     port = rtnl.BridgePort(isolated=isolated, hairpin=False, learning=True, flood=True)
@@ -180,22 +179,11 @@ def _make_routed(site: Site, near: rtnl.Link) -> None:
     _answer_for_gateways(site, near)
 
 
-def no_ipv6(name: str) -> None:
-    """A port of a bridge is no place for the host's own IPv6: without an address it takes part in nothing."""
-    if _has_ipv6(name):
-        sysctl.write(sysctl.of_interface("ipv6", name, "disable_ipv6"), "1")
-
-
-def _has_ipv6(name: str) -> bool:
-    """With an MTU below 1280 a link has no IPv6, and no parameters of it."""
-    return os.path.exists(sysctl.path_of(sysctl.of_interface("ipv6", name, "disable_ipv6")))
-
-
 def _answer_for_gateways(site: Site, near: rtnl.Link) -> None:
     for key in ("forwarding", "proxy_arp"):
         sysctl.write(sysctl.of_interface("ipv4", near.name, key), "1")
     versions = {4}
-    if _has_ipv6(near.name):
+    if sysctl.has_ipv6(near.name):
         versions.add(6)
         for key, value in (("disable_ipv6", "0"), ("forwarding", "1"), ("proxy_ndp", "1"), ("accept_ra", "0")):
             sysctl.write(sysctl.of_interface("ipv6", near.name, key), value)

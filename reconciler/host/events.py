@@ -14,7 +14,7 @@ from reconciler.errors import KernelError, VectlError
 from reconciler.host import compute
 from reconciler.host.site import Site
 from reconciler.kernel import cgroup_instance, cgroup_v1, inotify, pidfd
-from reconciler.kernel.netevents import EventKind, NftEvents, RouteEvent, RouteEvents
+from reconciler.kernel.netevents import EventKind, ForwardingEvents, NftEvents, RouteEvent, RouteEvents
 from reconciler.kernel.netlink import OverrunError
 from reconciler.kernel.pidfd import ProcessId
 from reconciler.model.compute import HostComputeObservation
@@ -42,6 +42,7 @@ class HostEvents:
         self._some = asyncio.Event()
         self._inotify = inotify.Inotify()
         self._routes, self._tables = RouteEvents(), NftEvents()
+        self._forwarding: ForwardingEvents | None = None
         self._watches: dict[int, Uid | None] = {}
         self._watched: dict[Uid | None, set[int]] = {}
         self._ooms: dict[Uid, int] = {}
@@ -76,6 +77,7 @@ class HostEvents:
             for uid in self._inits.keys() - observed.ves.keys():
                 self._forget_init(uid)
             self._learn_links(observed)
+            self._follow_tunnels(observed)
         with suppress(VectlError):  # the watch finds what is not told
             self._follow_lxcfs()
 
@@ -87,9 +89,10 @@ class HostEvents:
             self._forget_init(uid)
         for uid in list(self._ooms):
             self._forget_oom(uid)
-        for source in (self._inotify, self._routes, self._tables):
-            self._loop.remove_reader(source.fileno())
-            source.close()
+        for source in (self._inotify, self._routes, self._tables, self._forwarding):
+            if source is not None:
+                self._loop.remove_reader(source.fileno())
+                source.close()
 
     def _wake(self, *wakes: Wake) -> None:
         self._pending.update(wakes)
@@ -231,6 +234,24 @@ class HostEvents:
             self._wake(_LOST)
             return
         self._wake(*(wake for event in events if (wake := self._route_wake(event)) is not None))
+
+    def _follow_tunnels(self, observed: HostObservation) -> None:
+        """Listen for changes of forwarding tables once there are some of ours: bridges tell of every VE that speaks."""
+        if self._forwarding is not None or isinstance(observed.networks, Unknown):
+            return
+        if any(network.tunnel is not None for network in observed.networks.values()):
+            self._forwarding = ForwardingEvents()
+            self._loop.add_reader(self._forwarding.fileno(), self._read_forwarding)
+
+    def _read_forwarding(self) -> None:
+        assert self._forwarding is not None
+        try:
+            indexes = self._forwarding.read()
+        except OverrunError:
+            self._wake(_LOST)
+            return
+        if not self._links.keys().isdisjoint(indexes):
+            self._wake(Wake(facet=Facet.NETWORK))
 
     def _route_wake(self, event: RouteEvent) -> Wake | None:
         if event.kind in (EventKind.NAMESPACE, EventKind.NAMESPACE_GONE):

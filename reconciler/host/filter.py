@@ -20,6 +20,7 @@ from reconciler.model.network import (
     NetworkMode,
     Port,
     PortForward,
+    TunnelGuard,
 )
 
 _FAMILIES = ("bridge", "inet")
@@ -90,10 +91,10 @@ def render(instance: str, rules: FilterRules) -> str:
         return text
     bridged = [port for port in rules.ports if port.mode is NetworkMode.BRIDGED]
     routed = [port for port in rules.ports if port.mode is NetworkMode.ROUTED]
-    return text + _bridge_table(name, bridged) + _inet_table(name, routed, rules)
+    return text + _bridge_table(name, bridged, rules.tunnels) + _inet_table(name, routed, rules)
 
 
-def _bridge_table(name: str, ports: Iterable[Port]) -> str:
+def _bridge_table(name: str, ports: Iterable[Port], tunnels: Iterable[TunnelGuard]) -> str:
     """Hold bridged VEs to their own hardware and network addresses.
 
     Neighbour discovery is looked into, since an advertisement for somebody else's address is how IPv6 traffic is
@@ -108,7 +109,45 @@ def _bridge_table(name: str, ports: Iterable[Port]) -> str:
         _set("v6", "type ifname . ipv6_addr", _elements(found, 6)),
         _set("nd", "typeof iifname . @th,64,128", _targets(found)),
     ]
-    return f"table bridge {name} {{\n{''.join(sets)}{_BRIDGE_CHAINS}}}\n"
+    return f"table bridge {name} {{\n{''.join(sets)}{_BRIDGE_CHAINS}{_own_frames(tunnels)}}}\n"
+
+
+def _own_frames(tunnels: Iterable[TunnelGuard]) -> str:
+    """Keep what a host itself says on a spanning network on that host.
+
+    Every host has the same addresses there: each answers its own VEs, and would else answer those of the others.
+    """
+    found = sorted((f'"{tunnel.link}"', tunnel.mac) for tunnel in tunnels)
+    if not found:
+        return ""
+    leaving = "".join(f"        oifname {link} ether saddr {mac} drop\n" for link, mac in found)
+    coming = "".join(f"        iifname {link} ether saddr {mac} drop\n" for link, mac in found)
+    return (
+        "    chain to_hosts {\n        type filter hook postrouting priority -300; policy accept;\n"
+        f"{leaving}    }}\n"
+        "    chain from_hosts {\n        type filter hook prerouting priority -300; policy accept;\n"
+        f"{coming}    }}\n"
+    )
+
+
+def _strangers(tunnels: Iterable[TunnelGuard]) -> str:
+    """Take packets of a spanning network from the hosts that are on it, and from nobody else.
+
+    The kernel takes them from everywhere, and learns where VEs are from whatever it takes. The network's number stands
+    four bytes behind the UDP header: other networks by the same port are not ours to judge.
+    """
+    rules = "".join(f"        {rule}\n" for tunnel in sorted(tunnels, key=str) for rule in _stranger(tunnel))
+    if not rules:
+        return ""
+    return f"    chain tunnels {{\n        type filter hook input priority 0; policy accept;\n{rules}    }}\n"
+
+
+def _stranger(tunnel: TunnelGuard) -> Iterator[str]:
+    packet = f"udp dport {tunnel.port} @th,96,24 {tunnel.id}"
+    for version, word, family in ((4, "ip", "ipv4"), (6, "ip6", "ipv6")):
+        hosts = sorted(str(remote) for remote in tunnel.remotes if remote.version == version)
+        others = f"{word} saddr != {{ {', '.join(hosts)} }} " if hosts else ""
+        yield f"meta nfproto {family} {packet} {others}drop"
 
 
 def _inet_table(name: str, ports: Iterable[Port], rules: FilterRules) -> str:
@@ -122,7 +161,7 @@ def _inet_table(name: str, ports: Iterable[Port], rules: FilterRules) -> str:
     ]
     hidden = "".join(_masquerade(entry) for entry in sorted(rules.masquerades, key=str))
     nat = _NAT_CHAINS.replace("HIDDEN", hidden)
-    return f"table inet {name} {{\n{''.join(sets)}{_INET_CHAINS}{nat}}}\n"
+    return f"table inet {name} {{\n{''.join(sets)}{_INET_CHAINS}{_strangers(rules.tunnels)}{nat}}}\n"
 
 
 def _quoted(port: Port) -> str:
@@ -244,6 +283,7 @@ def _encode(rules: FilterRules) -> dict[str, list[list[object]]]:
         "ports": sorted([p.link, p.mac, p.mode.value, sorted(map(str, p.addresses))] for p in rules.ports),
         "masquerades": sorted([str(m.subnet), m.bridge] for m in rules.masquerades),
         "forwards": sorted([f.listen, f.protocol, str(f.to), f.port] for f in rules.forwards),
+        "tunnels": sorted([t.link, t.mac, t.id, t.port, sorted(map(str, t.remotes))] for t in rules.tunnels),
     }
 
 
@@ -259,5 +299,11 @@ def _decode(document: dict[str, list[list[str]]]) -> FilterRules:
         forwards=frozenset(
             PortForward(listen=int(listen), protocol=protocol, to=ip_address(to), port=int(port))
             for listen, protocol, to, port in document["forwards"]
+        ),
+        tunnels=frozenset(
+            TunnelGuard(
+                link=link, mac=mac, id=int(number), port=int(port), remotes=frozenset(ip_address(a) for a in remotes)
+            )
+            for link, mac, number, port, remotes in document.get("tunnels", ())
         ),
     )

@@ -54,6 +54,7 @@ from reconciler.model import settings as settings_model
 from reconciler.model import snapshots as snapshots_model
 from reconciler.model import views as views_model
 from reconciler.model import volume as volume_model
+from reconciler.model import vxlan as vxlan_model
 from reconciler.model.counters import Counted
 from reconciler.model.effects import EFFECT_TYPES, Effect, effect_name
 from reconciler.model.identity import Uid
@@ -101,6 +102,8 @@ _HANDLERS: Mapping[type, _Handler] = {
     network_model.SetForwarding: host_network.set_forwarding,
     network_model.SetUplink: host_network.set_uplink,
     network_model.RemoveNetwork: host_network.remove,
+    vxlan_model.SetTunnel: host_network.set_tunnel,
+    vxlan_model.RemoveTunnel: host_network.remove_tunnel,
     network_model.LoadFilter: filter.load,
     reach_model.RestoreAddress: reach.restore_address,
     reach_model.RestoreRoute: reach.restore_route,

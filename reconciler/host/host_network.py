@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv6Interface
 
 from reconciler.errors import BusyError, KernelError, StateError
+from reconciler.host import vxlan
 from reconciler.host.site import Site
 from reconciler.kernel import address, link, rtnl, sysctl
 from reconciler.model.identity import NetworkName, Uid, bridge_name, derived_mac, network_alias
@@ -27,6 +28,7 @@ from reconciler.model.network import (
     SetNetworkUp,
     SetUplink,
 )
+from reconciler.model.vxlan import RemoveTunnel, SetTunnel
 
 
 def observe(site: Site, links: list[rtnl.Link]) -> Mapping[NetworkName, HostNetworkObservation]:
@@ -49,6 +51,7 @@ def observe(site: Site, links: list[rtnl.Link]) -> Mapping[NetworkName, HostNetw
             addresses=frozenset(held[index]),
             uplink=None if (uplink := _uplink(site, links, index)) is None else uplink.name,
             forwarding=_is_forwarding(entry.name, with_ipv6=_has_ipv6(mode, held[index])),
+            tunnel=vxlan.observe(site, name, entry, links),
         )
         for index, ((mode, name), entry) in ours.items()
     }
@@ -130,8 +133,11 @@ def create(site: Site, effect: CreateNetwork) -> None:
 
 
 def set_mtu(site: Site, effect: SetNetworkMtu) -> None:
-    """Set the MTU of the network's link."""
+    """Set the MTU of the network's link, and of the one to the other hosts."""
     link.set_mtu(site.rtnl, need(site, effect.network).index, effect.mtu)
+    tunnel = vxlan.find(site, effect.network)
+    if tunnel is not None:
+        link.set_mtu(site.rtnl, tunnel.index, effect.mtu)
 
 
 def set_up(site: Site, effect: SetNetworkUp) -> None:
@@ -202,6 +208,22 @@ def set_uplink(site: Site, effect: SetUplink) -> None:
         link.set_up(site.rtnl, wanted.index)
 
 
+def set_tunnel(site: Site, effect: SetTunnel) -> None:
+    """Connect the network to the other hosts.
+
+    Raises: StateError, if the network is not here, or the host has not the address; BusyError.
+    """
+    vxlan.make(site, need(site, effect.network), effect)
+
+
+def remove_tunnel(site: Site, effect: RemoveTunnel) -> None:
+    """Disconnect the network from the other hosts; that it is not here is success.
+
+    Raises: BusyError.
+    """
+    vxlan.remove(site, effect.network, find(site, effect.network))
+
+
 def _free_uplink(effect: SetUplink, links: list[rtnl.Link], bridge: int) -> rtnl.Link | None:
     """Find the link that is asked for, before the former one is let go."""
     if effect.uplink is None:
@@ -215,10 +237,11 @@ def _free_uplink(effect: SetUplink, links: list[rtnl.Link], bridge: int) -> rtnl
 
 
 def remove(site: Site, effect: RemoveNetwork) -> None:
-    """Remove the network's link; absent is success.
+    """Remove the network's link, and the one to the other hosts; absent is success.
 
     Raises: BusyError, if a link that is not ours has its name.
     """
     found = find(site, effect.network)
+    vxlan.remove(site, effect.network, None)
     if found is not None:
         link.delete_link(site.rtnl, found.index)

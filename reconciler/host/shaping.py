@@ -13,7 +13,7 @@ from reconciler.errors import BusyError, KernelError, ReadBackError
 from reconciler.host import attachment, interface_ends
 from reconciler.host.attachment import HostSide
 from reconciler.host.site import Site
-from reconciler.kernel import link, rtnl, tc
+from reconciler.kernel import link, rtnl, sysctl, tc
 from reconciler.kernel.tc import Bucket
 from reconciler.model.identity import Uid, derived_mac, link_alias, shaper_name
 from reconciler.model.network import ALTERED, Direction, Rate, SetInterfaceRate
@@ -116,7 +116,7 @@ def _set_egress(site: Site, uid: Uid, near: rtnl.Link, rate: int | None) -> None
     shaper = _shaper(site, uid, shaper_name(near.name), alias)
     tc.set_bucket(site.rtnl, shaper.index, bucket(rate, near.mtu))
     if not shaper.up:
-        attachment.no_ipv6(shaper.name)
+        sysctl.switch_off_ipv6(shaper.name)
         link.set_up(site.rtnl, shaper.index)
     if tc.redirected_to(site.rtnl, near.index) != shaper.index:
         tc.redirect_ingress(site.rtnl, near.index, shaper.index)

@@ -44,7 +44,7 @@ def create_bridge(sock: RtnlSocket, name: str, *, mac: str, mtu: int, alias: str
     doing = f"create bridge {name}"
     info = nested(("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", _bridge_data(PLAIN_SWITCH)))
     attributes = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", info)]
-    _create(sock, attributes, doing=doing)
+    create(sock, attributes, doing=doing)
     made = _require(sock, name, doing=doing)
     marked = made.alias == alias or (made.alias is None and made.mac == mac)
     if made.kind != "bridge" or not marked:
@@ -60,7 +60,7 @@ def create_veth(host: RtnlSocket, peer: RtnlSocket, peer_namespace: int, pair: V
     Raises: KernelError, with EEXIST if one of the names is taken otherwise.
     """
     doing = f"create veth {pair.host_name}"
-    _create(host, _veth_attributes(pair, peer_namespace), doing=doing)
+    create(host, _veth_attributes(pair, peer_namespace), doing=doing)
     near = _require(host, pair.host_name, doing=doing)
     far = peer.link(pair.peer_name)
     if far is None or not _are_pair(near, far, host.nsid(peer_namespace)) or near.alias not in (None, pair.alias):
@@ -77,12 +77,24 @@ def create_ifb(sock: RtnlSocket, name: str, *, mac: str, alias: str) -> rtnl.Lin
     """
     doing = f"create ifb {name}"
     info = nested(("IFLA_INFO_KIND", "ifb"))
-    _create(sock, [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_LINKINFO", info)], doing=doing)
+    create(sock, [("IFLA_IFNAME", name), ("IFLA_ADDRESS", mac), ("IFLA_LINKINFO", info)], doing=doing)
     made = _require(sock, name, doing=doing)
     if made.kind != "ifb" or not (made.alias == alias or (made.alias is None and made.mac == mac)):
         raise _taken(doing, made)
     _complete(sock, made, alias)
     return made
+
+
+def create(sock: RtnlSocket, attributes: Attributes, *, doing: str) -> None:
+    """Ask for a link; that one of its names is taken is for the caller to find out.
+
+    Raises: KernelError.
+    """
+    try:
+        sock.request(_RTM_NEWLINK, rtnlencode.link(attributes), doing=doing, flags=_CREATE)
+    except KernelError as err:
+        if err.errno != errno.EEXIST:
+            raise
 
 
 def set_up(sock: RtnlSocket, index: int) -> None:
@@ -174,14 +186,6 @@ def _change(sock: RtnlSocket, index: int, attributes: Attributes, *, doing: str,
     change = 0 if flags is None else rtnl.IFF_UP
     payload = rtnlencode.link(attributes, index=index, flags=flags or 0, change=change)
     sock.request(_RTM_NEWLINK, payload, doing=doing)
-
-
-def _create(sock: RtnlSocket, attributes: Attributes, *, doing: str) -> None:
-    try:
-        sock.request(_RTM_NEWLINK, rtnlencode.link(attributes), doing=doing, flags=_CREATE)
-    except KernelError as err:
-        if err.errno != errno.EEXIST:
-            raise
 
 
 def _require(sock: RtnlSocket, name: str, *, doing: str) -> rtnl.Link:

@@ -13,13 +13,13 @@ from types import TracebackType
 from typing import Self, assert_never
 
 from reconciler.errors import KernelError
-from reconciler.kernel import netlink, nlsocket, rtnl
+from reconciler.kernel import netlink, nlsocket, rtnl, vxlan
 from reconciler.kernel.nlsocket import SOL_NETLINK
 
 _NETLINK_ROUTE, _NETLINK_NETFILTER = 0, 12
 _NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_LISTEN_ALL_NSID = 8
-_RTNLGRP_LINK, _RTNLGRP_TC, _RTNLGRP_NSID = 1, 4, 28
+_RTNLGRP_LINK, _RTNLGRP_NEIGH, _RTNLGRP_TC, _RTNLGRP_NSID = 1, 3, 4, 28
 _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV4_ROUTE = 5, 7
 _RTNLGRP_IPV6_IFADDR, _RTNLGRP_IPV6_ROUTE = 9, 11
 _NFNLGRP_NFTABLES = 7
@@ -141,6 +141,28 @@ class RouteEvents(_Listener):
             for datagram, nsid in self._batch(doing="read network events")
             for message in netlink.messages(datagram)
             if (event := parse_route_event(message, nsid)) is not None
+        ]
+
+
+class ForwardingEvents(_Listener):
+    """Notices of what is written into the forwarding tables of this namespace's links, not of what they learn.
+
+    Of this namespace alone: the neighbours of all VEs would be told by the same group.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_NETLINK_ROUTE, (_RTNLGRP_NEIGH,))
+
+    def read(self) -> list[int]:
+        """Read what waits, a bounded number: the index of the link of each; nothing waiting is an empty list.
+
+        Raises: OverrunError, if notices were lost: look at everything.
+        """
+        return [
+            rtnl.NDMSG.unpack_from(message.payload)[1]
+            for datagram, _ in self._batch(doing="read forwarding events")
+            for message in netlink.messages(datagram)
+            if len(message.payload) >= rtnl.NDMSG.size and vxlan.is_about_flooding(message.payload)
         ]
 
 

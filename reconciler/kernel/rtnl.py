@@ -48,6 +48,10 @@ _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 9, 15, 18
 _NDA_DST, _NDA_LLADDR, _NDA_PROTOCOL = 1, 2, 12
 _ANY = {2: bytes(4), 10: bytes(16)}  # AF_INET, AF_INET6
 _BRIDGE = b"bridge\0"
+_VXLAN = b"vxlan\0"
+_VX_ID, _VX_GROUP, _VX_LINK, _VX_LOCAL, _VX_LEARNING, _VX_PORT = 1, 2, 3, 4, 7, 15
+_VX_GROUP6, _VX_LOCAL6 = 16, 17
+_VX_TURNED = (11, 12, 13, 14, 25)  # PROXY, RSC, L2MISS, L3MISS, COLLECT_METADATA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,17 @@ class BridgeOptions:
     stp: bool
     forward_delay: int
     multicast_snooping: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VxlanOptions:
+    """How a VXLAN link wraps what it sends. ``plain``: with nothing else turned on."""
+
+    id: int
+    port: int
+    local: IpAddress | None
+    learning: bool
+    plain: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +110,7 @@ class Link:
     port: BridgePort | None
     bridge: BridgeOptions | None
     queue: str = ""
+    vxlan: VxlanOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +190,7 @@ def parse_link(payload: bytes) -> Link:
         port=_bridge_port(info[_INFO_SLAVE_DATA]) if info.get(_INFO_SLAVE_KIND) == _BRIDGE else None,
         bridge=_bridge_options(info[_INFO_DATA]) if kind == _BRIDGE else None,
         queue=text(found.get(_IFLA_QDISC, b"")),
+        vxlan=_vxlan_options(info[_INFO_DATA]) if kind == _VXLAN and _INFO_DATA in info else None,
     )
 
 
@@ -283,6 +300,19 @@ def _bridge_options(data: bytes) -> BridgeOptions:
         stp=_flag(found, _BR_STP_STATE),
         forward_delay=_number(found.get(_BR_FORWARD_DELAY)) or 0,
         multicast_snooping=_flag(found, _BR_MCAST_SNOOPING),
+    )
+
+
+def _vxlan_options(data: bytes) -> VxlanOptions:
+    found = attributes(data)
+    local = found.get(_VX_LOCAL) or found.get(_VX_LOCAL6)
+    named = any(any(found.get(kind, b"")) for kind in (_VX_GROUP, _VX_GROUP6, _VX_LINK))
+    return VxlanOptions(
+        id=_number(found.get(_VX_ID)) or 0,
+        port=int.from_bytes(found.get(_VX_PORT, b""), "big"),
+        local=_ip(local) if local else None,
+        learning=_flag(found, _VX_LEARNING),
+        plain=not named and not any(_flag(found, kind) for kind in _VX_TURNED),
     )
 
 

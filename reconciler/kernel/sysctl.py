@@ -5,6 +5,8 @@ Those of ``net`` belong to the network namespace of the thread that opens the fi
 
 from __future__ import annotations
 
+import os
+
 from reconciler.errors import KernelError
 from reconciler.kernel.syscalls import file_errors
 
@@ -51,3 +53,17 @@ def write(name: str, value: str) -> None:
     path = path_of(name)
     with file_errors(f"write {value!r} to", path), open(path, "wb", buffering=0) as file:
         file.write(value.encode(errors="surrogateescape"))
+
+
+def has_ipv6(interface: str) -> bool:
+    """Say whether an interface has parameters of IPv6: one with an MTU below 1280 has none."""
+    return os.path.exists(path_of(of_interface("ipv6", interface, "disable_ipv6")))
+
+
+def switch_off_ipv6(interface: str) -> None:
+    """Take IPv6 from a port of a bridge: without an address the host takes part in nothing there.
+
+    Raises: KernelError.
+    """
+    if has_ipv6(interface):
+        write(of_interface("ipv6", interface, "disable_ipv6"), "1")

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from reconciler.manifests.kinds.network import Interface as InterfaceBody
 from reconciler.manifests.kinds.network import NetworkBody
+from reconciler.model.fleet import HostSpec
 from reconciler.model.identity import NetworkName
 from reconciler.model.network import (
+    DEFAULT_MTU,
     ROUTED_GATEWAYS,
     Address,
     Interface,
@@ -19,6 +21,7 @@ from reconciler.model.network import (
     Route,
     Subnet,
 )
+from reconciler.model.vxlan import OVERHEAD, Vxlan, VxlanHost
 
 DEFAULT_ROUTES: Mapping[int, str] = {4: "0.0.0.0/0", 6: "::/0"}
 """By IP version."""
@@ -31,6 +34,25 @@ def gateway_interfaces(body: NetworkBody) -> frozenset[Interface]:
         for address in body.gateway
         if (subnet := smallest_subnet(address, body.subnets)) is not None
     )
+
+
+def vxlan(body: NetworkBody, hosts: Iterable[HostSpec]) -> Vxlan | None:
+    """Give what makes a network span hosts: all that have an address."""
+    if body.vxlan is None:
+        return None
+    known = frozenset(
+        VxlanHost(name=host.name, address=ipaddress.ip_address(host.address))
+        for host in hosts
+        if host.address is not None
+    )
+    return Vxlan(id=body.vxlan.id, port=body.vxlan.port, hosts=known)
+
+
+def packet_size(body: NetworkBody, spanning: Vxlan | None) -> int:
+    """Give a network's MTU: as it is written, or what encapsulation leaves of Ethernet's, the same on all hosts."""
+    if spanning is None or "mtu" in body.model_fields_set:
+        return body.mtu
+    return DEFAULT_MTU - max((OVERHEAD[host.address.version] for host in spanning.hosts), default=OVERHEAD[4])
 
 
 def smallest_subnet(address: Address, subnets: Iterable[Subnet]) -> Subnet | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from reconciler.manifests import addressing, settings, unsupported
@@ -111,9 +111,10 @@ def _template_source(origin: TemplateOrigin) -> TemplateSource:
     return BuiltinSource(name=origin.builtin or "busybox")
 
 
-def network(manifest: Network) -> NetworkSpec:
-    """Make a network's spec."""
+def network(manifest: Network, hosts: Iterable[HostSpec] = ()) -> NetworkSpec:
+    """Make a network's spec. ``hosts``: all of the fleet, for one that spans them."""
     body = manifest.spec
+    vxlan = addressing.vxlan(body, hosts)
     return NetworkSpec(
         name=NetworkName(manifest.metadata.name),
         mode=body.mode,
@@ -125,8 +126,9 @@ def network(manifest: Network) -> NetworkSpec:
             for forward in body.forwards
         ),
         uplink=body.uplink,
-        mtu=body.mtu,
+        mtu=addressing.packet_size(body, vxlan),
         isolated=body.isolated,
+        vxlan=vxlan,
     )
 
 

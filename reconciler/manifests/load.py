@@ -6,7 +6,7 @@ What takes long to import, pydantic before all, is imported where a document is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
@@ -124,18 +124,24 @@ class ParseCache:
         return found
 
     def share(
-        self, documents: Mapping[str, Mapping[str, Document]], *, known_profiles: frozenset[str], certain: bool
+        self,
+        documents: Mapping[str, Mapping[str, Document]],
+        hosts: Collection[HostSpec],
+        *,
+        known_profiles: frozenset[str],
+        certain: bool,
     ) -> Shared:
-        """Gather what VEs share."""
+        """Gather what VEs share. Of the hosts that is their addresses, for networks that span them."""
         profiles, networks, templates = (documents[kind] for kind in ("Profile", "Network", "Template"))
         keys = sorted(document.key for of_kind in (profiles, networks, templates) for document in of_kind.values())
-        digest = hashlib.sha256(repr(keys).encode()).digest()
+        where = sorted((host.name, host.address) for host in hosts if host.address is not None)
+        digest = hashlib.sha256(repr((keys, where)).encode()).digest()
         complaints: tuple[Complaint, ...] = ()
         commons = None if self.memory is None else self.memory.commons(digest)
         if commons is None:
             from reconciler.manifests import resolve
 
-            commons = resolve.commons(networks.values(), templates.values())
+            commons = resolve.commons(networks.values(), templates.values(), hosts)
             complaints = tuple(resolve.shared_complaints(profiles.values(), networks.values()))
             if self.memory is not None and not complaints:
                 self.memory.keep_commons(digest, commons)
@@ -223,9 +229,10 @@ def _load(
     documents, repeated = _by_kind(parsed.values())
     known = _known_names(documents, parsed.values())
     certain = not any(file.lost for file in parsed.values())
-    context = cache.share(documents, known_profiles=known["Profile"], certain=certain)
-    ves = cache.resolve(documents["VirtualEnvironment"].values(), context)
     hosts = {name: (document, cache.host(document)) for name, document in documents["Host"].items()}
+    specs = [spec for _, spec in hosts.values()]
+    context = cache.share(documents, specs, known_profiles=known["Profile"], certain=certain)
+    ves = cache.resolve(documents["VirtualEnvironment"].values(), context)
     every = fleet_checks.Everything(
         ves=ves, networks=_networks(context), hosts=hosts, known=known, certain=certain, lacks_hosts=lacks_hosts
     )
@@ -234,7 +241,7 @@ def _load(
     problems = [(file, problem) for file, found in parsed.items() for problem in found.problems]
     if problems or complaints:
         return Loaded(fleet=None, findings=_placed(files, problems, complaints))
-    fleet = _fleet(revision, ves, context, (spec for _, spec in hosts.values()))
+    fleet = _fleet(revision, ves, context, specs)
     short = list(capacity_checks.shortages(fleet, documents["Host"]))
     crowded = list(spread_checks.crowds(fleet, documents["VirtualEnvironment"]))
     return Loaded(

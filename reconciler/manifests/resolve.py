@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from pydantic import ValidationError
 
@@ -21,12 +21,12 @@ from reconciler.model.fleet import HostSpec, VeSpec
 from reconciler.model.identity import NetworkName
 
 
-def commons(networks: Iterable[Document], templates: Iterable[Document]) -> Commons:
-    """Make what VEs share."""
+def commons(networks: Iterable[Document], templates: Iterable[Document], hosts: Collection[HostSpec]) -> Commons:
+    """Make what VEs share. ``hosts``: of the fleet."""
     network_models = [document.model for document in networks if isinstance(document.model, Network)]
     template_models = [document.model for document in templates if isinstance(document.model, Template)]
     return Commons(
-        networks={NetworkName(model.metadata.name): canonical.network(model) for model in network_models},
+        networks={NetworkName(model.metadata.name): canonical.network(model, hosts) for model in network_models},
         gateways={NetworkName(model.metadata.name): model.spec.gateway for model in network_models},
         templates={spec.name: spec for spec in (canonical.BUSYBOX, *map(canonical.template, template_models))},
         unsupported={model.metadata.name: unsupported.network_fields(model.spec) for model in network_models},

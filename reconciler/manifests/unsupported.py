@@ -17,7 +17,7 @@ _VE = (
     "migration",
     "replicas",
 )
-_NETWORK = ("vxlan",)
+_NETWORK: tuple[str, ...] = ()
 
 
 def is_of_ve(path: str) -> bool:

@@ -96,6 +96,8 @@ def network_document(network: NetworkSpec, *, ves: Container[str]) -> dict[str, 
     body |= {key: value for key, value in flags.items() if value}
     if network.mtu != NetworkSpec(name=network.name).mtu:
         body["mtu"] = network.mtu
+    if network.vxlan is not None:
+        body["vxlan"] = {"id": network.vxlan.id, "port": network.vxlan.port}
     return {"apiVersion": _API, "kind": "Network", "metadata": {"name": network.name}, "spec": body}
 
 

@@ -17,6 +17,7 @@ from reconciler.model import (
     snapshots,
     views,
     volume,
+    vxlan,
 )
 from reconciler.model.identity import Uid
 
@@ -57,6 +58,8 @@ Effect: TypeAlias = (
     | network.SetForwarding
     | network.SetUplink
     | network.RemoveNetwork
+    | vxlan.SetTunnel
+    | vxlan.RemoveTunnel
     | network.LoadFilter
     | reach.RestoreAddress
     | reach.RestoreRoute

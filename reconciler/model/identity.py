@@ -70,6 +70,16 @@ def network_alias(instance: str, network: NetworkName, *, routed: bool) -> str:
     return f"{instance}:{'routed' if routed else 'bridged'}:{network}"
 
 
+def tunnel_name(instance: str, network: NetworkName) -> str:
+    """Give the name of a network's link to the other hosts."""
+    return f"vx{_short_hash(instance, network, length=12)}"
+
+
+def tunnel_alias(instance: str, network: NetworkName) -> str:
+    """Give the ifalias that marks a network's link to the other hosts as ours."""
+    return f"{instance}:vxlan:{network}"
+
+
 def filter_table(instance: str) -> str:
     """Give the name of our nftables tables, one each in the families bridge and inet."""
     return instance.replace("-", "_")

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from typing import TypeAlias
 
 from reconciler.model.identity import NetworkName, Uid
+from reconciler.model.vxlan import TunnelObservation, Vxlan
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Interface: TypeAlias = IPv4Interface | IPv6Interface
@@ -56,6 +57,7 @@ class NetworkSpec:
     uplink: str | None = None
     mtu: int = DEFAULT_MTU
     isolated: bool = False
+    vxlan: Vxlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -161,6 +163,7 @@ class HostNetworkObservation:
     addresses: frozenset[Interface] = frozenset()
     uplink: str | None = None
     forwarding: bool = True
+    tunnel: TunnelObservation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,12 +195,27 @@ class PortForward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelGuard:
+    """What a link to other hosts lets by: nothing of the bridge's ``mac``, which is on every host, only ``remotes``.
+
+    ``link`` is its name; ``id`` and ``port`` tell its packets from those of others.
+    """
+
+    link: str
+    mac: str
+    id: int
+    port: int
+    remotes: frozenset[Address] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterRules:
     """The whole content of our nftables tables: anti-spoofing, NAT and forwards. Order has no meaning."""
 
     ports: frozenset[Port] = frozenset()
     masquerades: frozenset[Masquerade] = frozenset()
     forwards: frozenset[PortForward] = frozenset()
+    tunnels: frozenset[TunnelGuard] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

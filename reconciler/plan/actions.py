@@ -9,7 +9,7 @@ from reconciler.model.action import Action, Basis, Downtime, Impact, Operation, 
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Json
 from reconciler.model.fleet import VeSpec
-from reconciler.model.identity import TemplateName, Uid, VeName
+from reconciler.model.identity import NetworkName, TemplateName, Uid, VeName
 from reconciler.model.observation import Capabilities, VeObservation
 from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.volume import Record, TemplateSpec
@@ -25,7 +25,8 @@ class Context:
     ``running``: names of the VEs that run now, for dependencies. ``cpu_weights``: those that the guarantees of all VEs
     of this host come to. ``measured``: seconds by (op, path), from history. ``prunes``: whether what no manifest names
     any more goes. ``keep_s``: seconds for which what was put aside is kept. ``neighbours``, ``specs``: the
-    VEs that were seen and those that manifests name, for clones.
+    VEs that were seen and those that manifests name, for clones. ``out_of_reach``: the networks that span hosts, but
+    not to this one.
     """
 
     instance: str
@@ -39,6 +40,7 @@ class Context:
     policy: Policy = DEFAULT_POLICY
     prunes: bool = True
     keep_s: float = TRASH_KEEP_S
+    out_of_reach: frozenset[NetworkName] = frozenset()
     neighbours: Mapping[Uid, VeObservation] = field(default_factory=dict, repr=False, compare=False)
     specs: Mapping[VeName, VeSpec] = field(default_factory=dict, repr=False, compare=False)
 

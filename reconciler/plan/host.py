@@ -54,13 +54,13 @@ def _plan_networks(inputs: Inputs, ves: Ves) -> Iterator[Action]:
     if isinstance(observed.networks, Unknown) or isinstance(observed.filter, Unknown):
         return
     members = _members(inputs, ves)
-    wanted = host_network.used_networks(members, declared)
+    wanted = host_network.used_networks(members, declared, inputs.host)
     in_use = used_names(members) | applied_names(observed.ves.values())
     blind = bool(unreadable(inputs))
     kept = observed.networks.keys() if blind else in_use
     removable = {n: s for n, s in observed.networks.items() if n in wanted or n not in kept}
-    yield from host_network.plan_networks(wanted, removable, inputs.applied_networks)
-    rules = host_network.filter_rules(inputs.instance, members, wanted)
+    yield from host_network.plan_networks(wanted, removable, inputs.applied_networks, inputs.host)
+    rules = host_network.filter_rules(inputs.instance, members, wanted, inputs.host)
     before = observed.filter.rules
     if blind:
         rules = host_network.with_strangers(rules, before)

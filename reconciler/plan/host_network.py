@@ -8,7 +8,15 @@ from dataclasses import replace
 from reconciler.model.action import Action, Impact, Operation, Origin, Phase, Reason
 from reconciler.model.effects import Effect
 from reconciler.model.facts import Json, JsonMap
-from reconciler.model.identity import NetworkName, VeName, bridge_name, derived_mac, host_link_name
+from reconciler.model.identity import (
+    HostName,
+    NetworkName,
+    VeName,
+    bridge_name,
+    derived_mac,
+    host_link_name,
+    tunnel_name,
+)
 from reconciler.model.network import (
     AddGateway,
     Address,
@@ -30,6 +38,8 @@ from reconciler.model.network import (
     SetNetworkUp,
     SetUplink,
 )
+from reconciler.model.vxlan import SetTunnel, Tunnel
+from reconciler.plan import vxlan
 from reconciler.plan.field import to_json
 from reconciler.plan.members import Member, used_names
 
@@ -55,10 +65,11 @@ def network_of(target: str) -> NetworkName:
 
 
 def used_networks(
-    members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]
+    members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec], host: HostName
 ) -> dict[NetworkName, NetworkSpec]:
-    """Give the networks that this host needs: those that a VE of it is on."""
-    return {name: networks[name] for name in sorted(used_names(members)) if name in networks}
+    """Give the networks that this host needs and can have: those that a VE of it is on."""
+    used = {name: networks[name] for name in sorted(used_names(members)) if name in networks}
+    return {name: network for name, network in used.items() if vxlan.spans(network.vxlan, host)}
 
 
 def needs_forwarding(network: NetworkSpec) -> bool:
@@ -70,6 +81,7 @@ def plan_networks(
     wanted: Mapping[NetworkName, NetworkSpec],
     observed: Mapping[NetworkName, HostNetworkObservation],
     applied: Mapping[NetworkName, JsonMap],
+    host: HostName,
 ) -> Iterator[Action]:
     """Yield the actions that make the host's networks what they should be; removals carry a late phase.
 
@@ -78,7 +90,11 @@ def plan_networks(
     for name, network in sorted(wanted.items()):
         before = applied.get(name)
         seen = observed.get(name)
-        found = [_created(network)] if seen is None else [*_changes(network, seen), *_announced(network, before or {})]
+        tunnel = vxlan.tunnel_of(network, host)
+        if seen is None:
+            found = [_created(network, tunnel)]
+        else:
+            found = [*_changes(network, tunnel, seen), *_announced(network, before or {})]
         yield from (_with_origin(action, before, record_values(network)) for action in found)
     for name in sorted(observed.keys() - wanted.keys()):
         yield _removed(name, observed[name])
@@ -92,6 +108,7 @@ def record_values(network: NetworkSpec) -> dict[str, Json]:
         "gateway": to_json(network.gateways),
         "uplink": network.uplink,
         "forwarding": needs_forwarding(network),
+        **vxlan.record_values(network),
         **_of_filter(network),
     }
 
@@ -119,10 +136,12 @@ def _is_less(before: Json, value: Json) -> bool:
 
 def _with_origin(action: Action, before: JsonMap | None, now: JsonMap) -> Action:
     """Say who wants it: the manifests, unless they say what was carried out already. Drift needs no new consent."""
+    # The link as a whole follows from where the hosts are, too.
+    paths = ("vxlan", "vxlan.hosts") if action.path == "vxlan" else (action.path,)
     same = before is not None and (
-        before == now if action.path == "" else before.get(action.path) == now.get(action.path)
+        before == now if action.path == "" else all(before.get(path) == now.get(path) for path in paths)
     )
-    if same or action.path == "up":
+    if same or action.path in ("up", "vxlan.link"):
         return replace(action, origin=Origin.DRIFT, reason=Reason.DRIFTED)
     if action.path == "forwarding":  # it follows from what the manifests say, unless the host forwards anyway
         return replace(action, origin=Origin.POLICY, reason=Reason.SPEC_CHANGED)
@@ -130,8 +149,8 @@ def _with_origin(action: Action, before: JsonMap | None, now: JsonMap) -> Action
     return replace(action, origin=Origin.GIT, reason=reason)
 
 
-def _created(network: NetworkSpec) -> Action:
-    return replace(_action(network.name, "", None, _describe(network), _make(network)), op=Operation.CREATE)
+def _created(network: NetworkSpec, tunnel: Tunnel | None) -> Action:
+    return replace(_action(network.name, "", None, _describe(network), _make(network, tunnel)), op=Operation.CREATE)
 
 
 def _removed(name: NetworkName, seen: HostNetworkObservation) -> Action:
@@ -142,22 +161,34 @@ def _removed(name: NetworkName, seen: HostNetworkObservation) -> Action:
     return _with_host_risk(action) if seen.uplink else action
 
 
-def _make(network: NetworkSpec) -> tuple[Effect, ...]:
+def _make(network: NetworkSpec, tunnel: Tunnel | None) -> tuple[Effect, ...]:
     gateways = tuple(AddGateway(network=network.name, address=a) for a in sorted(network.gateways, key=str))
     forwarding = (SetForwarding(network=network.name),) if needs_forwarding(network) else ()
     uplink = (SetUplink(network=network.name, uplink=network.uplink),) if network.uplink else ()
-    return (CreateNetwork(network=network), *gateways, SetNetworkUp(network=network.name), *forwarding, *uplink)
+    # Before the bridge is up: what it says to find out whether its addresses are free is not for the other hosts.
+    spanning = () if tunnel is None else (SetTunnel(network=network.name, tunnel=tunnel),)
+    return (
+        CreateNetwork(network=network),
+        *gateways,
+        *spanning,
+        SetNetworkUp(network=network.name),
+        *forwarding,
+        *uplink,
+    )
 
 
-def _changes(network: NetworkSpec, seen: HostNetworkObservation) -> Iterator[Action]:
+def _changes(network: NetworkSpec, tunnel: Tunnel | None, seen: HostNetworkObservation) -> Iterator[Action]:
     name = network.name
     if seen.mode is not network.mode:
-        effects: tuple[Effect, ...] = (RemoveNetwork(network=name), *_make(network))
+        effects: tuple[Effect, ...] = (RemoveNetwork(network=name), *_make(network, tunnel))
         remade = _action(name, "mode", seen.mode.value, network.mode.value, effects)
         yield _with_host_risk(remade) if seen.uplink else replace(remade, impact=max(remade.impact, Impact.NETWORK))
         return
     if seen.mtu != network.mtu:
         yield _action(name, "mtu", seen.mtu, network.mtu, (SetNetworkMtu(network=name, mtu=network.mtu),))
+    for change in vxlan.changes(name, tunnel, seen.tunnel):
+        action = _action(name, change.path, change.before, change.after, change.effects)
+        yield replace(action, impact=Impact.NETWORK) if change.cuts else action
     added = sorted(network.gateways - seen.addresses, key=str)
     removed = sorted(seen.addresses - network.gateways, key=str)
     if added or removed:
@@ -195,9 +226,10 @@ def restoring_effects(
         uplink=before.uplink,
         mtu=before.mtu,
     )
+    tunnel = None if before.tunnel is None else before.tunnel.tunnel
     if seen is None:
-        return _make(spec)
-    return tuple(effect for action in _changes(spec, seen) for effect in action.effects)
+        return _make(spec, tunnel)
+    return tuple(effect for action in _changes(spec, tunnel, seen) for effect in action.effects)
 
 
 def _action(network: NetworkName, path: str, before: Json, after: Json, effects: tuple[Effect, ...]) -> Action:
@@ -225,7 +257,8 @@ def _with_host_risk(action: Action) -> Action:
 
 
 def _describe(network: NetworkSpec) -> Json:
-    return {"mode": network.mode.value, "gateway": to_json(network.gateways), "mtu": network.mtu, **_of_filter(network)}
+    values = record_values(network)
+    return {path: values[path] for path in ("mode", "gateway", "mtu", "vxlan", *_of_filter(network)) if path in values}
 
 
 def with_strangers(rules: FilterRules, observed: FilterRules | None) -> FilterRules:
@@ -237,6 +270,7 @@ def with_strangers(rules: FilterRules, observed: FilterRules | None) -> FilterRu
         ports=rules.ports | {port for port in observed.ports if port.link not in links},
         masquerades=rules.masquerades | observed.masquerades,
         forwards=rules.forwards | {f for f in observed.forwards if (f.protocol, f.listen) not in listened},
+        tunnels=rules.tunnels | {t for t in observed.tunnels if t.link not in {own.link for own in rules.tunnels}},
     )
 
 
@@ -252,6 +286,7 @@ def with_undeclared(
     if observed is None or not on:
         return rules
     bridges = {bridge_name(instance, name) for name in on}
+    tunnels = {tunnel_name(instance, name) for name in on}
     links = [i for member in members for i in member.network.interfaces.values() if i.network in on]
     ours = {address.ip for interface in links for address in interface.addresses}
     listened = {(forward.protocol, forward.listen) for forward in rules.forwards}
@@ -260,10 +295,13 @@ def with_undeclared(
         ports=rules.ports,
         masquerades=rules.masquerades | {m for m in observed.masquerades if m.bridge in bridges},
         forwards=rules.forwards | forwards,
+        tunnels=rules.tunnels | {tunnel for tunnel in observed.tunnels if tunnel.link in tunnels},
     )
 
 
-def filter_rules(instance: str, members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec]) -> FilterRules:
+def filter_rules(
+    instance: str, members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec], host: HostName
+) -> FilterRules:
     """Give the whole content of our nftables tables for these VEs on these networks."""
     present = list(members)
     return FilterRules(
@@ -275,6 +313,7 @@ def filter_rules(instance: str, members: Iterable[Member], networks: Mapping[Net
             for subnet in network.subnets
         ),
         forwards=frozenset(_forwards(present, networks)),
+        tunnels=frozenset(vxlan.guards(instance, networks.values(), host)),
     )
 
 

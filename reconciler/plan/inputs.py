@@ -14,7 +14,7 @@ from reconciler.model.observation import HostObservation, VeObservation
 from reconciler.model.policy import DEFAULT_POLICY, Policy
 from reconciler.model.power import PowerObservation, PowerState
 from reconciler.model.volume import Record
-from reconciler.plan import cpu_share, host_compute
+from reconciler.plan import cpu_share, host_compute, vxlan
 from reconciler.plan.actions import TRASH_KEEP_S, Context
 from reconciler.plan.review import Review
 from reconciler.plan.settled import Settled
@@ -123,6 +123,7 @@ def context_of(inputs: Inputs) -> Context:
         policy=inputs.policy,
         prunes=inputs.prune,
         keep_s=inputs.trash_keep_s,
+        out_of_reach=vxlan.out_of_reach(inputs.fleet.networks, inputs.host),
         neighbours=inputs.observed.ves,
         specs=inputs.fleet.ves,
     )

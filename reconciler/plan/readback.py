@@ -52,7 +52,7 @@ def _host_unfulfilled(inputs: Inputs, action: Action) -> str:
     if action.op is Operation.DESTROY:
         return "it is still there" if name in networks else ""
     seen = {n: s for n, s in networks.items() if n == name}
-    again = host_network.plan_networks({name: inputs.fleet.networks[name]}, seen, _NO_NETWORKS)
+    again = host_network.plan_networks({name: inputs.fleet.networks[name]}, seen, _NO_NETWORKS, inputs.host)
     left = [a for a in again if action.op is Operation.CREATE or a.path == action.path]
     return f"{left[0].path or name} is still {left[0].before!r}, not {left[0].after!r}" if left else ""
 

@@ -212,7 +212,8 @@ def _decide(spec: VeSpec, known: Known) -> power.Decision:
 def refuse_at_all(spec: VeSpec, context: Context, applied: Mapping[str, Json]) -> tuple[Refusal, ...]:
     """Refuse what this version, this host or its root do not allow."""
     by_policy = policy.refuse(spec, context.policy, applied)
-    return (*_refuse_unsupported(spec), *_refuse_impossible(spec, context), *by_policy)
+    impossible = (*_refuse_impossible(spec, context), *_refuse_out_of_reach(spec, context))
+    return (*_refuse_unsupported(spec), *impossible, *by_policy)
 
 
 def _refuse_unsupported(spec: VeSpec) -> tuple[Refusal, ...]:
@@ -235,6 +236,16 @@ def _refuse_impossible(spec: VeSpec, context: Context) -> tuple[Refusal, ...]:
         for remedy, message in found
         if message
     )
+
+
+def _refuse_out_of_reach(spec: VeSpec, context: Context) -> Iterator[Refusal]:
+    """Refuse a VE on a network that spans hosts where the others do not know how to reach this one."""
+    if not context.out_of_reach:
+        return
+    for name in sorted({link.network for link in spec.network.interfaces.values()} & context.out_of_reach):
+        message = f"network {name} spans hosts (vxlan), and no Host document gives this host's address"
+        remedy = "add 'address: ...' to the spec of its Host document, or take vxlan from the network"
+        yield Refusal(ve=spec.name, uid=spec.uid, rule="NotOnThisHost", message=message, remedy=remedy)
 
 
 def _refuse_suspension(spec: VeSpec, context: Context) -> Iterator[Refusal]:

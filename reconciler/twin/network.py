@@ -23,7 +23,8 @@ from reconciler.model.network import (
     SetNetworkUp,
     SetUplink,
 )
-from reconciler.twin import link, reach
+from reconciler.model.vxlan import RemoveTunnel, SetTunnel
+from reconciler.twin import link, reach, vxlan
 from reconciler.twin.machine import Machine
 
 HostNetworkEffect: TypeAlias = (
@@ -36,6 +37,8 @@ HostNetworkEffect: TypeAlias = (
     | SetUplink
     | RemoveNetwork
     | LoadFilter
+    | SetTunnel
+    | RemoveTunnel
 )
 
 _Change: TypeAlias = SetNetworkMtu | SetNetworkUp | AddGateway | RemoveGateway
@@ -58,6 +61,10 @@ def _perform(machine: Machine, effect: HostNetworkEffect) -> None:
             _remove(machine, effect.network)
         case SetUplink():
             _set_uplink(machine, effect)
+        case SetTunnel():
+            vxlan.set_tunnel(machine, effect)
+        case RemoveTunnel():
+            vxlan.remove_tunnel(machine, effect)
         case LoadFilter():
             _load_filter(machine, effect.rules)
         case SetForwarding():

@@ -35,6 +35,7 @@ from reconciler.model.power import DeleteRuntime, ForgetEnd, StopRuntime
 from reconciler.model.reach import RestoreAddress, RestoreRoute
 from reconciler.model.seam import Host
 from reconciler.model.volume import CreateVolume, PurgeTrash, RestoreVe, TrashVe
+from reconciler.model.vxlan import RemoveTunnel, SetTunnel
 from reconciler.twin.host import TwinHost
 from tests.support import contract, real_host, storage
 from tests.support.contract import Disagreement
@@ -208,6 +209,8 @@ DEFECTS: dict[str, Defect] = {
     "route-to-nowhere": routes_to_nowhere,
     "host-route-over-a-dead-link": leads_over_dead_links,
     "remove-cgroup-forgets": forgets(RemoveCgroup),
+    "tunnel-forgets": forgets(SetTunnel),
+    "tunnel-stays": forgets(RemoveTunnel),
     "device-forgets": forgets(AddDevice),
     "device-stays": forgets(RemoveDevice),
     "nic-forgets": forgets(AddNic),

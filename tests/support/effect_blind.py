@@ -68,6 +68,7 @@ from reconciler.model.volume import (
     TrashVe,
     WriteRecord,
 )
+from reconciler.model.vxlan import RemoveTunnel, SetTunnel
 from tests.support import effect_choices as pool
 from tests.support.contract import MOVES, STOP_TIMEOUT_S
 from tests.support.effect_choices import Choices
@@ -322,6 +323,8 @@ _DRAWS: Mapping[type, Callable[[Choices], Effect]] = {
     SetForwarding: lambda c: SetForwarding(network=_network(c)),
     SetUplink: lambda c: SetUplink(network=_network(c), uplink=c.random.choice((None, "no-such-link"))),
     RemoveNetwork: lambda c: RemoveNetwork(network=_network(c)),
+    SetTunnel: lambda c: c.tunnel(_network(c)),
+    RemoveTunnel: lambda c: RemoveTunnel(network=_network(c)),
     RestoreAddress: _restored_address,
     RestoreRoute: _restored_route,
     LoadFilter: _filter,

@@ -62,6 +62,7 @@ from reconciler.model.network import (
     SetNetworkUp,
     SetResolver,
     SetUplink,
+    TunnelGuard,
 )
 from reconciler.model.observation import Capabilities
 from reconciler.model.placement import (
@@ -107,6 +108,7 @@ from reconciler.model.volume import (
     TrashVe,
     WriteRecord,
 )
+from reconciler.model.vxlan import RemoveTunnel, SetTunnel, Tunnel
 from reconciler.twin import link
 from reconciler.twin.host import ALL_CAPABILITIES
 from reconciler.twin.machine import Machine, Runtime
@@ -132,6 +134,7 @@ NO_TEMPLATE = TemplateSpec(name=TemplateName("none"), key=Digest("0" * 64), sour
 GHOST = Uid("99999999-9999-4999-8999-999999999999")
 """A VE that is never born."""
 
+REMOTES = ((), ("192.0.2.1",), ("192.0.2.1", "192.0.2.2"), ("192.0.2.3",))
 MTUS = (1200, 1280, 1400, 1500)
 RATES = (None, 8000, 100_000_000, 50_000_000_000)
 BAD_MTUS = (60, 70_000)
@@ -428,8 +431,22 @@ class Choices:
         yield SetForwarding(network=name)
         yield SetNetworkMtu(network=name, mtu=self.random.choice(MTUS))
         yield SetUplink(network=name, uplink=None)
+        for _ in range(2):
+            yield self.tunnel(name)
+        if present.tunnel is not None:
+            yield RemoveTunnel(network=name)
         yield self.restoration(name)
         yield RemoveNetwork(network=name)
+
+    def tunnel(self, name: NetworkName) -> SetTunnel:
+        """Draw a link to other hosts."""
+        remotes = frozenset(map(ip_address, self.random.choice(REMOTES)))
+        local = ip_address(self.random.choice(("127.0.0.1", "127.0.0.1", "127.0.0.2", "203.0.113.99")))
+        port, number = self.random.choice((4789, 8472)), self.random.choice((7, 7, 8))
+        isolated = self.random.random() < 0.3
+        return SetTunnel(
+            network=name, tunnel=Tunnel(id=number, port=port, local=local, remotes=remotes, isolated=isolated)
+        )
 
     def _ways_that_fit(self) -> Iterator[RestoreRoute]:
         for name, present in sorted(self.machine.networks.items()):
@@ -598,8 +615,11 @@ class Choices:
         bridge = bridge_name(self.setting.instance.name, LAN)
         subnet = GATEWAYS[LAN][0].network
         forward = PortForward(listen=18_080, protocol="tcp", to=IPv4Address("10.77.0.10"), port=80)
+        remotes = frozenset(map(ip_address, self.random.choice(REMOTES)))
+        guard = TunnelGuard(link="vx-any", mac=MACS[1], id=7, port=4789, remotes=remotes)
         return FilterRules(
             ports=frozenset({Port(link=port, mac=MACS[0], addresses=addresses)}),
             masquerades=frozenset({Masquerade(subnet=subnet, bridge=bridge)}),
             forwards=frozenset({forward}) if self.random.random() < 0.5 else frozenset(),
+            tunnels=frozenset({guard}) if self.random.random() < 0.5 else frozenset(),
         )

@@ -146,6 +146,35 @@ def uplinks(every: Everything) -> Iterator[Complaint]:
             yield complain(document, ("spec", "uplink"), message)
 
 
+def spanning(every: Everything) -> Iterator[Complaint]:
+    """Networks that span hosts have a number each, and the hosts addresses that can reach each other beneath them."""
+    taken: dict[int, str] = {}
+    spans = {name: entry for name, entry in every.networks.items() if entry[1].vxlan is not None}
+    for name, (document, body, _) in spans.items():
+        if body.vxlan is not None and (first := taken.setdefault(body.vxlan.id, name)) != name:
+            message = f"expected an id of its own, network {first} has {body.vxlan.id} too"
+            yield complain(document, ("spec", "vxlan", "id"), message)
+    if spans:
+        yield from _underlay(every, {name: body for name, (_, body, _) in spans.items()})
+
+
+def _underlay(every: Everything, spans: Mapping[str, NetworkSpec]) -> Iterator[Complaint]:
+    versions: dict[int, str] = {}
+    for name, (document, host) in every.hosts.items():
+        if host.address is None:
+            continue
+        address, where = ipaddress.ip_address(host.address), ("spec", "address")
+        first = versions.setdefault(address.version, name)
+        if len(versions) > 1 and first == name:
+            message = f"expected the IP version of the other hosts, got {address}"
+            hint = f"network {next(iter(spans))} spans hosts, which takes one version for all"
+            yield complain(document, where, message, hint)
+        for network, body in spans.items():
+            if any(subnet.version == address.version and address in subnet for subnet in body.subnets):
+                message = f"expected an address beneath network {network}, which spans hosts, got {address} within it"
+                yield complain(document, where, message)
+
+
 def nics(every: Everything) -> Iterator[Complaint]:
     """An interface of a host moves into one VE, and is no network's uplink."""
     only = _only_host(every)
@@ -290,5 +319,5 @@ def _shown_circle(circle: list[str]) -> str:
 def all_of(every: Everything) -> Iterator[Complaint]:
     """Run every check of this module."""
     of_hosts = (references, hosts, identities, addresses, host_keys)
-    for check in (*of_hosts, uplinks, nics, subnets, forwards, cycles, clones):
+    for check in (*of_hosts, uplinks, spanning, nics, subnets, forwards, cycles, clones):
         yield from check(every)

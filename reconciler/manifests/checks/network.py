@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
-from reconciler.manifests.addressing import DEFAULT_ROUTES, smallest_subnet
+from reconciler.manifests.addressing import DEFAULT_ROUTES, packet_size, smallest_subnet, vxlan
 from reconciler.manifests.document import Complaint, Document, complain
 from reconciler.manifests.kinds.network import Interface as InterfaceBody
 from reconciler.manifests.kinds.network import NetworkBody
@@ -54,6 +54,12 @@ def links(document: Document, body: NetworkBody) -> Iterator[Complaint]:
     if body.uplink is not None and body.mode is not NetworkMode.BRIDGED:
         where = ("spec", "uplink")
         yield complain(document, where, f"expected only in mode bridged, the mode is {body.mode}", "remove it")
+    if body.vxlan is not None and body.mode is not NetworkMode.BRIDGED:
+        where = ("spec", "vxlan")
+        yield complain(document, where, f"expected only in mode bridged, the mode is {body.mode}", "remove it")
+    if body.vxlan is not None and body.uplink is not None:
+        message = "expected no uplink beside vxlan: frames would go round by both for ever"
+        yield complain(document, ("spec", "uplink"), message, "remove one of these")
     if body.mtu < _IPV6_MTU_MIN and any(subnet.version == 6 for subnet in body.subnets):
         yield complain(document, ("spec", "mtu"), f"expected at least {_IPV6_MTU_MIN} for IPv6, got {body.mtu}")
 
@@ -146,8 +152,9 @@ def _hop(
 def _packet_size(document: Document, path: Path, interface: InterfaceBody, net: NetworkBody) -> Iterator[Complaint]:
     if interface.mtu is None:
         return
-    if interface.mtu > net.mtu:
-        message = f"expected at most {net.mtu}, the mtu of network {interface.network}, got {interface.mtu}"
+    most = packet_size(net, vxlan(net, ()))
+    if interface.mtu > most:
+        message = f"expected at most {most}, the mtu of network {interface.network}, got {interface.mtu}"
         yield complain(document, (*path, "mtu"), message)
     if interface.mtu < _IPV6_MTU_MIN and any(address.version == 6 for address in interface.addresses):
         yield complain(document, (*path, "mtu"), f"expected at least {_IPV6_MTU_MIN} for IPv6, got {interface.mtu}")

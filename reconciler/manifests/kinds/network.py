@@ -23,6 +23,7 @@ from reconciler.manifests.fields import (
 )
 from reconciler.manifests.kinds.base import Manifest, Section, shared
 from reconciler.model import network
+from reconciler.model.vxlan import VXLAN_PORT
 
 ModeWord = Annotated[network.NetworkMode, Strict(False)]
 
@@ -100,9 +101,10 @@ class NetworkForward(Section):
 
 
 class Vxlan(Section):
-    """A network that spans hosts."""
+    """A network that spans hosts. Each of them needs a Host with an address."""
 
-    id: int = Field(ge=1, le=2**24 - 1, description="VXLAN network identifier.")
+    id: int = Field(ge=1, le=2**24 - 1, description="VXLAN network identifier. Unique in the fleet.")
+    port: Port = Field(VXLAN_PORT, description="UDP port between the hosts.")
 
 
 class NetworkBody(Section):
@@ -123,9 +125,12 @@ class NetworkBody(Section):
     uplink: LinkName | None = Field(
         None, description="Host interface that becomes a port of the bridge. Only in mode bridged."
     )
-    mtu: Mtu = Field(network.DEFAULT_MTU, description="Largest packet, in bytes.")
+    mtu: Mtu = Field(
+        network.DEFAULT_MTU,
+        description="Largest packet, in bytes. With vxlan 1450, or 1430 over IPv6, if left out.",
+    )
     isolated: bool = Field(False, description="Whether its VEs reach only the gateway, and not each other.")
-    vxlan: Vxlan | None = Field(None, description="Lets the network span hosts.")
+    vxlan: Vxlan | None = Field(None, description="Lets the network span hosts. Only in mode bridged without uplink.")
 
 
 class Network(Manifest):

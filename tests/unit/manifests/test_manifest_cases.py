@@ -9,6 +9,8 @@ import pytest
 from reconciler.manifests import canonical
 from reconciler.model import compute, network, power, snapshots, volume
 from reconciler.model.fleet import DriftSpec, Fleet, HostSpec, Place
+from reconciler.model.identity import HostName
+from reconciler.model.vxlan import Vxlan, VxlanHost
 from tests.unit.manifests.cases import BAD, GOOD, Case, headlines
 
 
@@ -30,7 +32,13 @@ def _names(fleet: Fleet) -> dict[str, object]:
         "power": power,
         "states": snapshots,
         "volume": volume,
+        "spanning": _spanning,
     }
+
+
+def _spanning(number: int, port: int, hosts: dict[str, str]) -> Vxlan:
+    known = {VxlanHost(name=HostName(name), address=ipaddress.ip_address(at)) for name, at in hosts.items()}
+    return Vxlan(id=number, port=port, hosts=frozenset(known))
 
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda case: case.file)

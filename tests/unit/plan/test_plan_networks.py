@@ -12,7 +12,7 @@ from reconciler.manifests.load import load_fleet
 from reconciler.model.action import Action, Impact, Operation, Origin, Phase
 from reconciler.model.facts import JsonMap
 from reconciler.model.fleet import Fleet
-from reconciler.model.identity import NetworkName, VeName, derived_mac, host_link_name
+from reconciler.model.identity import HostName, NetworkName, VeName, derived_mac, host_link_name
 from reconciler.model.network import (
     CreateNetwork,
     FilterRules,
@@ -32,7 +32,7 @@ from reconciler.plan import host_network
 from reconciler.state.pause import Pause
 from tests.support.rig import LAN, Rig, fleet_of, on_lan, run, scratch_state, text_of, ve
 
-NAME = NetworkName("lan")
+NAME, HERE = NetworkName("lan"), HostName("node-a")
 SPEC = NetworkSpec(name=NAME, gateways=frozenset({ip_interface("10.20.0.1/24")}), mtu=1400)
 SEEN = HostNetworkObservation(mode=NetworkMode.BRIDGED, mtu=1400, addresses=SPEC.gateways, forwarding=False)
 APPLIED: dict[NetworkName, JsonMap] = {NAME: host_network.record_values(SPEC)}
@@ -47,7 +47,7 @@ def rig() -> Iterator[Rig]:
 
 def plan(spec: NetworkSpec | None, seen: HostNetworkObservation | None) -> list[Action]:
     wanted = {} if spec is None else {NAME: spec}
-    return list(host_network.plan_networks(wanted, {} if seen is None else {NAME: seen}, APPLIED))
+    return list(host_network.plan_networks(wanted, {} if seen is None else {NAME: seen}, APPLIED, HERE))
 
 
 def test_a_network_as_wanted_needs_nothing() -> None:
@@ -133,7 +133,7 @@ def test_whatever_moves_a_link_of_the_host_could_cut_it_off(
 
 def test_an_uplink_that_was_consented_to_needs_no_consent_after_a_reboot() -> None:
     spec = replace(SPEC, uplink="eno1")
-    [again] = host_network.plan_networks({NAME: spec}, {}, {NAME: host_network.record_values(spec)})
+    [again] = host_network.plan_networks({NAME: spec}, {}, {NAME: host_network.record_values(spec)}, HERE)
     assert (again.origin, SetUplink(network=NAME, uplink="eno1") in again.effects) == (Origin.DRIFT, True)
 
 
@@ -261,11 +261,16 @@ def test_where_a_forward_leads_no_more_connections_drop() -> None:
     fewer, more = replace(SPEC, forwards=(one,)), replace(SPEC, forwards=(one, other))
     seen = replace(SEEN, forwarding=True)
     for before, after, impact in ((fewer, more, Impact.LIVE), (more, fewer, Impact.NETWORK)):
-        [action] = host_network.plan_networks({NAME: after}, {NAME: seen}, {NAME: host_network.record_values(before)})
+        [action] = host_network.plan_networks(
+            {NAME: after}, {NAME: seen}, {NAME: host_network.record_values(before)}, HERE
+        )
         assert (action.path, action.impact, action.effects) == ("forwards", impact, ())
 
 
 def test_what_nobody_wrote_down_is_not_known_to_change() -> None:
     spec = replace(SPEC, nat=True)
     older = {path: value for path, value in host_network.record_values(SPEC).items() if path not in ("nat", "forwards")}
-    assert list(host_network.plan_networks({NAME: spec}, {NAME: replace(SEEN, forwarding=True)}, {NAME: older})) == []
+    assert (
+        list(host_network.plan_networks({NAME: spec}, {NAME: replace(SEEN, forwarding=True)}, {NAME: older}, HERE))
+        == []
+    )
