@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from ipaddress import ip_interface
 
 from reconciler.errors import VectlError
 from reconciler.model.action import Action, Origin, Plan, Refusal
@@ -134,6 +135,8 @@ def _machine(part: Restriction, host: HostName) -> Machine:
     networks = (network for fleet in (part.base, part.head) for network in fleet.networks.values())
     links |= {network.uplink for network in networks if network.uplink is not None}
     machine.host_links = dict.fromkeys(links, "")
+    known = (fleet.hosts[host].address for fleet in (part.base, part.head) if host in fleet.hosts)
+    machine.host_addresses = {"": frozenset(ip_interface(address) for address in known if address is not None)}
     for template in (*part.base.templates.values(), *part.head.templates.values()):
         if isinstance(template.source, ImageSource):
             _put_image(machine, template.name, Digest(template.source.digest))

@@ -133,21 +133,30 @@ def _own_frames(tunnels: Iterable[TunnelGuard]) -> str:
 def _strangers(tunnels: Iterable[TunnelGuard]) -> str:
     """Take packets of a spanning network from the hosts that are on it, and from nobody else.
 
-    The kernel takes them from everywhere, and learns where VEs are from whatever it takes. The network's number stands
-    four bytes behind the UDP header: other networks by the same port are not ours to judge.
+    The kernel takes them from everywhere, and learns where VEs are from whatever it takes. What a VE sends out has the
+    address of its host where that hides it, so none is let go towards those hosts. The network's number stands four
+    bytes behind the UDP header: other networks by the same port are not ours to judge.
     """
-    rules = "".join(f"        {rule}\n" for tunnel in sorted(tunnels, key=str) for rule in _stranger(tunnel))
-    if not rules:
+    found = sorted(tunnels, key=lambda tunnel: tunnel.link)
+    if not found:
         return ""
-    return f"    chain tunnels {{\n        type filter hook input priority 0; policy accept;\n{rules}    }}\n"
+    coming = "".join(f"        {_packet(one)}{_hosts('saddr != ', one)}drop\n" for one in found)
+    forged = "".join(f"        {_packet(one)}{_hosts('daddr ', one)}drop\n" for one in found if one.remotes)
+    return (
+        f"    chain tunnels {{\n        type filter hook input priority 0; policy accept;\n{coming}    }}\n"
+        f"    chain forged {{\n        type filter hook forward priority 0; policy accept;\n{forged}    }}\n"
+    )
 
 
-def _stranger(tunnel: TunnelGuard) -> Iterator[str]:
-    packet = f"udp dport {tunnel.port} @th,96,24 {tunnel.id}"
-    for version, word, family in ((4, "ip", "ipv4"), (6, "ip6", "ipv6")):
-        hosts = sorted(str(remote) for remote in tunnel.remotes if remote.version == version)
-        others = f"{word} saddr != {{ {', '.join(hosts)} }} " if hosts else ""
-        yield f"meta nfproto {family} {packet} {others}drop"
+def _packet(tunnel: TunnelGuard) -> str:
+    return f"udp dport {tunnel.port} @th,96,24 {tunnel.id} "
+
+
+def _hosts(match: str, tunnel: TunnelGuard) -> str:
+    """Render a match of the other hosts' addresses, which are all of one IP version; of none, nothing."""
+    hosts = sorted(map(str, tunnel.remotes))
+    word = "ip6" if any(":" in host for host in hosts) else "ip"
+    return f"{word} {match}{{ {', '.join(hosts)} }} " if hosts else ""
 
 
 def _inet_table(name: str, ports: Iterable[Port], rules: FilterRules) -> str:

@@ -39,6 +39,7 @@ def observe(site: Site, links: list[rtnl.Link]) -> Mapping[NetworkName, HostNetw
     ours = {entry.index: (mark, entry) for entry in links if (mark := _mark_of(site, entry))}
     if not ours:
         return {}
+    tunnels = [entry for entry in links if entry.vxlan is not None]
     held: dict[int, set[Interface]] = {index: set() for index in ours}
     for found in site.rtnl.dump_addresses():
         if found.index in held and found.scope == rtnl.RT_SCOPE_UNIVERSE:
@@ -51,7 +52,7 @@ def observe(site: Site, links: list[rtnl.Link]) -> Mapping[NetworkName, HostNetw
             addresses=frozenset(held[index]),
             uplink=None if (uplink := _uplink(site, links, index)) is None else uplink.name,
             forwarding=_is_forwarding(entry.name, with_ipv6=_has_ipv6(mode, held[index])),
-            tunnel=vxlan.observe(site, name, entry, links),
+            tunnel=vxlan.observe(site, name, entry, tunnels),
         )
         for index, ((mode, name), entry) in ours.items()
     }

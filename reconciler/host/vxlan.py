@@ -28,7 +28,7 @@ def observe(
     Raises: KernelError.
     """
     alias = tunnel_alias(site.instance.name, network)
-    found = next((entry for entry in links if entry.alias == alias and entry.kind == "vxlan"), None)
+    found = next((entry for entry in links if entry.alias == alias), None)
     if found is None or found.vxlan is None:
         return None
     options, port = found.vxlan, found.port

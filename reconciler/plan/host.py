@@ -9,7 +9,7 @@ from reconciler.model.action import Action, Refusal, UnknownFact
 from reconciler.model.facts import Unknown
 from reconciler.model.identity import VeName
 from reconciler.model.observation import HostObservation
-from reconciler.plan import host_compute, host_network, templates
+from reconciler.plan import host_compute, host_network, templates, vxlan
 from reconciler.plan.admission import admitted
 from reconciler.plan.inputs import Inputs, cpu_reserve, unreadable
 from reconciler.plan.matching import Matches
@@ -60,7 +60,8 @@ def _plan_networks(inputs: Inputs, ves: Ves) -> Iterator[Action]:
     kept = observed.networks.keys() if blind else in_use
     removable = {n: s for n, s in observed.networks.items() if n in wanted or n not in kept}
     yield from host_network.plan_networks(wanted, removable, inputs.applied_networks, inputs.host)
-    rules = host_network.filter_rules(inputs.instance, members, wanted, inputs.host)
+    guards = vxlan.guards(inputs.instance, declared.values(), inputs.host)
+    rules = host_network.filter_rules(inputs.instance, members, wanted, guards)
     before = observed.filter.rules
     if blind:
         rules = host_network.with_strangers(rules, before)

@@ -37,6 +37,7 @@ from reconciler.model.network import (
     SetNetworkMtu,
     SetNetworkUp,
     SetUplink,
+    TunnelGuard,
 )
 from reconciler.model.vxlan import SetTunnel, Tunnel
 from reconciler.plan import vxlan
@@ -300,9 +301,16 @@ def with_undeclared(
 
 
 def filter_rules(
-    instance: str, members: Iterable[Member], networks: Mapping[NetworkName, NetworkSpec], host: HostName
+    instance: str,
+    members: Iterable[Member],
+    networks: Mapping[NetworkName, NetworkSpec],
+    tunnels: Iterable[TunnelGuard] = (),
 ) -> FilterRules:
-    """Give the whole content of our nftables tables for these VEs on these networks."""
+    """Give the whole content of our nftables tables for these VEs on these networks.
+
+    ``tunnels``: of all networks that span hosts, also where no VE is on one: those of other networks leave with the
+    host's address, too, which the other hosts believe.
+    """
     present = list(members)
     return FilterRules(
         ports=frozenset(_ports(instance, present)),
@@ -313,7 +321,7 @@ def filter_rules(
             for subnet in network.subnets
         ),
         forwards=frozenset(_forwards(present, networks)),
-        tunnels=frozenset(vxlan.guards(instance, networks.values(), host)),
+        tunnels=frozenset(tunnels if present else ()),
     )
 
 

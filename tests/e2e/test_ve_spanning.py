@@ -83,7 +83,12 @@ class Two:
         """Send an encapsulated frame to a host, from one of the router's addresses."""
         with netns.open_socket_in(self.router, socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind((source, 0))
-            sock.sendto(struct.pack("!II", 0x08 << 24, number << 8) + frame, (to, VXLAN_PORT))
+            sock.sendto(encapsulated(frame, number), (to, VXLAN_PORT))
+
+
+def encapsulated(frame: bytes, number: int) -> bytes:
+    """Wrap a frame. Source: RFC 7348, section 5."""
+    return struct.pack("!II", 0x08 << 24, number << 8) + frame
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +230,25 @@ def test_who_is_no_host_of_the_fleet_is_not_heard(two: Two) -> None:
         two.say(frame, to=UNDERLAY["node-a"][0], source=source)
     until(lambda: where(two.a, "02:00:00:00:99:05") == [THIRD], "the frame of a host to be heard")
     assert where(two.a, "02:00:00:00:99:04") == []
+
+
+@pytest.mark.parametrize("network_of_the_liar", ["blue", "private"])
+def test_a_ve_cannot_speak_as_its_host_whose_address_it_has_by_nat(two: Two, network_of_the_liar: str) -> None:
+    private = network("private", "10.191.43.0/24", gateway=["10.191.43.1"], nat=True)
+    others = [document for document in documents(nat=True) if document["metadata"] != {"name": "a2"}]
+    on_private = ve("a2", "10.191.43.11/24", on="private", host="node-a")
+    two.put(private, *others, on_private, *hosts(c=THIRD))
+    liar = two.a.ve("a1" if network_of_the_liar == "blue" else "a2")
+    own, other = UNDERLAY["node-a"][0], UNDERLAY["node-b"][0]
+    said = frames.arp(b"\x02\0\0\0\x99\x07", "10.191.40.97", "10.191.40.98")
+    with netns.open_socket_in(two.b.namespace, socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.bind((other, 9999))
+        heard.settimeout(20)
+        with liar.in_network(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+            for port in (VXLAN_PORT, 9999):
+                sock.sendto(encapsulated(said, ID), (other, port))
+        assert heard.recvfrom(2000)[1][0] == own  # the way is open, and who answers it sees the host
+    assert where(two.b, "02:00:00:00:99:07") == []
 
 
 DRIFT = {

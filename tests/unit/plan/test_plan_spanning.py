@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from reconciler.agent import between
 from reconciler.model.action import Action, Impact, Origin
 from reconciler.model.facts import JsonMap
 from reconciler.model.identity import HostName, NetworkName, tunnel_name
@@ -86,12 +87,15 @@ def test_another_id_or_address_and_the_end_of_spanning_cut_the_ves_of_other_host
     assert action.effects == (RemoveTunnel(network=NAME),)
 
 
-def test_the_filter_knows_who_else_is_on_a_network() -> None:
-    rules = host_network.filter_rules("vectl", (), {NAME: SPEC}, HERE)
+def test_the_filter_knows_who_else_is_on_a_network_also_where_no_ve_is_on_it(rig: Rig) -> None:
+    lone = f"kind: VirtualEnvironment\nmetadata: {{name: lone}}\nspec: {{host: {rig.instance.host}}}\n"
+    rig.converge(fleet_of(BLUE, lone, LOCAL % (rig.instance.host, A.address), LOCAL % ("node-b", B.address)))
+    assert NAME not in rig.machine.networks
+    name = rig.instance.name
     guard = TunnelGuard(
-        link=tunnel_name("vectl", NAME), mac=gateway_mac(42), id=42, port=4789, remotes=frozenset({B.address})
+        link=tunnel_name(name, NAME), mac=gateway_mac(42), id=42, port=4789, remotes=frozenset({B.address})
     )
-    assert rules.tunnels == {guard}
+    assert rig.machine.filter.tunnels == {guard}
 
 
 def test_an_isolated_network_is_isolated_towards_other_hosts() -> None:
@@ -120,3 +124,15 @@ def test_a_network_that_loses_its_way_to_other_hosts_is_left_as_it_is(rig: Rig) 
     plan = rig.plan(fleet_of(BLUE, WEB % here, nowhere, LOCAL % ("elsewhere", "192.0.2.2")))
     assert [refusal.ve for refusal in plan.refused] == ["web"]
     assert plan.actions == ()
+
+
+def test_a_plan_between_revisions_tells_what_becomes_of_a_spanning_network() -> None:
+    own, other = LOCAL % (HERE, "192.0.2.1"), LOCAL % ("node-b", "198.51.100.2")
+    base = fleet_of(BLUE, WEB % HERE, own, other)
+    joined = fleet_of(BLUE, WEB % HERE, own, other, LOCAL % ("node-c", "203.0.113.3"))
+    moved = fleet_of(BLUE, WEB % HERE, LOCAL % (HERE, "192.0.2.9"), other)
+    made = between.plan_between(fleet_of(), base, HERE)
+    assert "network/blue" in {action.ve for action in made.actions}
+    for head, path in ((joined, "vxlan.hosts"), (moved, "vxlan"), (base, None)):
+        plan = between.plan_between(base, head, HERE)
+        assert [(action.ve, action.path) for action in plan.actions] == ([("network/blue", path)] if path else [])
