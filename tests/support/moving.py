@@ -47,7 +47,7 @@ FLEET = fleet_of(LAN, ve(NAME, on_lan(10)))
 GROUND = fleet_of(LAN, ve("other", on_lan(11)))
 
 _T = TypeVar("_T")
-_PATIENCE_S = 600.0
+_PATIENCE_S = 1200.0
 
 
 @dataclass(slots=True)

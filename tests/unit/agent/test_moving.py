@@ -12,6 +12,7 @@ from reconciler.model.effects import Effect
 from reconciler.model.identity import HostName
 from reconciler.model.ownership import Strategy
 from reconciler.model.power import StartRuntime
+from reconciler.twin.store import Fault, NoFaults
 from tests.support import simloop
 from tests.support.moving import A, B, C, Fleet, Grounds, disturb, grounds
 
@@ -179,3 +180,47 @@ def test_processes_that_cannot_be_made_at_the_target_go_on_where_they_were(groun
         await fleet.end()
 
     simloop.run(3, work(), limit_s=LIMIT_S)
+
+
+class _AtHandOver(NoFaults):
+    """Lets the hand-over go wrong, the second transaction of a move, and the coordinator be away from then on."""
+
+    def __init__(self, fleet: Fleet, fault: Fault, *, dies: bool) -> None:
+        self._fleet, self._fault, self._dies = fleet, fault, dies
+        self._transactions = 0
+
+    def fate(self, asked: str) -> Fault:
+        """Choose what happens to a request."""
+        if asked != "transact":
+            return Fault.NONE
+        self._transactions += 1
+        if self._transactions != 2:
+            return Fault.NONE
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._fleet.nodes[A].store.cut)
+        loop.call_later(600.0, self._fleet.heal)
+        if self._dies:
+            loop.call_later(1.0, _die, self._fleet, A)
+        return self._fault
+
+    def late_s(self) -> float:
+        """Let what is late be later than any patience."""
+        return 300.0
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("strategy", Strategy)
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
+def test_whoever_does_not_know_what_became_of_the_hand_over_lets_nothing_go_on(
+    ground: Grounds, fault: Fault, strategy: Strategy, dies: bool
+) -> None:
+    async def work() -> None:
+        fleet = ground.fleet(5)
+        fleet.nodes[A].store.faults = _AtHandOver(fleet, fault, dies=dies)
+        await fleet.begin(strategy)
+        went = await fleet.settle()
+        assert went == B or fault in (Fault.AWAY, Fault.DROPPED), fleet.judge.events
+        assert strategy is not Strategy.LIVE or fleet.judge.boots == []
+        await fleet.end()
+
+    simloop.run(5, work(), limit_s=LIMIT_S)
