@@ -101,12 +101,17 @@ def parse_value(assignment: Assignment, *, takes_text: bool) -> Json:
     return found.documents[0].value if found.documents else None
 
 
-def find(document: Json, assignment: Assignment) -> Target:
-    """Find the field of an assignment in a VE's document.
+def schema() -> explain.Node:
+    """Give what `find` goes by; whoever looks for many fields makes it once."""
+    return explain.root("VirtualEnvironment")
+
+
+def find(document: Json, assignment: Assignment, *, root: explain.Node | None = None) -> Target:
+    """Find the field of an assignment in a VE's document. ``root``: as `schema` gives it.
 
     Raises: UsageError, for a field that no VE has.
     """
-    walk = _Walk(assignment=assignment, value=document, node=explain.root("VirtualEnvironment"))
+    walk = _Walk(assignment=assignment, value=document, node=root or schema())
     tokens: Sequence[Token] = assignment.tokens
     while tokens:
         tokens = tokens[walk.step(tokens) :]

@@ -81,9 +81,9 @@ def give_hosts(files: Mapping[str, bytes], hosts: Mapping[str, str]) -> tuple[Ed
 
 
 def _with_hosts(file: str, data: bytes, wanted: Sequence[tuple[_Found, Assignment]]) -> Edited:
-    puts, changes = [], []
+    puts, changes, root = [], [], assignment.schema()
     for found, one in wanted:
-        target = assignment.find(found.raw.value, one)
+        target = assignment.find(found.raw.value, one, root=root)
         puts.append(splice.Put(index=found.index, path=target.path, missing=target.missing, value=one.raw))
         changes.append(_change(one, found.raw, target, profile=""))
     try:
