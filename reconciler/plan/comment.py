@@ -17,7 +17,7 @@ from reconciler.plan.comparison import Comparison, HostPlan, capacity_lines, cou
 from reconciler.plan.markdown import LENGTH_MAX, difference
 from reconciler.plan.markup import block, cell, code, fit, size
 from reconciler.plan.render import CONSENT_RULES, downtime_text
-from reconciler.plan.words import value_text
+from reconciler.plan.words import printable, value_text
 
 MARKER = "<!-- vectl-plan -->"
 """The first line, by which the comment is found again and replaced; `mark` tells several of one repository apart."""
@@ -108,7 +108,8 @@ def _rendered(section: _Section, room: int, about: About) -> list[str]:
     left_out = f"{{}} more are left out here; {code(about.artifact)} has them"
     most = min(room, LENGTH_MAX * section.share // 100) - size((section.title, *section.head)) - _FENCES
     if section.language is not None:
-        lines = block(fit(section.lines, most, f"# {left_out}".replace("`", "")), section.language)
+        shown = [printable(line) for line in section.lines]  # that may make a line longer
+        lines = block(fit(shown, most, f"# {left_out}".replace("`", "")), section.language)
         return [f"<details><summary>{section.title}</summary>", "", *lines, "", "</details>", ""]
     if section.head:
         return [*section.head, *fit(section.lines, most, f"| {left_out} |"), ""]

@@ -92,6 +92,11 @@ def test_it_fits_and_stays_code_whatever_is_in_it(
     assert text.count("<details>") == plain.count("</details>") <= 2
 
 
+def test_what_is_longer_when_it_is_printed_is_cut_as_well() -> None:
+    unprintable = replace(CHANGE, path="\x10" * 40, before="", after="")
+    assert len(comment(*[of(*[unprintable] * 40)] * 40).encode()) < LENGTH_MAX
+
+
 @pytest.mark.parametrize(
     ("action", "title"),
     [
