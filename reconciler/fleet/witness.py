@@ -10,6 +10,8 @@ from reconciler.model.kv import Listing
 
 _REMEDY = "if that is meant, look at what `vectl host accept-coordinator` would change, and use it"
 
+_TOO_EARLY = "the coordinator was asked before a person accepted it; it is asked again"
+
 _OFTEN = 100
 """How many revisions may pass until the newest one is written down. Units: revisions."""
 
@@ -21,6 +23,15 @@ class Known:
     cluster: str
     revision: int
     distrust: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is known at the moment of a question. An answer may not be older than ``revision``; ``accepted`` counts the
+    stores that a person accepted since this process began."""
+
+    revision: int
+    accepted: int
 
 
 class Memory(Protocol):
@@ -44,7 +55,7 @@ class Memory(Protocol):
 class Witness:
     """Remembers the store, and stops everybody who would believe another one, until a person accepts that."""
 
-    __slots__ = ("_known", "_memory", "_written")
+    __slots__ = ("_accepted", "_kept", "_known", "_memory")
 
     def __init__(self, memory: Memory) -> None:
         """Read what is known.
@@ -52,36 +63,34 @@ class Witness:
         Raises: StateError, KernelError.
         """
         self._memory = memory
-        self._known = memory.read()
-        self._written = 0 if self._known is None else self._known.revision
+        self._known = self._kept = memory.read()
+        self._accepted = 0
 
-    def asked(self) -> int:
-        """Give the revision that an answer to what is asked now may not be older than.
+    def asked(self) -> Asked:
+        """Give what is known at the moment of a question.
 
         Raises: CoordinatorAwayError, if the store is not to be believed.
         """
-        if self._known is None:
-            return 0
-        if self._known.distrust:
-            self._known = self._memory.read() or self._known  # a person may have accepted it since
-        if self._known.distrust:
+        if self._known is not None and self._known.distrust and not self._was_accepted_since():
             raise CoordinatorAwayError(f"{self._known.distrust}; {_REMEDY}")
-        return self._known.revision
+        return Asked(revision=0 if self._known is None else self._known.revision, accepted=self._accepted)
 
-    def heed(self, listing: Listing, asked: int) -> None:
+    def heed(self, listing: Listing, asked: Asked) -> None:
         """Take note of an answer. ``asked``: what `asked` gave before.
 
         Raises: CoordinatorAwayError, if it is not of the store that is known, or of an earlier state of it.
         """
         if self._known is None:
             self._note(Known(cluster=listing.cluster, revision=listing.revision))
+        elif asked.accepted != self._accepted:
+            raise CoordinatorAwayError(_TOO_EARLY)
         elif listing.cluster != self._known.cluster:
             self._refuse(f"the coordinator is another cluster, {listing.cluster}, not {self._known.cluster}")
-        elif listing.revision < asked:
-            self._refuse(f"the coordinator has gone back from revision {asked} to {listing.revision}")
+        elif listing.revision < asked.revision:
+            self._refuse(f"the coordinator has gone back from revision {asked.revision} to {listing.revision}")
         elif listing.revision > self._known.revision:
             self._known = replace(self._known, revision=listing.revision)
-            if listing.revision - self._written >= _OFTEN:
+            if self._kept is None or listing.revision - self._kept.revision >= _OFTEN:
                 self._note(self._known)
 
     def wrote(self, revision: int) -> None:
@@ -89,11 +98,22 @@ class Witness:
         if self._known is not None and revision > self._known.revision:
             self._note(replace(self._known, revision=revision))
 
+    def _was_accepted_since(self) -> bool:
+        """Look whether a person accepted a store while this process believed another one, and believe that one then."""
+        found = self._memory.read()
+        if found is None or found == self._kept:
+            return False
+        self._known = self._kept = found
+        self._accepted += not found.distrust
+        return not found.distrust
+
     def _refuse(self, why: str) -> None:
+        if self._was_accepted_since():
+            raise CoordinatorAwayError(_TOO_EARLY)
         assert self._known is not None
         self._note(replace(self._known, distrust=why))
         raise CoordinatorAwayError(f"{why}; {_REMEDY}")
 
     def _note(self, known: Known) -> None:
-        self._known, self._written = known, known.revision
+        self._known = self._kept = known
         self._memory.write(known)

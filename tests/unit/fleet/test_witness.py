@@ -55,7 +55,35 @@ def test_a_store_that_a_person_accepted_is_believed_by_who_was_running_all_the_t
     with pytest.raises(CoordinatorAwayError):
         witness.asked()
     memory.write(Known(cluster="c2", revision=3))
-    assert witness.asked() == 3
+    assert witness.asked().revision == 3
+
+
+@pytest.mark.parametrize("answer", [("c1", 6), ("c2", 4)], ids=["of the former one", "of the accepted one"])
+def test_an_answer_to_a_question_from_before_an_acceptance_counts_for_nothing(answer: tuple[str, int]) -> None:
+    memory = HeldMemory(Known(cluster="c1", revision=5))
+    witness = Witness(memory)
+    early = witness.asked()
+    with pytest.raises(CoordinatorAwayError, match="another cluster"):
+        witness.heed(Listing(revision=2, cluster="c2", pairs=()), witness.asked())
+    memory.write(Known(cluster="c2", revision=3))
+    now = witness.asked()
+    cluster, revision = answer
+    with pytest.raises(CoordinatorAwayError, match="asked before"):
+        witness.heed(Listing(revision=revision, cluster=cluster, pairs=()), early)
+    witness.heed(Listing(revision=3, cluster="c2", pairs=()), now)
+    assert memory.known == Known(cluster="c2", revision=3)
+
+
+def test_who_did_not_notice_that_the_store_went_back_believes_the_acceptance_all_the_same() -> None:
+    memory = HeldMemory(Known(cluster="c1", revision=5))
+    witness = Witness(memory)
+    memory.write(Known(cluster="c1", revision=2))
+    with pytest.raises(CoordinatorAwayError, match="asked before"):
+        witness.heed(Listing(revision=3, cluster="c1", pairs=()), witness.asked())
+    witness.heed(Listing(revision=3, cluster="c1", pairs=()), witness.asked())
+    assert memory.known == Known(cluster="c1", revision=2)
+    with pytest.raises(CoordinatorAwayError, match="gone back from revision 3 to 1"):
+        witness.heed(Listing(revision=1, cluster="c1", pairs=()), witness.asked())
 
 
 def test_answers_that_come_in_another_order_than_they_were_given_are_no_restoration() -> None:
