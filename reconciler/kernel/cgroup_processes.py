@@ -70,7 +70,7 @@ def thaw(layout: Layout, cgroup: str) -> None:
 
 
 @contextlib.contextmanager
-def standing_still(layout: Layout, cgroup: str, *, timeout_s: float = 5.0) -> Iterator[None]:
+def standing_still(layout: Layout, cgroup: str, *, timeout_s: float = 15.0) -> Iterator[None]:
     """Freeze a cgroup for the block. It is thawed afterwards even if this process is killed in the block.
 
     Raises: TimeLimitError, and then nothing is frozen; KernelError.

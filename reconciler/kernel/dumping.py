@@ -174,7 +174,10 @@ def _run(spec: Dump, report: Report) -> None:
         while isinstance(event := running.wait(deadline=deadline), Asked):
             if event.action == criu.DUMPED:
                 _commit(spec)
-                go_on = spec.hold is None or _await_word(spec, running, report)
+                if spec.hold is not None and _await_word(spec, running, report) == END:
+                    _end_held(spec, running)
+                    return
+                go_on = spec.hold is None
                 deadline = time.monotonic() + spec.timeout_s
             running.answer(go_on=go_on or event.action != criu.DUMPED)
     except BaseException:
@@ -191,7 +194,13 @@ def _run(spec: Dump, report: Report) -> None:
         _give_birth(spec)
 
 
-def _await_word(spec: Dump, running: HookedCriu, report: Report) -> bool:
+def _end_held(spec: Dump, running: HookedCriu) -> None:
+    """End a VE that is held. criu would wait for the end of its processes, which frozen as they are cannot come."""
+    running.kill()
+    CgroupTree(cgroup_layout.detect(), spec.cgroup).kill()
+
+
+def _await_word(spec: Dump, running: HookedCriu, report: Report) -> bytes:
     """Hold a VE that is written, and wait for the word whether it ends.
 
     criu keeps each process by ptrace alone and has thawed the cgroup: frozen again, they outlive criu as they are.
@@ -211,7 +220,7 @@ def _await_word(spec: Dump, running: HookedCriu, report: Report) -> bool:
         os.close(init)
     if word not in (END, RESUME):
         raise KernelError("hold VE: the keeper has ended")
-    return word == END
+    return word
 
 
 def _forget_hold(hold: Hold) -> None:
