@@ -14,7 +14,7 @@ from reconciler.model.decode import Fields, parse_object, render_object
 from reconciler.model.facts import Json
 from reconciler.model.identity import IDS_PER_VE, HostName, Uid, VeName
 from reconciler.model.kv import Pair
-from reconciler.model.ownership import Move, Ownership, Strategy
+from reconciler.model.ownership import Move, Ownership, move_from_fields, move_to_json
 from reconciler.model.public_key import PublicLine
 
 FORMAT = 1
@@ -109,16 +109,8 @@ def open_deed(pair: Pair, seal: Seal) -> Deed:
 
 def seal_move(move: Move, key: str, seal: Seal) -> bytes:
     """Give the signed text of a move."""
-    content: dict[str, Json] = {
-        "id": move.id,
-        "uid": move.uid,
-        "name": move.name,
-        "source": move.source,
-        "target": move.target,
-        "strategy": move.strategy.value,
-        "begun_at": move.begun_at,
-        "by": seal.host,
-    }
+    content = move_to_json(move) | {"by": seal.host}
+    del content["revision"]  # the store gives that
     return _seal(content, key, seal)
 
 
@@ -129,17 +121,7 @@ def open_move(pair: Pair, seal: Seal) -> Move:
     """
     fields, by, _ = _open(pair, seal)
     try:
-        move = Move(
-            id=fields.text("id"),
-            uid=Uid(fields.text("uid")),
-            name=VeName(fields.text("name")),
-            source=HostName(fields.text("source")),
-            target=HostName(fields.text("target")),
-            strategy=fields.word("strategy", Strategy),
-            begun_at=fields.number("begun_at"),
-            revision=pair.modified,
-        )
-        fields.end()
+        move = move_from_fields(fields, revision=pair.modified)
     except StateError as err:
         raise UnprovenError(str(err)) from err
     if by != move.source or not pair.key.endswith(f"/{move.uid}"):

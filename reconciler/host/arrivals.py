@@ -136,7 +136,8 @@ def expect_volume(path: str) -> None:
         names = set(os.listdir(path))
         right = names <= {*_DIRECTORIES, *_FILES} and (set(_DIRECTORIES) <= names or "disk.img" in names)
         directories = [f"{path}/{name}" for name in _DIRECTORIES if name in names]
-        directories += [f"{path}/work/{name}" for name in _OF_WORK if os.path.lexists(f"{path}/work/{name}")]
+        inner = (os.path.join(path, "work", name) for name in _OF_WORK)
+        directories += filter(os.path.lexists, inner)
         right = right and all(stat.S_ISDIR(os.lstat(it).st_mode) for it in directories)
         for name in names.intersection(_FILES):
             info = os.lstat(f"{path}/{name}")

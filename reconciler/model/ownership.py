@@ -6,9 +6,11 @@ lease never moves it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from reconciler.model.decode import Fields
+from reconciler.model.facts import Json
 from reconciler.model.identity import HostName, Uid, VeName
 
 
@@ -54,3 +56,27 @@ class Move:
     strategy: Strategy
     begun_at: float
     revision: int
+
+
+def move_to_json(move: Move) -> dict[str, Json]:
+    """Give the JSON form of a move."""
+    return {**asdict(move), "strategy": move.strategy.value}
+
+
+def move_from_fields(fields: Fields, *, revision: int | None = None) -> Move:
+    """Take apart a move. ``revision``: of the record that holds it, where the form does not say it.
+
+    Raises: StateError.
+    """
+    move = Move(
+        id=fields.text("id"),
+        uid=Uid(fields.text("uid")),
+        name=VeName(fields.text("name")),
+        source=HostName(fields.text("source")),
+        target=HostName(fields.text("target")),
+        strategy=fields.word("strategy", Strategy),
+        begun_at=fields.number("begun_at"),
+        revision=fields.integer("revision") if revision is None else revision,
+    )
+    fields.end()
+    return move

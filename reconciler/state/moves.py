@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import assert_never
 
 from reconciler.errors import StateError
 from reconciler.model.decode import Fields
 from reconciler.model.facts import Json
-from reconciler.model.identity import HostName, Uid, VeName
+from reconciler.model.identity import Uid
 from reconciler.model.moving import Passage, Phase, SourcePhase, TargetPhase
-from reconciler.model.ownership import Move, Strategy
+from reconciler.model.ownership import move_from_fields, move_to_json
 from reconciler.state import layout
 from reconciler.state.document import Document
 
@@ -116,27 +115,3 @@ def _phase(fields: Fields) -> Phase:
             return fields.word("phase", TargetPhase)
         case role:
             raise fields.error(f"expected source or target, got the role {role!r}")
-
-
-def move_to_json(move: Move) -> dict[str, Json]:
-    """Give the JSON form of a move."""
-    return {**asdict(move), "strategy": move.strategy.value}
-
-
-def move_from_fields(fields: Fields) -> Move:
-    """Take apart a move.
-
-    Raises: StateError.
-    """
-    move = Move(
-        id=fields.text("id"),
-        uid=Uid(fields.text("uid")),
-        name=VeName(fields.text("name")),
-        source=HostName(fields.text("source")),
-        target=HostName(fields.text("target")),
-        strategy=fields.word("strategy", Strategy),
-        begun_at=fields.number("begun_at"),
-        revision=fields.integer("revision"),
-    )
-    fields.end()
-    return move

@@ -477,7 +477,7 @@ def add_stranger(volume: str) -> None:
 
 
 def link_index(volume: str) -> None:
-    os.symlink("/etc", f"{volume}/work/index")
+    os.symlink("/etc", os.path.join(volume, "work", "index"))
 
 
 def drop_work(volume: str) -> None:

@@ -268,7 +268,7 @@ class Source:
     async def _clear(self, passage: Passage) -> None:
         try:
             await self._means.peers.ask(passage.move.target, wire.question(Ask.DISCARD, passage))
-        except (PeerError, VectlError) as err:  # it finds out by itself
+        except VectlError as err:  # it finds out by itself
             self._trial(passage.uid).why = str(err)
         await self._forget(passage)
 

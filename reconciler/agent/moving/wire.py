@@ -9,12 +9,11 @@ from enum import StrEnum
 from reconciler.model.decode import Fields
 from reconciler.model.facts import Json
 from reconciler.model.moving import Passage
-from reconciler.model.ownership import Move
+from reconciler.model.ownership import Move, move_from_fields, move_to_json
 from reconciler.model.placement import Parcel, ParcelKind
 from reconciler.model.record import record_from_fields, record_to_json
 from reconciler.model.volume import Record
 from reconciler.plan.handover import Answer
-from reconciler.state.moves import move_from_fields, move_to_json
 
 
 class Ask(StrEnum):

@@ -11,24 +11,13 @@ from reconciler.agent.moving import wire
 from reconciler.agent.moving.wire import Ask, Told
 from reconciler.errors import StateError
 from reconciler.model.facts import Json
-from reconciler.model.identity import HostName, TemplateName, Uid, VeName
+from reconciler.model.identity import TemplateName, VeName
 from reconciler.model.moving import Passage, SourcePhase
-from reconciler.model.ownership import Move, Strategy
 from reconciler.model.placement import Parcel, ParcelKind
 from reconciler.model.volume import Record
 from reconciler.plan.handover import Answer
+from tests.support.moves import MOVE, UID
 
-UID = Uid("5b0d9c1e-7a42-4a57-9d10-2f6c4b8e1a00")
-MOVE = Move(
-    id="m1",
-    uid=UID,
-    name=VeName("web1"),
-    source=HostName("node-a"),
-    target=HostName("node-b"),
-    strategy=Strategy.LIVE,
-    begun_at=1_700_000_000.5,
-    revision=7,
-)
 PASSAGE = Passage(move=MOVE, phase=SourcePhase.HOLDING, since=1.0, was_running=True)
 RECORD = Record(
     uid=UID,

@@ -9,22 +9,11 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import StateError
-from reconciler.model.identity import HostName, Uid, VeName
+from reconciler.model.identity import Uid
 from reconciler.model.moving import Passage, SourcePhase, TargetPhase
-from reconciler.model.ownership import Move, Strategy
 from reconciler.state.moves import Moves
+from tests.support.moves import MOVE, UID
 
-UID = Uid("5b0d9c1e-7a42-4a57-9d10-2f6c4b8e1a00")
-MOVE = Move(
-    id="m1",
-    uid=UID,
-    name=VeName("web1"),
-    source=HostName("node-a"),
-    target=HostName("node-b"),
-    strategy=Strategy.NEAR_LIVE,
-    begun_at=1_700_000_000.5,
-    revision=7,
-)
 PASSAGE = Passage(move=MOVE, phase=SourcePhase.PREPARING, since=1_700_000_001.0, cut=2, was_running=True, why="")
 
 
