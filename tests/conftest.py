@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         place = scratch.choose_place()
         if os.geteuid() == 0:
             deadruns.sweep_place(place)
-        config.stash[_RUN] = scratch.RunDirectory(place)
+        config.stash[_RUN] = _made_run(place)
         config.option.basetemp = config.stash[_RUN].base
         tempfile.tempdir = config.stash[_RUN].path  # what is made there is found however the run ends
 
@@ -109,6 +109,16 @@ def tmp_root(instance_name: str, tmp_path_factory: pytest.TempPathFactory) -> It
         pytest.skip(f"no directory for roots of VEs: {reason}")
     with scratch.directory(base / instance_name) as path:
         yield path
+
+
+def _made_run(place: str) -> scratch.RunDirectory:
+    run = scratch.RunDirectory(place)
+    try:
+        scratch.require_room(place)
+    except OSError as err:
+        run.close()
+        raise pytest.UsageError(str(err)) from err
+    return run
 
 
 def _heed_interrupts() -> None:

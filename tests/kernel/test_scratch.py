@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -65,16 +66,17 @@ def test_a_test_that_fails_leaves_no_directory(tmp_path: Path) -> None:
     assert not (tmp_path / "work").exists()
 
 
-def test_a_run_that_lives_keeps_its_directory_and_one_that_ended_long_ago_loses_it(tmp_path: Path) -> None:
-    alive, ended = scratch.RunDirectory(str(tmp_path)), scratch.RunDirectory(str(tmp_path))
-    ended.keep = True
-    ended.close()
-    for run in (alive, ended):
-        os.utime(run.path, (0, 0))
+def test_runs_that_live_and_the_latest_that_failed_keep_their_directories(tmp_path: Path) -> None:
+    alive, earlier, latest = (scratch.RunDirectory(str(tmp_path)) for _ in range(3))
+    for changed_at, run in enumerate((alive, earlier, latest)):
+        os.utime(run.path, (changed_at, changed_at))
+    for failed in (earlier, latest):
+        failed.keep = True
+        failed.close()
     scratch.RunDirectory(str(tmp_path)).close()
-    assert os.listdir(tmp_path) == [os.path.basename(alive.path)]
+    assert {entry.name for entry in tmp_path.iterdir()} == {os.path.basename(run.path) for run in (alive, latest)}
     alive.close()
-    assert os.listdir(tmp_path) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == [os.path.basename(latest.path)]
 
 
 def test_a_run_whose_test_left_a_mount_keeps_its_directory(precious: Path, tmp_path: Path) -> None:
@@ -103,3 +105,11 @@ def test_a_test_has_a_short_name_and_root_of_its_own(instance_name: str, tmp_roo
     assert tmp_root.name == instance_name
     assert len(str(tmp_root)) < 60  # a socket's path has 107 characters
     assert os.listdir(tmp_root) == []
+
+
+def test_a_place_without_room_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    scratch.require_room(str(tmp_path), room_bytes=1)
+    with pytest.raises(OSError, match=r"expected \d+ MiB free, found \d+; .* VECTL_TEST_DIR") as caught:
+        scratch.require_room(str(tmp_path), room_bytes=1 << 60)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path)

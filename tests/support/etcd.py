@@ -162,7 +162,7 @@ def etcd(
     arguments: Sequence[str] = (),
     namespace: int | None = None,
 ) -> Iterator[EtcdCluster]:
-    """Run a cluster until the end of the block. ``directory``: of its data and logs, made if need be.
+    """Run a cluster until the end of the block. ``directory``: of its data and logs, made if need be; the logs stay.
 
     ``arguments``: further ones of etcd, such as ``--heartbeat-interval=50``. ``namespace``: a descriptor of the network
     namespace whose loopback it is on, None for ours.
@@ -177,6 +177,7 @@ def etcd(
         known = ",".join(f"{member.name}={member.peer}" for member in made)
         for member in made:
             member.arguments = (*arguments, "--initial-cluster", known)
+            stack.callback(shutil.rmtree, member.directory, ignore_errors=True)
             stack.callback(member.kill)
             member.start()
         cluster = EtcdCluster(made)

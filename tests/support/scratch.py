@@ -5,11 +5,11 @@ pytest itself would delete the directories of earlier runs, through whatever an 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +18,9 @@ from reconciler.kernel import mount
 
 _CANDIDATES = ("/var/tmp", "/var/lib", "/tmp")
 _PREFIX = "vectl-tests-"
-_KEPT_SECONDS = 86400.0
+_KEPT_RUNS = 1
+"""Of those that failed or were killed, the latest; each may hold gigabytes."""
+ROOM_BYTES = 6 << 30
 
 # An overlay cannot lie on an overlay, and these hold no device node, no trusted attribute or no loop file.
 _UNFIT_KINDS = frozenset({"overlay", "tmpfs", "ramfs", "9p", "virtiofs", "nfs", "nfs4", "cifs"})
@@ -41,6 +43,17 @@ def choose_place() -> str:
     named = os.environ.get("VECTL_TEST_DIR")
     usable = [path for path in _CANDIDATES if os.access(path, os.W_OK)]
     return named or next((path for path in usable if unfitness(path) is None), tempfile.gettempdir())
+
+
+def require_room(place: str, *, room_bytes: int = ROOM_BYTES) -> None:
+    """Refuse a place that a run would fill: its pools are allocated in full.
+
+    Raises: OSError of ENOSPC, with what was expected, found, and the remedy.
+    """
+    free = shutil.disk_usage(place).free
+    if free < room_bytes:
+        wanted = f"expected {room_bytes >> 20} MiB free, found {free >> 20}"
+        raise OSError(errno.ENOSPC, f"{wanted}; free some, or name another directory in VECTL_TEST_DIR", place)
 
 
 def mounts_below(path: str) -> list[str]:
@@ -122,11 +135,21 @@ def runs(place: str) -> list[Path]:
 
 
 def _remove_old(place: str) -> None:
-    """Remove the directories of runs that ended long ago and left nothing mounted."""
-    for entry in runs(place):
+    """Remove the directories of runs that ended and left nothing mounted, but for the latest."""
+    ended = 0
+    for entry in sorted(runs(place), key=_changed_at, reverse=True):
         with lock_if_free(entry) as free:
-            if free and time.time() - entry.stat().st_mtime > _KEPT_SECONDS and not mounts_below(str(entry)):
+            ended += free
+            if free and ended > _KEPT_RUNS and not mounts_below(str(entry)):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def _changed_at(path: Path) -> float:
+    """Give the time of a directory's last change, 0 for one that another run has removed."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 @contextmanager

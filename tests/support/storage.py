@@ -78,13 +78,16 @@ def _await_release(directory: str) -> None:
 
 @contextmanager
 def pool(directory: str) -> Iterator[str]:
-    """Make and mount a btrfs with quotas on."""
+    """Make and mount a btrfs with quotas on; its image goes with it."""
     image = f"{directory}/pool.img"
     files.allocate(image, POOL_BYTES)
-    btrfs.make_filesystem(image, label="vectl-test")
-    with mounted(image, f"{directory}/pool", fstype="btrfs", read_only=False) as path:
-        qgroup.enable_quota(path)
-        yield path
+    try:
+        btrfs.make_filesystem(image, label="vectl-test")
+        with mounted(image, f"{directory}/pool", fstype="btrfs", read_only=False) as path:
+            qgroup.enable_quota(path)
+            yield path
+    finally:
+        os.unlink(image)
 
 
 @contextmanager
