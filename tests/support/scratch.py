@@ -20,7 +20,7 @@ _CANDIDATES = ("/var/tmp", "/var/lib", "/tmp")
 _PREFIX = "vectl-tests-"
 _KEPT_RUNS = 1
 """Of those that failed or were killed, the latest; each may hold gigabytes."""
-ROOM_BYTES = 6 << 30
+ROOM_BYTES = 4 << 30
 
 # An overlay cannot lie on an overlay, and these hold no device node, no trusted attribute or no loop file.
 _UNFIT_KINDS = frozenset({"overlay", "tmpfs", "ramfs", "9p", "virtiofs", "nfs", "nfs4", "cifs"})
