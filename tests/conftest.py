@@ -112,12 +112,14 @@ def tmp_root(instance_name: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def _made_run(place: str) -> scratch.RunDirectory:
+    """Make the run's directory, once those of former runs are gone, where there is room for what root's tests make."""
     run = scratch.RunDirectory(place)
-    try:
-        scratch.require_room(place)
-    except OSError as err:
-        run.close()
-        raise pytest.UsageError(str(err)) from err
+    if os.geteuid() == 0:
+        try:
+            scratch.require_room(place)
+        except OSError as err:
+            run.close()
+            raise pytest.UsageError(str(err)) from err
     return run
 
 

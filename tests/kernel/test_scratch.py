@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import scratch
+from tests.support import scratch, storage
+from tests.support.etcd import etcd
 
 
 def bind(source: Path, target: Path) -> None:
@@ -113,3 +114,10 @@ def test_a_place_without_room_is_refused_with_the_remedy(tmp_path: Path) -> None
         scratch.require_room(str(tmp_path), room_bytes=1 << 60)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path)
+
+
+def test_what_takes_much_room_goes_with_its_test(tmp_path: Path) -> None:
+    with storage.pool(str(tmp_path)), etcd(tmp_path / "etcd") as cluster:
+        assert (tmp_path / "pool.img").is_file()
+        assert all(member.directory.is_dir() for member in cluster.members)
+    assert {path.name for path in tmp_path.rglob("*")} == {"pool", "etcd", "m1.log"}
